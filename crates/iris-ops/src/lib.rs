@@ -1,0 +1,1 @@
+//! Fused GEMM + collective operations: configuration, workspaces, validation and calls.
