@@ -3,8 +3,7 @@
 //! The order in which ranks add is that of their arrival, so results differ in their last bits from rank to rank and from run
 //! to run.
 
-use super::gemm::multiply;
-use super::widen::widen;
+use super::gemm::Source;
 use super::{Operands, Outcome, Rank, Scratch};
 use crate::element::Element;
 use crate::geometry::Grid;
@@ -45,12 +44,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
 
     if has_depth {
         // SAFETY: the operands are valid by the caller's promise.
-        let (a, b) = unsafe {
-            (
-                widen(operands.a, &mut scratch.a),
-                widen(operands.b, &mut scratch.b),
-            )
-        };
+        let source = unsafe { Source::new(operands, scratch) };
         for target in call.peers() {
             call.await_cleared(target)?;
         }
@@ -59,12 +53,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
             let len = block.rows.len() * block.cols.len();
             // SAFETY: the tile lies inside both operands.
             unsafe {
-                multiply(
-                    a.part(block.rows.start, 0, block.rows.len(), a.cols),
-                    b.part(0, block.cols.start, b.rows, block.cols.len()),
-                    0.0,
-                    &mut scratch.tile,
-                );
+                source.tile(&block.rows, &block.cols, &mut scratch.tile);
             }
             let tile_values = &scratch.tile[..len];
             for target in call.peers().chain(core::iter::once(me)) {

@@ -2,7 +2,7 @@
 
 use super::gemm::multiply;
 use super::widen::widen;
-use super::{Operands, Outcome, Rank, Scratch};
+use super::{Input, Operands, Outcome, Rank, Scratch};
 use crate::element::Element;
 use crate::geometry::shard;
 use crate::view::View;
@@ -36,6 +36,9 @@ impl GatherDim {
 
 /// Runs one call. A piece is as many rows of A as a tile has.
 ///
+/// # Panics
+/// If it is not given a product.
+///
 /// # Safety
 /// `operands` are as [`Operands`] says: A the rank's part, B `(k, n_r)`, C `(m, n_r)`. All ranks run the same calls in the same
 /// order. The staging has a slot for every piece of a rank's part at the largest `m`.
@@ -62,6 +65,10 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     // A rank without columns of B reads nothing, and is sent nothing.
     let reads = |target| !shard(shape.n, world, target).is_empty();
 
+    let Input::Product { a, b } = operands.input else {
+        unreachable!("an all-gather before a product has a product");
+    };
+
     let call = rank.port.begin(operands.announcement())?;
     call.gate(
         pieces(me) > 0,
@@ -73,9 +80,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     for piece in 0..pieces(me) {
         let (rows, depth) = part(me);
         let first = piece * height;
-        let from = operands
-            .a
-            .part(first, 0, height.min(rows.len() - first), depth.len());
+        let from = a.part(first, 0, height.min(rows.len() - first), depth.len());
         for target in call
             .peers()
             .chain(core::iter::once(me))
@@ -102,7 +107,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
         ..
     } = scratch;
     // SAFETY: the operands are valid by the caller's promise.
-    let b = unsafe { widen(operands.b, wide_b) };
+    let b = unsafe { widen(b, wide_b) };
     // SAFETY: the piece has been awaited, so its source leaves it alone until this rank's `done`.
     let mut add = |source,
                    piece,

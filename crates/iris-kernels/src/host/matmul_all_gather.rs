@@ -1,7 +1,6 @@
 //! `matmul_all_gather`: each rank multiplies its rows, and stores them into everybody's output.
 
-use super::gemm::multiply;
-use super::widen::widen;
+use super::gemm::Source;
 use super::{Operands, Outcome, Rank, Scratch, store_to_all, take_bounced};
 use crate::element::Element;
 use crate::geometry::{Block, Grid, shard};
@@ -29,23 +28,13 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     call.gate(!grid.is_empty(), |_| 0)?;
 
     // SAFETY: the operands are valid by the caller's promise.
-    let (a, b) = unsafe {
-        (
-            widen(operands.a, &mut scratch.a),
-            widen(operands.b, &mut scratch.b),
-        )
-    };
+    let source = unsafe { Source::new(operands, scratch) };
     for tile in 0..grid.len() {
         let block = grid.block(tile);
         let len = block.rows.len() * block.cols.len();
         // SAFETY: the tile lies inside both operands.
         unsafe {
-            multiply(
-                a.part(block.rows.start, 0, block.rows.len(), a.cols),
-                b.part(0, block.cols.start, b.rows, block.cols.len()),
-                0.0,
-                &mut scratch.tile,
-            );
+            source.tile(&block.rows, &block.cols, &mut scratch.tile);
             super::reduce::add_bias(
                 &mut scratch.tile[..len],
                 block.cols.len(),

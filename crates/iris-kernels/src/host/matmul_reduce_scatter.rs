@@ -1,8 +1,7 @@
 //! `matmul_reduce_scatter`: each rank reduces, and keeps, its rows of the sum.
 
-use super::gemm::multiply;
+use super::gemm::Source;
 use super::reduce::sum_partials;
-use super::widen::widen;
 use super::{Operands, Outcome, Rank, Scratch};
 use crate::element::Element;
 use crate::geometry::{Grid, shard};
@@ -36,12 +35,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
 
     if has_depth {
         // SAFETY: the operands are valid by the caller's promise.
-        let (a, b) = unsafe {
-            (
-                widen(operands.a, &mut scratch.a),
-                widen(operands.b, &mut scratch.b),
-            )
-        };
+        let source = unsafe { Source::new(operands, scratch) };
         for owner in call.peers().chain(core::iter::once(me)) {
             for slot in 0..grid(owner).len() {
                 let block = grid(owner).block(slot);
@@ -52,17 +46,9 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
                 // SAFETY: the tile lies inside both operands; the gate is passed, so the slot is this rank's until its
                 // `ready`.
                 unsafe {
-                    multiply(
-                        a.part(
-                            rows(owner).start + block.rows.start,
-                            0,
-                            block.rows.len(),
-                            a.cols,
-                        ),
-                        b.part(0, block.cols.start, b.rows, block.cols.len()),
-                        0.0,
-                        &mut scratch.tile,
-                    );
+                    let rows =
+                        rows(owner).start + block.rows.start..rows(owner).start + block.rows.end;
+                    source.tile(&rows, &block.cols, &mut scratch.tile);
                     T::narrow(
                         &scratch.tile[..len],
                         core::slice::from_raw_parts_mut(staged.cast::<T>(), len),

@@ -87,23 +87,35 @@ impl<W: Word, P: Waiting> Rank<'_, W, P> {
 
 /// One rank's operands of one call.
 ///
-/// Sizes are the operation's for this rank and `m`. For the duration of the call `a`, `b` and `bias` are valid and not written
+/// Sizes are the operation's for this rank and `m`. For the duration of the call `input` and `bias` are valid and not written
 /// by anyone; `c`, and the memory at `output`, are valid and touched by nobody but the ranks of this operation; none of
 /// them overlaps another or the workspace.
 #[derive(Debug, Clone, Copy)]
 pub struct Operands<T> {
     /// Rows of this call, of the whole problem.
     pub m: usize,
-    /// The left matrix.
-    pub a: View<T>,
-    /// The right matrix.
-    pub b: View<T>,
+    /// What this rank brings.
+    pub input: Input<T>,
     /// What is added to each row of the result, as long as `c` is wide.
     pub bias: Option<*const T>,
     /// The result.
     pub c: ViewMut<T>,
     /// Where peers store into this rank's result, for operations in which they do.
     pub output: Output,
+}
+
+/// What a rank brings to a call.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<T> {
+    /// Two matrices, to be multiplied.
+    Product {
+        /// The left one.
+        a: View<T>,
+        /// The right one.
+        b: View<T>,
+    },
+    /// A matrix in place of the product: the operation is then the collective alone. Not for `all_gather_matmul`.
+    Given(View<T>),
 }
 
 /// Where peers store what they own of a rank's result.

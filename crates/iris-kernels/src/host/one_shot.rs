@@ -1,8 +1,7 @@
 //! `matmul_all_reduce`, one-shot: every rank hands every tile to every rank, and reduces all of them itself.
 
-use super::gemm::multiply;
+use super::gemm::Source;
 use super::reduce::sum_partials;
-use super::widen::widen;
 use super::{Operands, Outcome, Rank, Scratch};
 use crate::element::Element;
 use crate::geometry::Grid;
@@ -30,23 +29,13 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
 
     if has_depth {
         // SAFETY: the operands are valid by the caller's promise.
-        let (a, b) = unsafe {
-            (
-                widen(operands.a, &mut scratch.a),
-                widen(operands.b, &mut scratch.b),
-            )
-        };
+        let source = unsafe { Source::new(operands, scratch) };
         for tile in 0..grid.len() {
             let block = grid.block(tile);
             let len = block.rows.len() * block.cols.len();
             // SAFETY: the tile lies inside both operands.
             unsafe {
-                multiply(
-                    a.part(block.rows.start, 0, block.rows.len(), a.cols),
-                    b.part(0, block.cols.start, b.rows, block.cols.len()),
-                    0.0,
-                    &mut scratch.tile,
-                );
+                source.tile(&block.rows, &block.cols, &mut scratch.tile);
             }
             let rounded = &mut bytemuck::cast_slice_mut::<f32, T>(&mut scratch.narrow)[..len];
             T::narrow(&scratch.tile[..len], rounded);

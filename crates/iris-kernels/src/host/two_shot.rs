@@ -1,8 +1,7 @@
 //! `matmul_all_reduce`, two-shot: each tile is reduced by its owner, who stores the sum into everybody's output.
 
-use super::gemm::multiply;
+use super::gemm::Source;
 use super::reduce::sum_partials;
-use super::widen::widen;
 use super::{Operands, Outcome, Rank, Scratch, store_to_all, take_bounced};
 use crate::element::Element;
 use crate::geometry::{Deal, Grid};
@@ -37,12 +36,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
 
     if has_depth {
         // SAFETY: the operands are valid by the caller's promise.
-        let (a, b) = unsafe {
-            (
-                widen(operands.a, &mut scratch.a),
-                widen(operands.b, &mut scratch.b),
-            )
-        };
+        let source = unsafe { Source::new(operands, scratch) };
         // Beginning with the next rank's tile, so that not all ranks hand their first tile to rank 0.
         for tile in (0..grid.len()).map(|step| (step + me + 1) % grid.len()) {
             let block = grid.block(tile);
@@ -53,12 +47,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
                 .slot(rank.heap[owner], world, call.bank(), me, slot);
             // SAFETY: the tile lies inside both operands; the gate is passed, so the slot is this rank's until its `ready`.
             unsafe {
-                multiply(
-                    a.part(block.rows.start, 0, block.rows.len(), a.cols),
-                    b.part(0, block.cols.start, b.rows, block.cols.len()),
-                    0.0,
-                    &mut scratch.tile,
-                );
+                source.tile(&block.rows, &block.cols, &mut scratch.tile);
                 T::narrow(
                     &scratch.tile[..len],
                     core::slice::from_raw_parts_mut(staged.cast::<T>(), len),

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
 use iris_kernels::host::{
-    Accumulators, GatherDim, Needs, Operands, Output, Program, Rank, Scratch, Shape, Staging,
+    Accumulators, GatherDim, Input, Needs, Operands, Output, Program, Rank, Scratch, Shape, Staging,
 };
 use iris_kernels::{Element, Tile, View, ViewMut};
 use iris_sync::{Fault, Layout, Mapped, Port, Probe, Rules, Signal, Waiting, Word};
@@ -188,8 +188,10 @@ impl Arena {
             };
             let operands = Operands {
                 m,
-                a: view(&a, parts.a.1.len(), parts.a.0.len()),
-                b: view(&b, parts.b.1.len(), parts.b.0.len()),
+                input: Input::Product {
+                    a: view(&a, parts.a.1.len(), parts.a.0.len()),
+                    b: view(&b, parts.b.1.len(), parts.b.0.len()),
+                },
                 bias: Some(bias.as_ptr()),
                 c: ViewMut {
                     data: c,
