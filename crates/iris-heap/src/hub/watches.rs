@@ -78,7 +78,8 @@ pub(crate) fn inquire(
         let last = Instant::now() >= deadline;
         waiting.retain(|(rank, operation)| {
             let activity = operation.activity();
-            let again = !last && matches!(activity, Activity::Waiting(_));
+            // A rank at work may be about to wait, and leave: only one that stays at work is to blame.
+            let again = !last && matches!(activity, Activity::Waiting(_) | Activity::Busy { .. });
             if !again {
                 report(*rank, Answer::Doing(activity));
             }

@@ -35,6 +35,21 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// What serves both.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let longer = |a: Vec<f32>, b: Vec<f32>| if a.len() >= b.len() { a } else { b };
+        Self {
+            a: longer(self.a, other.a),
+            b: longer(self.b, other.b),
+            tile: longer(self.tile, other.tile),
+            narrow: longer(self.narrow, other.narrow),
+            partial: longer(self.partial, other.partial),
+        }
+    }
+}
+
 /// `from` in f32: itself if it is, else a copy in `to`, of which the beginning is used.
 ///
 /// The copy keeps the orientation, so that the elements that lie side by side are converted side by side.
