@@ -48,6 +48,7 @@ mod matrix;
 mod operation;
 mod ops;
 mod plan;
+pub mod unfused;
 mod workspace;
 
 pub use config::{FusedConfig, UnknownVariant, Variant};

@@ -8,6 +8,7 @@ use crate::plan::{Blueprint, Kind, Plan, variant_of};
 use crate::workspace::FusedWorkspace;
 use iris_heap::{Buffer, Event, KernelLaunch, Stream, World};
 use iris_kernels::Element;
+use iris_kernels::host::Parts;
 use iris_sync::{Signal, SignalCounter, Word};
 use std::ops::Range;
 use std::sync::Arc;
@@ -148,68 +149,89 @@ impl<T: Element, W: Word> Bound<'_, T, W> {
         bias: Option<&Buffer<T>>,
         c: MatrixMut<'_, T>,
     ) -> Result<(), OpError> {
+        let parts = self.parts(m)?;
+        let inputs = [Some(("a", a, parts.a)), Some(("b", b, parts.b))];
+        self.enqueue(m, inputs, bias, c, parts.c)
+    }
+
+    /// Enqueues a call in which `x` stands in place of this rank's product: the collective alone.
+    pub(crate) fn call_given(
+        &mut self,
+        m: usize,
+        x: MatrixRef<'_, T>,
+        c: MatrixMut<'_, T>,
+    ) -> Result<(), OpError> {
+        let parts = self.parts(m)?;
+        let inputs = [Some(("x", x, (parts.a.0, parts.b.1))), None];
+        self.enqueue(m, inputs, None, c, parts.c)
+    }
+
+    /// The parts of the whole matrices that this rank has and gets in a call of `m` rows.
+    fn parts(&self, m: usize) -> Result<Parts, OpError> {
+        let largest = self.operation.config.m;
+        if !(1..=largest).contains(&m) {
+            return Err(OpError::Rows {
+                operation: self.operation.kind.operation(),
+                m,
+                largest,
+            });
+        }
+        let world = &self.operation.workspace.world;
+        let blueprint = self.operation.workspace.kernel.blueprint();
+        let program = blueprint.program(m);
+        Ok(program.parts(m, blueprint.shape, world.size(), world.rank()))
+    }
+
+    /// Checks all operands, and enqueues the call.
+    fn enqueue(
+        &mut self,
+        m: usize,
+        inputs: [Option<Input<'_, T>>; 2],
+        bias: Option<&Buffer<T>>,
+        c: MatrixMut<'_, T>,
+        c_part: (Range<usize>, Range<usize>),
+    ) -> Result<(), OpError> {
         let operation = self.operation.kind.operation();
         let config = &self.operation.config;
         let kernel = &self.operation.workspace.kernel;
-        let world = &self.operation.workspace.world;
+        let rank = self.operation.workspace.world.rank();
         if let Some(verdict) = kernel.verdict() {
             return Err(OpError::Fault(verdict));
         }
-        if !(1..=config.m).contains(&m) {
-            return Err(OpError::Rows {
-                operation,
-                m,
-                largest: config.m,
-            });
-        }
-        let blueprint = kernel.blueprint();
-        let program = blueprint.program(m);
-        let parts = program.parts(m, blueprint.shape, world.size(), world.rank());
-        let check = Check {
-            operation,
-            rank: world.rank(),
-        };
-        let a_view = check.input("a", &a, &parts.a)?;
-        let b_view = check.input("b", &b, &parts.b)?;
-        let c_view = check.output(&c, &parts.c)?;
+        let check = Check { operation, rank };
+        let c_view = check.output(&c, &c_part)?;
         if bias.is_some() != config.bias {
             return Err(OpError::Bias {
                 operation,
-                rank: world.rank(),
+                rank,
                 given: if bias.is_some() { "a" } else { "no" },
                 created: if config.bias { "with one" } else { "without" },
             });
         }
-        if let Some(bias) = bias {
-            let view = MatrixRef::new(bias, 1, parts.c.1.len());
-            check.input("bias", &view, &(0..1, parts.c.1.clone()))?;
-            check.apart("bias", &c, bias, 0..parts.c.1.len())?;
+        let cols = c_part.1.len();
+        let bias_input = bias.map(|bias| ("bias", MatrixRef::new(bias, 1, cols), (0..1, c_part.1)));
+        let mut views = [None, None];
+        for (slot, input) in inputs.iter().chain([&bias_input]).enumerate() {
+            let Some((tensor, matrix, part)) = input else {
+                continue;
+            };
+            let view = check.input(tensor, matrix, part)?;
+            check.apart(tensor, &c, matrix)?;
+            if let Some(place) = views.get_mut(slot) {
+                *place = Some((matrix.buffer.any(), view));
+            }
         }
-        for (tensor, matrix) in [("a", &a), ("b", &b)] {
-            let touched = check.span(tensor, matrix)?;
-            check.apart(tensor, &c, matrix.buffer, touched)?;
-        }
-        let store = match (
-            program.stores_to_peers(),
-            c.buffer.offset(),
-            blueprint.bounce,
-        ) {
+        let blueprint = kernel.blueprint();
+        let stored = blueprint.program(m).stores_to_peers();
+        let store = match (stored, c.buffer.offset(), blueprint.bounce) {
             (false, ..) => (0, false),
             (true, Some(offset), _) => (offset + c.offset * size_of::<T>(), false),
             (true, None, Some(bounce)) => (kernel.offset() + bounce, true),
-            (true, None, None) => {
-                return Err(OpError::PlainOutput {
-                    operation,
-                    rank: world.rank(),
-                });
-            }
+            (true, None, None) => return Err(OpError::PlainOutput { operation, rank }),
         };
         let arguments = Arguments {
             m,
-            inputs: [
-                Some((a.buffer.any(), a_view)),
-                Some((b.buffer.any(), b_view)),
-            ],
+            inputs: views,
             bias: bias.map(Buffer::any),
             output: (c.buffer.any(), c_view),
             store,
@@ -227,14 +249,17 @@ impl<T: Element, W: Word> Bound<'_, T, W> {
     }
 }
 
+/// An input's name, the matrix given, and the part of the whole matrix that it must be.
+type Input<'a, T> = (&'static str, MatrixRef<'a, T>, (Range<usize>, Range<usize>));
+
 /// Checks of one rank's operands.
-struct Check {
-    operation: &'static str,
-    rank: usize,
+pub(crate) struct Check {
+    pub(crate) operation: &'static str,
+    pub(crate) rank: usize,
 }
 
 impl Check {
-    fn input<T: Element>(
+    pub(crate) fn input<T: Element>(
         &self,
         tensor: &'static str,
         matrix: &MatrixRef<'_, T>,
@@ -275,7 +300,7 @@ impl Check {
         })
     }
 
-    fn output<T: Element>(
+    pub(crate) fn output<T: Element>(
         &self,
         c: &MatrixMut<'_, T>,
         (rows, cols): &(Range<usize>, Range<usize>),
@@ -373,19 +398,19 @@ impl Check {
     }
 
     /// That the output does not share elements with an input.
-    fn apart<T: Element>(
+    pub(crate) fn apart<T: Element>(
         &self,
         tensor: &'static str,
         c: &MatrixMut<'_, T>,
-        input: &Buffer<T>,
-        touched: Range<usize>,
+        input: &MatrixRef<'_, T>,
     ) -> Result<(), OpError> {
+        let read = self.span(tensor, input)?;
         let written = self.span("c", &self.output_view(c))?;
         let disjoint = written.is_empty()
-            || touched.is_empty()
-            || written.end <= touched.start
-            || touched.end <= written.start;
-        if disjoint || !c.buffer.same_memory(input) {
+            || read.is_empty()
+            || written.end <= read.start
+            || read.end <= written.start;
+        if disjoint || !c.buffer.same_memory(input.buffer) {
             return Ok(());
         }
         Err(OpError::Aliased {

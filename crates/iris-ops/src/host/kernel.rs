@@ -36,9 +36,9 @@ pub(crate) struct Strided {
 }
 
 impl Strided {
-    const SCALARS: usize = 5;
+    pub(crate) const SCALARS: usize = 5;
 
-    fn to_scalars(self, scalars: &mut [i64]) {
+    pub(crate) fn to_scalars(self, scalars: &mut [i64]) {
         let fields = [
             self.offset,
             self.rows,
@@ -51,7 +51,7 @@ impl Strided {
         }
     }
 
-    fn from_scalars(scalars: &[i64]) -> Self {
+    pub(crate) fn from_scalars(scalars: &[i64]) -> Self {
         let field = |index: usize| scalars[index] as usize;
         Self {
             offset: field(0),
