@@ -7,11 +7,13 @@ mod args;
 mod derive;
 mod error;
 mod input;
+mod machine;
 mod operation;
 mod output;
 mod problem;
 mod size;
 mod split;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ use crate::cli::args::{How, Inputs, Sizes, Source};
 use crate::cli::derive::Matrices;
 use crate::cli::error::Unusable;
 use crate::cli::input::Loaded;
+use crate::cli::machine;
 use crate::cli::size::Bytes;
 use crate::cli::split::Size;
 
@@ -176,7 +177,7 @@ pub(crate) fn check_memory(
 ) -> Result<(), Unusable> {
     let Size { m, n, k } = size;
     let needed = needed.ok_or(Unusable::TooLarge { m, n, k })?;
-    let there = usize::try_from(memory()).unwrap_or(usize::MAX);
+    let there = machine::memory();
     if needed > there {
         return Err(Unusable::Memory {
             what,
@@ -188,13 +189,6 @@ pub(crate) fn check_memory(
         });
     }
     Ok(())
-}
-
-/// Bytes of memory in this machine.
-pub(crate) fn memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    // Both fields are as wide as the platform's `long`.
-    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
 }
 
 #[cfg(test)]
@@ -220,7 +214,6 @@ mod tests {
     #[test]
     fn a_problem_larger_than_the_machine_is_refused() {
         let size = Size { m: 1, n: 1, k: 1 };
-        assert!(memory() > 1 << 20);
         assert!(check_memory("it", size, Some(1 << 20)).is_ok());
         let text = check_memory("a run", size, Some(usize::MAX))
             .unwrap_err()
