@@ -5,7 +5,7 @@
 //! rank, and [`tolerance`] says how far from that a right answer may lie.
 //!
 //! The other half runs operations: [`op`] has all of them as values, [`exercise`] calls them with fresh inputs and checks every
-//! result, [`stall`] holds chosen ranks up in the midst of their calls.
+//! result, [`stall`] holds chosen ranks up in the midst of their calls, [`worlds`] has ranks as threads and as processes.
 
 pub mod exercise;
 pub mod number;
@@ -14,6 +14,7 @@ pub mod random;
 pub mod reference;
 pub mod stall;
 pub mod tolerance;
+pub mod worlds;
 
 pub use exercise::{Exercise, Failure};
 pub use number::{Format, Number};
