@@ -230,6 +230,8 @@ impl World {
 
     /// Has `operation` told to stop when a rank dies, and asked what it is doing when one faults. Collective.
     ///
+    /// The world keeps `operation` until [`World::unwatch`]. If it holds a clone of the world, neither is dropped before.
+    ///
     /// # Errors
     /// Those of [`World::agree`]: all ranks must watch operations of one name.
     pub fn watch(&self, name: &str, operation: Arc<dyn Watched>) -> Result<WatchId, WorldError> {
