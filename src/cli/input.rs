@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use half::{bf16, f16};
-use iris::kernels::{DType, Element};
+use iris::ops::{DType, Element};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
