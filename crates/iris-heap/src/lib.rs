@@ -23,6 +23,7 @@ mod error;
 mod fault;
 mod host;
 mod hub;
+pub mod launch;
 mod world;
 
 pub use error::WorldError;
@@ -31,4 +32,7 @@ pub use host::buffer::{Access, AnyBuffer, Buffer, RangeError};
 pub use host::event::Event;
 pub use host::kernel::{Kernel, KernelArgs, KernelLaunch, MAX_BUFFERS, MAX_SCALARS};
 pub use host::stream::{CAPACITY as STREAM_CAPACITY, Stream, StreamError};
+pub use host::window::{RmaError, Window};
+pub use host::words::{AtomicElement, AtomicInteger};
+pub use launch::{Launch, LaunchError};
 pub use world::{MAX_RANKS, Region, World, WorldConfig};

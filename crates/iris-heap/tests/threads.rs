@@ -248,7 +248,9 @@ fn different_requests_are_named_and_take_nothing() {
             matches!(error, WorldError::Disagreement { rank: 2, .. }),
             "{error}"
         );
-        drop(other);
+        {
+            let _dropped = other;
+        }
         assert_eq!(
             world.free_bytes(),
             (1 << 20) - 512,

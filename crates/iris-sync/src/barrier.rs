@@ -1,6 +1,6 @@
 //! A barrier of all ranks on words in symmetric memory, as often as wanted and without the host.
 
-use crate::fault::Fault;
+use crate::fault::{Fault, WordKind};
 use crate::layout::{Announcement, Layout};
 use crate::memory::Memory;
 use crate::signal::Signal;
@@ -42,7 +42,7 @@ impl<'a, W: Word, M: Memory<W>, P: Waiting> Barrier<'a, W, M, P> {
     /// When the budget ends before all have come, or a peer whose budget ended asked this rank to leave.
     pub fn wait(&self) -> Result<(), Fault> {
         let call = self.port.begin(Announcement::default())?;
-        call.meet()?;
+        call.meet_as(WordKind::Barrier)?;
         call.skip()
     }
 }

@@ -272,12 +272,17 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
     /// # Errors
     /// See [`Call::await_ready`].
     pub fn meet(&self) -> Result<(), Fault> {
+        self.meet_as(WordKind::Entered)
+    }
+
+    /// [`Call::meet`], in whose faults the awaited word is called `kind`.
+    pub(crate) fn meet_as(&self, kind: WordKind) -> Result<(), Fault> {
         if self.met.get() || !self.port.rules.keeps(Rule::Entered) {
             return Ok(());
         }
         for peer in self.port.peers() {
-            let place = self.port.layout().word(WordKind::Entered, peer);
-            let wait = self.wait(WordKind::Entered, peer, None, place, self.value, |seen| {
+            let place = self.port.layout().word(kind, peer);
+            let wait = self.wait(kind, peer, None, place, self.value, |seen| {
                 self.reached(seen, self.value)
             })?;
             let theirs = self.announcement(peer).m;

@@ -6,3 +6,5 @@ pub(crate) mod event;
 pub(crate) mod kernel;
 pub(crate) mod memory;
 pub(crate) mod stream;
+pub(crate) mod window;
+pub(crate) mod words;

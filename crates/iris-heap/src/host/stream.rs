@@ -55,6 +55,7 @@ impl StreamError {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // launches are the common case, and boxing them would be an allocation each
 enum Command {
     Kernel(KernelLaunch),
     Host(Box<dyn FnOnce() + Send>),

@@ -41,13 +41,18 @@ impl Hub {
         self.report(&mut state, rank, id, epoch, own.clone());
         loop {
             match state.inquiries.get(&id) {
-                Some(inquiry) if inquiry.verdict.is_none() && Instant::now() < deadline => {}
-                Some(inquiry) => {
-                    let verdict = inquiry.verdict.clone();
-                    return verdict.unwrap_or_else(|| state.judge(inquiry));
-                }
                 // Cleared while it was waited for: all that is left is what this rank knows itself.
                 None => return alone(own),
+                Some(inquiry) => {
+                    if let Some(verdict) = &inquiry.verdict {
+                        return verdict.clone();
+                    }
+                    let number = inquiry.number;
+                    if Instant::now() >= deadline {
+                        state.conclude(id, number);
+                        continue;
+                    }
+                }
             }
             state = self.wait(state, deadline);
         }

@@ -9,9 +9,11 @@
 //! any waiter of this process is woken: rank 0 may return from a collective and exit at once, and the others have their
 //! result. Operations, which are foreign code, are only called with the mutex given back.
 
+pub(crate) mod client;
 pub(crate) mod frame;
 pub(crate) mod inquiry;
 pub(crate) mod message;
+pub(crate) mod server;
 pub(crate) mod watches;
 
 use frame::{Connection, encode};
@@ -187,6 +189,7 @@ impl Hub {
             state.ranks[rank].status = Status::Dead;
             state.fail_pending(&Failure::Died { rank }, |_| true);
             state.broadcast(&FromHub::Died { rank });
+            state.unlink(rank);
             self.changed.notify_all();
             state.local()
         };
@@ -206,6 +209,7 @@ impl Hub {
             exchange.parts[rank].is_none()
         });
         state.broadcast(&FromHub::Left { rank });
+        state.unlink(rank);
         self.changed.notify_all();
     }
 }
@@ -228,6 +232,13 @@ impl State {
     fn send<M: Serialize>(&self, rank: usize, message: &M) {
         if let Link::Remote(connection) = &self.ranks[rank].link {
             let _ = connection.send(message, &[]);
+        }
+    }
+
+    /// Gives up the connection to a rank that is gone.
+    fn unlink(&mut self, rank: usize) {
+        if let Link::Remote(_) = self.ranks[rank].link {
+            self.ranks[rank].link = Link::None;
         }
     }
 
@@ -268,7 +279,7 @@ impl State {
                     ours: exchange.collective.clone(),
                 }));
             } else if exchange.parts.iter().all(Option::is_some) {
-                let parts = exchange.parts.iter().cloned().flatten().collect();
+                let parts = exchange.parts.iter().flatten().cloned().collect();
                 exchange.outcome = Some(Ok(Arc::new(parts)));
             }
         }

@@ -28,7 +28,10 @@ impl World {
         let seq = *turn;
         *turn += 1;
         let outcome = match &inner.port {
-            Port::Local(hub) => hub.exchange(inner.rank, seq, collective, payload, inner.timeout),
+            Port::Local(hub, _) => {
+                hub.exchange(inner.rank, seq, collective, payload, inner.timeout)
+            }
+            Port::Remote(client) => client.exchange(seq, collective, &payload, inner.timeout),
         };
         outcome.map_err(|failure| failure.into_error(collective))
     }
@@ -87,11 +90,26 @@ impl World {
     /// [`WorldError::Disagreement`], the same on all ranks, with the first field that differs and the lowest rank whose
     /// value is not that of rank 0; and those of [`World::barrier`].
     pub fn agree(&self, what: &str, fields: &[(&str, String)]) -> Result<(), WorldError> {
+        self.agree_as(&format!("agreement on {what}"), what, fields)
+    }
+
+    /// The first collective of a world of processes.
+    pub(super) fn rendezvous(&self, heap_bytes: usize) -> Result<(), WorldError> {
+        let fields = [("heap_bytes", heap_bytes.to_string())];
+        self.agree_as("rendezvous", "the world", &fields)
+    }
+
+    fn agree_as(
+        &self,
+        collective: &str,
+        what: &str,
+        fields: &[(&str, String)],
+    ) -> Result<(), WorldError> {
         // Names are compared as well as values, by their place in the list.
         let (names, values): (Vec<&str>, Vec<&String>) =
             fields.iter().map(|(name, value)| (*name, value)).unzip();
         let payload = serde_json::to_vec(&(names, values)).map_err(malformed)?;
-        let gathered = self.exchange(&format!("agreement on {what}"), payload)?;
+        let gathered = self.exchange(collective, payload)?;
         let all = gathered
             .iter()
             .map(|bytes| serde_json::from_slice(bytes).map_err(malformed))

@@ -4,9 +4,10 @@ use super::World;
 use crate::allocator::{Full, MAX_ALIGN};
 use crate::error::WorldError;
 use crate::host::buffer::Buffer;
+use crate::host::memory::Memory;
 use bytemuck::Pod;
 use std::mem::size_of;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// A piece of the symmetric heap, at the same offset on every rank.
 ///
@@ -140,6 +141,10 @@ impl World {
         Ok(())
     }
 
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.inner.memory)
+    }
+
     /// Where this process sees `rank`'s heap. An address on one rank translates to another by `base + offset`.
     ///
     /// # Panics
@@ -176,12 +181,7 @@ impl World {
             size_of::<T>().next_power_of_two().min(256),
         )?;
         let start = self.base(self.rank()).wrapping_add(region.offset);
-        Ok(Buffer::symmetric(
-            start,
-            len,
-            region,
-            std::sync::Arc::clone(&self.inner.memory),
-        ))
+        Ok(Buffer::symmetric(start, len, region, self.memory()))
     }
 
     /// Frees the memory of a symmetric buffer. Collective.
@@ -222,6 +222,6 @@ pub(crate) enum Kept {
 }
 
 /// The bytes of `len` elements, saturated: no heap has as many.
-pub(super) fn bytes_of<T>(len: usize) -> usize {
+pub(crate) fn bytes_of<T>(len: usize) -> usize {
     len.saturating_mul(size_of::<T>())
 }

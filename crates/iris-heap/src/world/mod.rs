@@ -8,15 +8,18 @@ use crate::error::WorldError;
 use crate::fault::{Report, Verdict, WatchId, Watched};
 use crate::host::memory::{Memory, whole_pages};
 use crate::hub::Hub;
+use crate::hub::client::Client;
+use crate::hub::server::Server;
 use crate::hub::watches::Watches;
+use crate::launch::Launch;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-pub(crate) use heap::Kept;
 pub use heap::Region;
+pub(crate) use heap::{Kept, bytes_of};
 
 /// The most ranks a world can have.
 pub const MAX_RANKS: usize = 256;
@@ -72,7 +75,9 @@ struct Inner {
 /// How a rank reaches the hub.
 #[derive(Debug)]
 enum Port {
-    Local(Arc<Hub>),
+    /// The hub is in this process, and so is its door if other ranks are processes.
+    Local(Arc<Hub>, #[allow(dead_code)] Option<Server>), // the door is only kept open, and closed by dropping it
+    Remote(Arc<Client>),
 }
 
 impl World {
@@ -140,10 +145,47 @@ impl World {
         let worlds = (0..ranks).map(|rank| {
             let watches = Arc::new(Watches::default());
             hub.join_local(rank, Arc::clone(&watches));
-            let port = Port::Local(Arc::clone(&hub));
+            let port = Port::Local(Arc::clone(&hub), None);
             Self::new(rank, ranks, config, Arc::clone(&memory), watches, port)
         });
         Ok(worlds.collect())
+    }
+
+    /// Joins, as one rank of a world whose ranks are processes, and waits for the others.
+    ///
+    /// Rank 0's process holds the rendezvous: a socket that belongs to no file system, and that only processes of the
+    /// same user may connect to. All ranks must give the same configuration.
+    ///
+    /// # Errors
+    /// [`WorldError::Timeout`] with the ranks that did not come; [`WorldError::Refused`] with rank 0's reason;
+    /// [`WorldError::OtherUser`]; [`WorldError::Disagreement`] where configurations differ.
+    pub fn join(launch: &Launch, config: &WorldConfig) -> Result<World, WorldError> {
+        let (rank, size) = (launch.rank(), launch.size());
+        check_size(size)?;
+        if rank >= size {
+            return Err(WorldError::NoSuchRank { rank, size });
+        }
+        let heap_bytes = pages(size, config)?;
+        let name = launch.socket_name();
+        let watches = Arc::new(Watches::default());
+        let (memory, port) = if rank == 0 {
+            let memory = Arc::new(Memory::create(size, heap_bytes)?);
+            let hub = Arc::new(Hub::new(size));
+            hub.join_local(rank, Arc::clone(&watches));
+            let server = match size {
+                1 => None,
+                _ => Some(Server::start(&name, &hub, &memory, config.timeout)?),
+            };
+            (memory, Port::Local(hub, server))
+        } else {
+            let watches = Arc::clone(&watches);
+            let (client, memory) = Client::join(&name, rank, size, config.timeout, watches)?;
+            (Arc::new(memory), Port::Remote(client))
+        };
+        let world = Self::new(rank, size, config, memory, watches, port);
+        // The first collective is the rendezvous: it is complete when all ranks have joined.
+        world.rendezvous(heap_bytes)?;
+        Ok(world)
     }
 
     fn new(
@@ -188,6 +230,8 @@ impl World {
 
     /// Has `operation` told to stop when a rank dies, and asked what it is doing when one faults. Collective.
     ///
+    /// The world keeps `operation` until [`World::unwatch`]. If it holds a clone of the world, neither is dropped before.
+    ///
     /// # Errors
     /// Those of [`World::agree`]: all ranks must watch operations of one name.
     pub fn watch(&self, name: &str, operation: Arc<dyn Watched>) -> Result<WatchId, WorldError> {
@@ -212,14 +256,16 @@ impl World {
     /// same verdict, until it is cleared or a newer epoch is asked for. Blocks for less than 1.5 s, whatever has died.
     pub fn verdict(&self, id: WatchId, epoch: u64, own: Report) -> Verdict {
         match &self.inner.port {
-            Port::Local(hub) => hub.verdict(self.inner.rank, id.0, epoch, own),
+            Port::Local(hub, _) => hub.verdict(self.inner.rank, id.0, epoch, own),
+            Port::Remote(client) => client.verdict(id.0, epoch, own),
         }
     }
 
     /// Forgets the verdict on an operation. Not collective: to be called between the two barriers of its reset.
     pub fn clear_verdict(&self, id: WatchId) {
         match &self.inner.port {
-            Port::Local(hub) => hub.clear_verdict(id.0),
+            Port::Local(hub, _) => hub.clear_verdict(id.0),
+            Port::Remote(client) => client.clear_verdict(id.0),
         }
     }
 
@@ -232,7 +278,8 @@ impl World {
 impl Inner {
     fn die(&self) {
         match &self.port {
-            Port::Local(hub) => hub.died(self.rank),
+            Port::Local(hub, _) => hub.died(self.rank),
+            Port::Remote(client) => client.die(),
         }
     }
 }
@@ -248,7 +295,8 @@ impl Drop for World {
 impl Drop for Inner {
     fn drop(&mut self) {
         match &self.port {
-            Port::Local(hub) => hub.left(self.rank),
+            Port::Local(hub, _) => hub.left(self.rank),
+            Port::Remote(client) => client.leave(),
         }
     }
 }

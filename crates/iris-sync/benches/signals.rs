@@ -1,0 +1,2 @@
+//! What a signal, a gate, a lock and a barrier cost on the host.
+fn main() {}
