@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table};
 use iris::heap::{Stream, World, WorldConfig};
 use iris::ops::{Bound, DType, Element, FusedConfig, OpError, Variant};
-use iris_testkit::Number;
+use iris_testkit::{AnyOperation, Number};
 use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::derive::{Derivation, Matrices};
 use crate::cli::footprint::Footprint;
-use crate::cli::fused::Fused;
 use crate::cli::launch::{self, Place};
 use crate::cli::measure::{BoundUnfused, Unfused};
 use crate::cli::operands::Operands;
@@ -165,13 +164,13 @@ impl Job<'_> {
         let mut rows = Vec::new();
         for variant in variants {
             let config = FusedConfig {
-                variant,
-                gather: self.options.gather.into(),
                 tile: self.arguments.how.tile,
                 budget: self.arguments.how.budget,
                 ..FusedConfig::new(m, n, k)
             };
-            let mut fused = Fused::<T>::new(self.split.operation, world, config.clone())?;
+            let op = self.split.operation.with(variant, self.split.gather);
+            let config = op.configure(config);
+            let mut fused = AnyOperation::<T>::new(op, world, config.clone())?;
             let mut unfused = Unfused::<T>::new(world, self.split, &config)?;
             let carried_out = fused.plan(m).map_or(variant, |plan| plan.variant);
             let mut bench = Measured {

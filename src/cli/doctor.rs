@@ -2,24 +2,17 @@
 //!
 //! Each check tries the thing itself rather than asking whether it should work, and says what to do where it does not.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::machine;
 use crate::cli::output;
+use crate::cli::probe;
 use crate::cli::size::Bytes;
 
 /// Files that a rank needs open: its standard streams, the heap, its connection, and some for the program itself.
@@ -118,12 +111,12 @@ pub(crate) fn doctor(arguments: &args::Doctor) -> anyhow::Result<u8> {
         Check::of(
             "sealed memory (memfd)",
             "ranks share their heaps through memfd_create with sealing: a kernel of 3.17 or later, and a sandbox that lets it through",
-            memfd().map(|_| "works".to_owned()),
+            probe::memfd().map(|_| "works".to_owned()),
         ),
         Check::of(
             "passing descriptors (SCM_RIGHTS)",
             "ranks in processes pass the heap over a Unix-domain socket: let the sandbox allow socketpair, sendmsg and recvmsg",
-            pass_descriptor().map(|()| "works".to_owned()),
+            probe::pass_descriptor().map(|()| "works".to_owned()),
         ),
         Check::of(
             "open files",
@@ -276,72 +269,6 @@ fn backends() -> Vec<Backend> {
     ]
 }
 
-/// Makes memory as the heap is made: anonymous, shared, of a size that nobody can change any more.
-fn memfd() -> anyhow::Result<OwnedFd> {
-    let memory = memfd_create(
-        "iris-doctor",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )
-    .context("memfd_create")?;
-    ftruncate(&memory, 4096).context("ftruncate")?;
-    fcntl_add_seals(
-        &memory,
-        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )
-    .context("sealing")?;
-    anyhow::ensure!(
-        ftruncate(&memory, 0).is_err(),
-        "sealed memory could be shrunk"
-    );
-    Ok(memory)
-}
-
-/// Passes a descriptor over a socket, and looks whether what arrives is the same file.
-fn pass_descriptor() -> anyhow::Result<()> {
-    let memory = memfd()?;
-    let (here, there) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .context("socketpair")?;
-    let files = [memory.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&files));
-    rustix::net::sendmsg(
-        &here,
-        &[IoSlice::new(&[1])],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )
-    .context("sendmsg")?;
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    rustix::net::recvmsg(
-        &there,
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
-    )
-    .context("recvmsg")?;
-    let passed = ancillary
-        .drain()
-        .find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut files) => files.next(),
-            _ => None,
-        })
-        .context("no descriptor arrived")?;
-    let (sent, arrived) = (rustix::fs::fstat(&memory)?, rustix::fs::fstat(&passed)?);
-    anyhow::ensure!(
-        (sent.st_dev, sent.st_ino) == (arrived.st_dev, arrived.st_ino),
-        "another file arrived than was sent"
-    );
-    Ok(())
-}
-
 fn open_files() -> anyhow::Result<String> {
     let limit = getrlimit(Resource::Nofile).current;
     let needed = FILES_NEEDED + iris::heap::MAX_RANKS as u64;
@@ -397,12 +324,6 @@ fn launcher() -> anyhow::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_it_tries_works_here() {
-        memfd().unwrap();
-        pass_descriptor().unwrap();
-    }
 
     #[test]
     fn the_text_tells_what_failed_and_what_to_do() {

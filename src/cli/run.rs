@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use iris::heap::{Stream, World, WorldConfig};
 use iris::ops::{DType, Element, FusedConfig, Variant};
-use iris_testkit::Number;
+use iris_testkit::{AnyOperation, Number, Share};
 use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::collect::Collector;
 use crate::cli::derive::{Derivation, Matrices};
 use crate::cli::footprint::Footprint;
-use crate::cli::fused::Fused;
 use crate::cli::launch::{self, Place};
 use crate::cli::operands::Operands;
 use crate::cli::options::{self, Options};
@@ -153,16 +152,16 @@ impl Job<'_> {
         matrices: &Matrices<T>,
     ) -> anyhow::Result<(bool, Option<Outcome<T>>)> {
         let Size { m, .. } = self.split.size;
+        let asked = self.options.variant.unwrap_or(Variant::Auto);
+        let op = self.split.operation.with(asked, self.split.gather);
         let config = FusedConfig {
             bias: matrices.bias.is_some(),
-            variant: self.options.variant.unwrap_or(Variant::Auto),
-            gather: self.options.gather.into(),
             tile: self.arguments.how.tile,
             first: i64::from(self.arguments.first_call),
             budget: self.arguments.how.budget,
             ..FusedConfig::new(m, self.split.size.n, self.split.size.k)
         };
-        let mut operation = Fused::<T>::new(self.arguments.operation, world, config)?;
+        let mut operation = AnyOperation::<T>::new(op, world, config)?;
         let variant = operation.plan(m).map_or(Variant::Auto, |plan| plan.variant);
         let slots = (0..self.slots)
             .map(|_| Operands::new(world, self.split, self.transpose_b, matrices.bias.is_some()))
@@ -173,9 +172,8 @@ impl Job<'_> {
             split: self.split,
             seed: self.arguments.seed,
             calls: self.arguments.calls,
-            identical: matches!(variant, Variant::OneShot | Variant::TwoShot),
-            rounds_partials: self.split.operation.reduces()
-                && !matches!(variant, Variant::Atomic | Variant::Spinlock),
+            identical: op.share() == Share::Whole && op.is_deterministic(),
+            rounds_partials: op.rounds_partials(),
         };
         let stream = Stream::new(world)?;
         let mut progress = Progress::new(world, "calls", self.arguments.calls);
