@@ -313,7 +313,9 @@ impl Pause for Stopped<'_> {
 #[test]
 fn a_signal_that_came_before_the_budget_was_seen_to_end_counts() {
     let world = World::<i8>::new(layout());
-    let signal = || drop(world.port(1, Polls(0)).begin(rows(8)).unwrap());
+    let signal = || {
+        world.port(1, Polls(0)).begin(rows(8)).unwrap();
+    };
     let stopped = world.port(0, Stopped(&signal));
     stopped.begin(rows(8)).unwrap().meet().unwrap();
 

@@ -124,7 +124,7 @@ fn two_shot() {
             };
             let call = port.begin(announcement).unwrap();
             // `ready` words are used from the first on, so those of tiles that others own count too.
-            let words = |peer: usize| owned(peer).last().map_or(0, |last| last + 1);
+            let words = |peer: usize| owned(peer).next_back().map_or(0, |last| last + 1);
             call.gate(used > 0, words).unwrap();
             for tile in 0..used {
                 staging.push(&call, rank, owner(tile), tile);
@@ -132,11 +132,11 @@ fn two_shot() {
             call.meet().unwrap();
             for tile in owned(rank) {
                 let sum = staging.sum(&call, rank, tile);
-                for peer in 0..RANKS {
+                for (peer, output) in outputs.iter().enumerate() {
                     call.before_store(tile);
                     let theirs = call.announcement(peer);
                     assert_eq!((theirs.m, theirs.stride), (used as u64, 1));
-                    outputs[peer].write(theirs.output as usize + tile, sum);
+                    output.write(theirs.output as usize + tile, sum);
                 }
             }
             call.finish_gathered(|peer| owned(peer).next().is_some())
