@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use iris::kernels::{DType, Tile};
+use iris::ops::{DType, Tile, Variant};
 
 use crate::cli::operation::Operation;
 use crate::cli::size::Bytes;
@@ -55,7 +55,7 @@ pub(crate) struct Run {
     pub(crate) how: How,
     /// matmul-all-reduce only: auto, one_shot, two_shot, atomic or spinlock
     #[arg(long)]
-    pub(crate) variant: Option<String>,
+    pub(crate) variant: Option<Variant>,
     /// How many calls to make; all but the last on inputs derived from the given ones (rows permuted, signs changed), each
     /// verified
     #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
@@ -139,7 +139,7 @@ pub(crate) struct How {
     #[arg(long, value_name = "MxN", value_parser = parse_tile)]
     pub(crate) tile: Option<Tile>,
     /// How long a wait for a peer may last before the call is given up as faulty
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_budget)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_budget, allow_negative_numbers = true)]
     pub(crate) budget: Duration,
 }
 
@@ -170,7 +170,7 @@ pub(crate) struct Bench {
     pub(crate) how: How,
     /// matmul-all-reduce only: one_shot, two_shot, atomic, spinlock or auto [default: each of the four]
     #[arg(long)]
-    pub(crate) variant: Option<String>,
+    pub(crate) variant: Option<Variant>,
     /// How many pairs of measurements
     #[arg(long, default_value = "30")]
     pub(crate) pairs: NonZeroUsize,

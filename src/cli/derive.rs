@@ -8,7 +8,7 @@
 //!
 //! Every process can derive every rank's blocks, which is how rank 0 makes the whole matrices that it verifies a call by.
 
-use iris::kernels::Element;
+use iris::ops::Element;
 use iris_testkit::{Stream, Tensor};
 
 use crate::cli::split::{Part, Split};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::launch;
 use crate::cli::size::Bytes;
 
 /// Arguments that cannot be used: nothing was run, exit status 2.
@@ -86,8 +87,12 @@ pub(crate) enum Unusable {
     Backend { backend: &'static str },
     #[error("--ranks is {given}, and the launcher started {world} ranks; leave it out")]
     RanksDiffer { given: usize, world: usize },
-    #[error("{0}")]
-    Library(String),
+    #[error("--ranks is {given}, and must be from 1 to {max}")]
+    Ranks { given: usize, max: usize },
+    #[error("the launcher's environment: {0}")]
+    Launcher(String),
+    #[error("--heap {heap} does not do: {detail}")]
+    Heap { heap: Bytes, detail: String },
 }
 
 /// The exit status for an error: 2 where the arguments are to blame, else 1.
@@ -101,7 +106,10 @@ pub(crate) fn status(error: &anyhow::Error) -> u8 {
 
 /// Says on stderr what went wrong, causes last.
 pub(crate) fn report(error: &anyhow::Error) {
-    eprintln!("iris: {error:#}");
+    match launch::own_rank() {
+        Some(rank) => eprintln!("iris: rank {rank}: {error:#}"),
+        None => eprintln!("iris: {error:#}"),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use iris_testkit::Share;
+use iris::ops::Variant;
+use iris_testkit::{Op, Share};
+
+use crate::cli::args::Gather;
 
 /// A fused operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,6 +33,16 @@ impl Operation {
             Self::MatmulReduceScatter => "matmul_reduce_scatter",
             Self::AllGatherMatmul => "all_gather_matmul",
             Self::MatmulAllGather => "matmul_all_gather",
+        }
+    }
+
+    /// The operation with what there is to choose in it.
+    pub(crate) fn with(self, variant: Variant, gather: Gather) -> Op {
+        match self {
+            Self::MatmulAllReduce => Op::AllReduce(variant),
+            Self::MatmulReduceScatter => Op::ReduceScatter,
+            Self::AllGatherMatmul => Op::AllGatherMatmul(gather.into()),
+            Self::MatmulAllGather => Op::MatmulAllGather,
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use iris::kernels::{DType, Element};
+use iris::ops::{DType, Element};
 use rustix::fs::{Access, access};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -86,10 +86,13 @@ impl Out {
 
 /// Prints one JSON object as a line of its own.
 pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
+    text(&serde_json::to_string(value)?)
+}
+
+/// Prints a text and ends its line.
+pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(&line)?;
+    writeln!(stdout, "{text}")?;
     stdout.flush()?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is to be computed: whole matrices of one size and type, from files or drawn at random.
 
-use iris::kernels::{DType, Element};
+use iris::ops::{DType, Element};
 use iris_testkit::{Number, Tensor, random};
 
 use crate::cli::args::{How, Inputs, Sizes, Source};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use iris::kernels::shard;
+use iris::ops::shard;
 
 use crate::cli::args::Gather;
 use crate::cli::operation::Operation;

@@ -1,6 +1,6 @@
 //! Holding what the ranks got against an f64 reference.
 
-use iris::kernels::{Element, shard};
+use iris::ops::{Element, shard};
 use iris_testkit::{Comparison, Number, Operand, Reference, Tolerance, compare};
 
 use crate::cli::derive::{Derivation, Matrices};

@@ -296,6 +296,50 @@ fn the_death_of_rank_0_is_a_verdict_too() {
     assert!(ended[1].success && ended[2].success, "{ended:?}");
 }
 
+/// The hub ends with rank 0's process; who asks after that has been told before.
+#[test]
+fn a_verdict_and_a_death_are_known_after_rank_0_has_gone() {
+    let name = "a_verdict_and_a_death_are_known_after_rank_0_has_gone";
+    let Some(death) = child() else {
+        for death in ["", "death"] {
+            let ended = finish(start(name, death, 4));
+            for rank in [0, 1, 3] {
+                assert!(ended[rank].success, "{ended:?}");
+            }
+        }
+        return;
+    };
+    let world = join();
+    let rank = world.rank();
+    let (operation, own) = script("idle", rank);
+    let id = world.watch("op", Arc::new(operation)).unwrap();
+    world.barrier().unwrap();
+    if rank == 2 && death == "death" {
+        kill_myself();
+    }
+    if rank == 0 {
+        if death == "death" {
+            world.barrier().unwrap_err();
+        } else {
+            ask(&world, id, 1, own.unwrap());
+        }
+        return;
+    }
+    thread::sleep(Duration::from_millis(1000)); // until rank 0's process has ended
+    if death == "death" {
+        let error = world.barrier().unwrap_err();
+        assert!(
+            matches!(error, iris_heap::WorldError::RankDied { rank: 2, .. }),
+            "{error}"
+        );
+        assert_eq!(ask(&world, id, 1, own.unwrap()).culprit, 2);
+    } else if let Some(own) = own {
+        let verdict = ask(&world, id, 1, own);
+        assert_eq!(verdict.reason, Reason::NotCalling { calls: 17 });
+        assert_eq!((verdict.culprit, verdict.report.rank), (2, 0));
+    }
+}
+
 #[test]
 fn a_verdict_stands_until_it_is_cleared_or_a_newer_fault_is_judged() {
     World::threads(2, &config(), |world| {

@@ -506,14 +506,17 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
         }
         let mut pause = self.port.waiting.begin();
         loop {
-            match pause.pause() {
-                Step::Again => {}
-                Step::Look => self.look(Some(wait))?,
-                Step::Over => return Err(self.fault(self.budget_ended(), Some(wait))),
+            let step = pause.pause();
+            if step == Step::Look {
+                self.look(Some(wait))?;
             }
             wait.seen = W::load(atomic, Ordering::Acquire);
             if over(wait.seen) {
                 return Ok(wait);
+            }
+            // Only now: the pause may have been long, as where the process was stopped, and the signal come during it.
+            if step == Step::Over {
+                return Err(self.fault(self.budget_ended(), Some(wait)));
             }
         }
     }

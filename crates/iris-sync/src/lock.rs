@@ -43,14 +43,18 @@ impl<'a, W: Word> SpinLock<'a, W> {
         over: impl FnOnce() -> E,
     ) -> Result<Held<'a, W>, E> {
         let mut pause = waiting.begin();
+        let mut step = Step::Again;
         loop {
             if let Some(held) = self.try_lock() {
                 return Ok(held);
             }
-            match pause.pause() {
-                Step::Again => {}
-                Step::Look => look()?,
-                Step::Over => return Err(over()),
+            // Only now: the last pause may have been long, and the lock released during it.
+            if step == Step::Over {
+                return Err(over());
+            }
+            step = pause.pause();
+            if step == Step::Look {
+                look()?;
             }
         }
     }

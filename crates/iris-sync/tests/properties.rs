@@ -128,7 +128,7 @@ macro_rules! for_each_word {
 
                 #[test]
                 fn a_value_is_a_signal_if_it_lies_on_the_ring(value in prop_oneof![any::<i64>(), -3..4_i64, MAX - 3..=MAX]) {
-                    let on_the_ring = value >= 1 && value <= MAX;
+                    let on_the_ring = (1..=MAX).contains(&value);
                     prop_assert_eq!(Signal::<W>::new(value).map(Signal::get), on_the_ring.then_some(value));
                     prop_assert_eq!(SignalCounter::<W>::starting_at(value).is_some(), on_the_ring);
                 }

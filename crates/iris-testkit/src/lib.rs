@@ -10,6 +10,7 @@
 pub mod exercise;
 pub mod number;
 pub mod op;
+pub mod operand;
 pub mod random;
 pub mod reference;
 pub mod stall;
@@ -19,7 +20,8 @@ pub mod worlds;
 pub use exercise::{Exercise, Failure};
 pub use number::{Format, Number};
 pub use op::{AnyOperation, Op};
+pub use operand::{Operand, ReferenceError};
 pub use random::{Stream, Tensor};
-pub use reference::{Operand, Reference, ReferenceError, Share, shard};
+pub use reference::{Reference, Share, shard};
 pub use stall::{ChosenStall, RandomStalls};
 pub use tolerance::{Comparison, Tolerance, Worst, compare};

@@ -6,7 +6,7 @@ use iris_kernels::Element;
 use iris_kernels::host::Program;
 use iris_ops::{
     AllGatherMatmul, Bound, FusedConfig, FusedWorkspace, GatherDim, MatmulAllGather,
-    MatmulAllReduce, MatmulReduceScatter, OpError, Variant,
+    MatmulAllReduce, MatmulReduceScatter, OpError, Plan, Variant,
 };
 use iris_sync::Word;
 use std::fmt;
@@ -148,6 +148,11 @@ impl<T: Element, W: Word> AnyOperation<T, W> {
     /// Those of the operation's `bind`.
     pub fn bind<'a>(&'a mut self, stream: &'a Stream) -> Result<Bound<'a, T, W>, OpError> {
         each!(self, op => op.bind(stream))
+    }
+
+    /// How a call of `m` rows is carried out, if it has any and no more than the operation was created for.
+    pub fn plan(&self, m: usize) -> Option<Plan> {
+        each!(self, op => op.plan(m))
     }
 
     /// Makes it work again after a fault. Collective.

@@ -24,7 +24,8 @@
 //! sum whose partials overflow while it does not is wrong, and is reported so.
 
 use crate::number::{Format, Number};
-use crate::reference::{Reference, ReferenceError};
+use crate::operand::ReferenceError;
+use crate::reference::Reference;
 
 /// The tolerance of a product stored in a format.
 #[derive(Debug, Clone, Copy, PartialEq)]

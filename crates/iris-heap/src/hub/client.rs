@@ -1,11 +1,11 @@
 //! A rank's end of its connection to the hub.
 
-use super::Gathered;
 use super::frame::{Connection, FrameError, HANDSHAKE, MEMBERS};
 use super::inquiry::{JUDGED, alone};
 use super::message::{Answer, Failure, FromHub, MAGIC, ToHub, VERSION};
 use super::server::{RETRY, UNREAD, peer_user};
 use super::watches::{Watches, inquire};
+use super::{Gathered, Gone};
 use crate::WorldError;
 use crate::fault::{Reason, Report, Verdict};
 use crate::host::memory::Memory;
@@ -35,7 +35,10 @@ pub(crate) struct Client {
 struct State {
     /// Outcomes of collectives that nobody has fetched yet.
     outcomes: HashMap<u64, Result<Gathered, Failure>>,
-    verdicts: HashMap<(u64, u64), Verdict>,
+    /// The verdict on the latest fault of each operation, and its epoch.
+    verdicts: HashMap<u64, (u64, Verdict)>,
+    /// Who is gone, as the hub has told.
+    gone: Gone,
     /// Rank 0 has said goodbye. Its process may serve as the hub for a while yet.
     hub_left: bool,
     /// The connection is gone: rank 0's process has ended.
@@ -118,11 +121,8 @@ impl Client {
                 return outcome;
             }
             if state.lost {
-                return Err(if state.hub_left {
-                    Failure::Left { rank: 0 }
-                } else {
-                    Failure::Died { rank: 0 }
-                });
+                let gone = state.gone.failure();
+                return Err(gone.unwrap_or(Failure::Died { rank: 0 }));
             }
             if Instant::now() < deadline {
                 state = self.wait(state, deadline);
@@ -154,24 +154,26 @@ impl Client {
         let _ = self.connection.send(&ask, &[]);
         let mut state = self.lock();
         loop {
-            if let Some(verdict) = state.verdicts.get(&(id, epoch)) {
+            if let Some((of, verdict)) = state.verdicts.get(&id)
+                && *of >= epoch
+            {
                 return verdict.clone();
             }
-            let reason = if state.lost && !state.hub_left {
-                Reason::Died
-            } else if state.lost && own.wait.is_some_and(|wait| wait.peer != 0) {
+            let (culprit, reason) = match state.gone {
+                _ if !state.lost && Instant::now() < deadline => {
+                    state = self.wait(state, deadline);
+                    continue;
+                }
+                Gone {
+                    died: Some(rank), ..
+                } => (rank, Reason::Died),
+                _ if !state.lost => (0, Reason::NoAnswer),
                 // Rank 0 left in good order, and with it the one who could have said more.
-                return alone(own);
-            } else if state.lost {
-                Reason::Left
-            } else if Instant::now() >= deadline {
-                Reason::NoAnswer
-            } else {
-                state = self.wait(state, deadline);
-                continue;
+                _ if own.wait.is_some_and(|wait| wait.peer != 0) => return alone(own),
+                _ => (0, Reason::Left),
             };
             return Verdict {
-                culprit: 0,
+                culprit,
                 reason,
                 report: own,
             };
@@ -180,7 +182,7 @@ impl Client {
 
     /// Forgets the fault of operation `id`, here and at the hub.
     pub(crate) fn clear_verdict(&self, id: u64) {
-        self.lock().verdicts.retain(|&(of, _), _| of != id);
+        self.lock().verdicts.remove(&id);
         let _ = self.connection.send(&ToHub::Clear { id }, &[]);
     }
 
@@ -211,6 +213,9 @@ impl Client {
         let mut state = self.lock();
         state.lost = true;
         let died = !state.hub_left && !state.leaving;
+        if !state.hub_left {
+            state.gone.died.get_or_insert(0);
+        }
         self.changed.notify_all();
         drop(state);
         if died {
@@ -232,15 +237,18 @@ impl Client {
                 self.lock().outcomes.insert(seq, Err(failure));
                 self.changed.notify_all();
             }
-            FromHub::Died { rank } => self.watches.abort_all(rank),
+            FromHub::Died { rank } => {
+                self.lock().gone.died.get_or_insert(rank);
+                self.watches.abort_all(rank);
+            }
             FromHub::Left { rank } => {
-                if rank == 0 {
-                    self.lock().hub_left = true;
-                }
+                let mut state = self.lock();
+                state.gone.left.get_or_insert(rank);
+                state.hub_left |= rank == 0;
             }
             FromHub::Inquire { inquiry, id, by } => self.inquired(inquiry, id, by),
             FromHub::Judged { id, epoch, verdict } => {
-                self.lock().verdicts.insert((id, epoch), verdict);
+                self.lock().verdicts.insert(id, (epoch, verdict));
                 self.changed.notify_all();
             }
             FromHub::Welcome { .. } | FromHub::Refused { .. } => return false,
@@ -250,12 +258,13 @@ impl Client {
 
     /// Asks this rank's operation what it is doing, on a thread of its own: the listener must go on hearing of deaths.
     fn inquired(&self, inquiry: u64, id: u64, by: usize) {
-        let ranks = [(self.rank, Arc::clone(&self.watches))];
+        // Made here, where messages are heard in their order: a reset that comes later ends it.
+        let rank = vec![(self.rank, self.watches.ticket(id))];
         let connection = Arc::clone(&self.connection);
         let _ = thread::Builder::new()
             .name("iris-inquiry".into())
             .spawn(move || {
-                inquire(&ranks, id, by, |_, answer: Answer| {
+                inquire(rank, by, |_, answer: Answer| {
                     let _ = connection.send(&ToHub::Answer { inquiry, answer }, &[]);
                 });
             });

@@ -22,9 +22,10 @@ pub(super) struct Inquiry {
     /// The rank that reported first, and what.
     own: Report,
     answers: Vec<Option<Answer>>,
+    /// The ranks that have been told to stop, and have said what they are doing. A rank that reports by itself has been
+    /// told nothing yet.
+    heard: Vec<bool>,
     verdict: Option<Verdict>,
-    /// Ranks of other processes that wait for the verdict, and the epochs that they asked for.
-    askers: Vec<(usize, u64)>,
 }
 
 impl Hub {
@@ -58,14 +59,10 @@ impl Hub {
         }
     }
 
-    /// The same for a rank of another process, which is sent the verdict.
+    /// The same for a rank of another process. All are sent the verdict when there is one.
     pub(super) fn verdict_remote(self: &Arc<Self>, rank: usize, id: u64, epoch: u64, own: Report) {
         let mut state = self.lock();
         self.report(&mut state, rank, id, epoch, own);
-        if let Some(inquiry) = state.inquiries.get_mut(&id) {
-            inquiry.askers.push((rank, epoch));
-        }
-        state.tell_askers(id);
     }
 
     /// Forgets the fault of operation `id`.
@@ -79,6 +76,7 @@ impl Hub {
         let mut state = self.lock();
         let mut inquiries = state.inquiries.values_mut();
         if let Some(inquiry) = inquiries.find(|inquiry| inquiry.number == number) {
+            inquiry.heard[rank] = true;
             // What a rank reported when it asked is not replaced by less.
             let slot = &mut inquiry.answers[rank];
             if slot.is_none() || waits(&answer) {
@@ -106,17 +104,13 @@ impl Hub {
         let number = state.inquiry;
         let mut answers = vec![None; state.ranks.len()];
         answers[rank] = answer;
-        let askers = match state.inquiries.remove(&id) {
-            Some(older) => older.askers,
-            None => Vec::new(),
-        };
         let inquiry = Inquiry {
             number,
             epoch,
             own,
             answers,
+            heard: vec![false; state.ranks.len()],
             verdict: None,
-            askers,
         };
         state.inquiries.insert(id, inquiry);
         state.broadcast(&FromHub::Inquire {
@@ -124,16 +118,16 @@ impl Hub {
             id,
             by: rank,
         });
-        let local = state.local();
+        let local = state.local().into_iter();
+        let local = local.map(|(rank, watches)| (rank, watches.ticket(id)));
+        let local: Vec<_> = local.collect();
         // Operations are foreign code, so they are asked on a thread of their own: if one blocks, its rank gives no
         // answer, and nothing else comes of it.
         let hub = Arc::clone(self);
         let asked = thread::Builder::new()
             .name("iris-inquiry".into())
             .spawn(move || {
-                inquire(&local, id, rank, |rank, answer| {
-                    hub.answer(rank, number, answer)
-                });
+                inquire(local, rank, |rank, answer| hub.answer(rank, number, answer));
             });
         let hub = Arc::clone(self);
         let judged = thread::Builder::new()
@@ -152,9 +146,9 @@ impl Hub {
             let Some(inquiry) = state.inquiries.get(&id).filter(|i| i.number == number) else {
                 return;
             };
-            let mut ranks = state.ranks.iter().zip(&inquiry.answers);
+            let mut ranks = state.ranks.iter().zip(&inquiry.heard);
             let enough = ranks.clone().any(|(slot, _)| slot.status == Status::Dead)
-                || ranks.all(|(slot, answer)| slot.status != Status::Alive || answer.is_some());
+                || ranks.all(|(slot, &heard)| slot.status != Status::Alive || heard);
             if enough || Instant::now() >= deadline {
                 break;
             }
@@ -170,31 +164,26 @@ impl State {
         let Some(inquiry) = self.inquiries.get(&id).filter(|i| i.number == number) else {
             return;
         };
-        if inquiry.verdict.is_none() {
-            let verdict = self.judge(inquiry);
-            if let Some(inquiry) = self.inquiries.get_mut(&id) {
-                inquiry.verdict = Some(verdict);
-            }
+        if inquiry.verdict.is_some() {
+            return;
         }
-        self.tell_askers(id);
-    }
-
-    fn tell_askers(&mut self, id: u64) {
-        let Some(inquiry) = self.inquiries.get_mut(&id) else {
-            return;
+        let verdict = self.judge(inquiry);
+        let epoch = inquiry.epoch;
+        // All are told, not only those who have asked: when the others do, this process may have ended.
+        let judged = FromHub::Judged {
+            id,
+            epoch,
+            verdict: verdict.clone(),
         };
-        let Some(verdict) = inquiry.verdict.clone() else {
-            return;
-        };
-        for (rank, epoch) in std::mem::take(&mut inquiry.askers) {
-            let verdict = verdict.clone();
-            self.send(rank, &FromHub::Judged { id, epoch, verdict });
+        self.broadcast(&judged);
+        if let Some(inquiry) = self.inquiries.get_mut(&id) {
+            inquiry.verdict = Some(verdict);
         }
     }
 
     fn judge(&self, inquiry: &Inquiry) -> Verdict {
         let status: Vec<Status> = self.ranks.iter().map(|slot| slot.status).collect();
-        judge(&status, &inquiry.answers, &inquiry.own)
+        judge(&status, self.gone.died, &inquiry.answers, &inquiry.own)
     }
 }
 
@@ -217,12 +206,17 @@ pub(super) fn alone(own: Report) -> Verdict {
     }
 }
 
-/// The verdict on the first report `own`, from each rank's status and answer.
+/// The verdict on the first report `own`, from each rank's status and answer, and from which died first.
 ///
 /// A dead rank is the culprit outright, since waits may well lead elsewhere: to a rank that had not yet begun to wait for
 /// the dead one. Ranks that differ in a call's shape come next, since neither is waiting for what the other will do.
 /// Otherwise the waits are followed.
-fn judge(status: &[Status], answers: &[Option<Answer>], own: &Report) -> Verdict {
+fn judge(
+    status: &[Status],
+    dead: Option<usize>,
+    answers: &[Option<Answer>],
+    own: &Report,
+) -> Verdict {
     let reports = || {
         let doing = answers.iter().flatten();
         let reports = doing.filter_map(|answer| match answer {
@@ -231,7 +225,7 @@ fn judge(status: &[Status], answers: &[Option<Answer>], own: &Report) -> Verdict
         });
         std::iter::once(own).chain(reports)
     };
-    if let Some(culprit) = status.iter().position(|&status| status == Status::Dead) {
+    if let Some(culprit) = dead {
         let waits = |report: &&Report| report.wait.is_some_and(|wait| wait.peer == culprit);
         return Verdict {
             culprit,
@@ -333,7 +327,7 @@ mod tests {
         let status = [Status::Alive; 4];
         let answers = [faulted(0, 1), faulted(1, 3), faulted(2, 1), idle(17)];
         let own = report(0, Some(1), BUDGET);
-        let verdict = judge(&status, &answers, &own);
+        let verdict = judge(&status, None, &answers, &own);
         assert_eq!(verdict.culprit, 3);
         assert_eq!(verdict.reason, Reason::NotCalling { calls: 17 });
         assert_eq!(verdict.report.rank, 1);
@@ -344,7 +338,7 @@ mod tests {
         let mut status = [Status::Alive; 4];
         status[2] = Status::Dead;
         let answers = [faulted(0, 1), idle(3), None, faulted(3, 2)];
-        let verdict = judge(&status, &answers, &report(0, Some(1), BUDGET));
+        let verdict = judge(&status, Some(2), &answers, &report(0, Some(1), BUDGET));
         assert_eq!((verdict.culprit, verdict.reason), (2, Reason::Died));
         assert_eq!(
             verdict.report.rank, 3,
@@ -356,7 +350,7 @@ mod tests {
     fn a_circle_of_waits_is_named_as_one() {
         let answers = [faulted(0, 1), faulted(1, 2), faulted(2, 1)];
         let own = report(0, Some(1), BUDGET);
-        let verdict = judge(&[Status::Alive; 3], &answers, &own);
+        let verdict = judge(&[Status::Alive; 3], None, &answers, &own);
         assert_eq!((verdict.culprit, verdict.reason), (1, Reason::Cycle));
         assert_eq!(verdict.report.rank, 2);
     }
@@ -365,7 +359,12 @@ mod tests {
     fn a_rank_told_to_stop_before_it_began_was_not_calling() {
         let late = report(1, None, Cause::Aborted { by: 0 });
         let answers = [faulted(0, 1), Some(Answer::Doing(Activity::Faulted(late)))];
-        let verdict = judge(&[Status::Alive; 2], &answers, &report(0, Some(1), BUDGET));
+        let verdict = judge(
+            &[Status::Alive; 2],
+            None,
+            &answers,
+            &report(0, Some(1), BUDGET),
+        );
         assert_eq!(verdict.culprit, 1);
         assert_eq!(verdict.reason, Reason::NotCalling { calls: 17 });
         assert_eq!(verdict.report.rank, 0);
@@ -380,7 +379,12 @@ mod tests {
             idle(4),
             Some(Answer::Doing(Activity::Faulted(found))),
         ];
-        let verdict = judge(&[Status::Alive; 3], &answers, &report(0, Some(2), BUDGET));
+        let verdict = judge(
+            &[Status::Alive; 3],
+            None,
+            &answers,
+            &report(0, Some(2), BUDGET),
+        );
         assert_eq!(verdict.culprit, 1);
         assert_eq!(
             verdict.to_string(),
@@ -391,15 +395,20 @@ mod tests {
     #[test]
     fn silence_absence_and_nonsense_end_the_chain() {
         let own = report(0, Some(1), BUDGET);
-        let verdict = judge(&[Status::Alive; 2], &[faulted(0, 1), None], &own);
+        let verdict = judge(&[Status::Alive; 2], None, &[faulted(0, 1), None], &own);
         assert_eq!((verdict.culprit, verdict.reason), (1, Reason::NoAnswer));
-        let verdict = judge(&[Status::Alive, Status::Left], &[faulted(0, 1), None], &own);
+        let verdict = judge(
+            &[Status::Alive, Status::Left],
+            None,
+            &[faulted(0, 1), None],
+            &own,
+        );
         assert_eq!((verdict.culprit, verdict.reason), (1, Reason::Left));
         let dropped = Some(Answer::Dropped);
-        let verdict = judge(&[Status::Alive; 2], &[faulted(0, 1), dropped], &own);
+        let verdict = judge(&[Status::Alive; 2], None, &[faulted(0, 1), dropped], &own);
         assert_eq!((verdict.culprit, verdict.reason), (1, Reason::Dropped));
         let wild = report(0, Some(9), BUDGET);
-        let verdict = judge(&[Status::Alive; 2], &[faulted(0, 9), None], &wild);
+        let verdict = judge(&[Status::Alive; 2], None, &[faulted(0, 9), None], &wild);
         assert_eq!((verdict.culprit, verdict.reason), (9, Reason::NoAnswer));
     }
 
@@ -407,6 +416,7 @@ mod tests {
     fn a_verdict_reads_as_a_sentence() {
         let verdict = judge(
             &[Status::Alive; 3],
+            None,
             &[
                 Some(Answer::Doing(Activity::Faulted(report(0, Some(2), BUDGET)))),
                 None,

@@ -42,6 +42,23 @@ struct State {
     inquiries: HashMap<u64, Inquiry>,
     /// The number of the latest inquiry.
     inquiry: u64,
+    gone: Gone,
+}
+
+/// Which ranks are gone for good, as far as it matters: the first to die, whose death may well be why others went
+/// after it, and the first to leave.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gone {
+    died: Option<usize>,
+    left: Option<usize>,
+}
+
+impl Gone {
+    /// Why a collective that needs all ranks fails; nothing where none is gone.
+    fn failure(self) -> Option<Failure> {
+        let left = self.left.map(|rank| Failure::Left { rank });
+        self.died.map(|rank| Failure::Died { rank }).or(left)
+    }
 }
 
 #[derive(Debug)]
@@ -101,6 +118,7 @@ impl Hub {
                 exchanges: BTreeMap::new(),
                 inquiries: HashMap::new(),
                 inquiry: 0,
+                gone: Gone::default(),
             }),
             changed: Condvar::new(),
         }
@@ -187,6 +205,7 @@ impl Hub {
                 return;
             }
             state.ranks[rank].status = Status::Dead;
+            state.gone.died.get_or_insert(rank);
             state.fail_pending(&Failure::Died { rank }, |_| true);
             state.broadcast(&FromHub::Died { rank });
             state.unlink(rank);
@@ -205,6 +224,7 @@ impl Hub {
             return;
         }
         state.ranks[rank].status = Status::Left;
+        state.gone.left.get_or_insert(rank);
         state.fail_pending(&Failure::Left { rank }, |exchange| {
             exchange.parts[rank].is_none()
         });
@@ -258,7 +278,7 @@ impl State {
         payload: Vec<u8>,
     ) -> Result<(), OutOfTurn> {
         let size = self.ranks.len();
-        let gone = self.gone();
+        let gone = self.gone.failure();
         let exchange = self.exchanges.entry(seq).or_insert_with(|| Exchange {
             collective: collective.to_owned(),
             first: rank,
@@ -285,13 +305,6 @@ impl State {
         }
         self.serve(seq);
         Ok(())
-    }
-
-    /// A rank that will never come again, if there is one.
-    fn gone(&self) -> Option<Failure> {
-        let find = |status| self.ranks.iter().position(|slot| slot.status == status);
-        let died = find(Status::Dead).map(|rank| Failure::Died { rank });
-        died.or_else(|| find(Status::Left).map(|rank| Failure::Left { rank }))
     }
 
     /// Fails exchange `seq`, if it is under way, because ranks are missing.

@@ -17,7 +17,37 @@ const STEP: Duration = Duration::from_millis(4);
 /// The lock is never held while an operation is called: operations are foreign code.
 #[derive(Default)]
 pub(crate) struct Watches {
-    operations: Mutex<BTreeMap<u64, Arc<dyn Watched>>>,
+    operations: Mutex<BTreeMap<u64, Entry>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    operation: Arc<dyn Watched>,
+    /// How often the operation was reset.
+    resets: Arc<Mutex<u64>>,
+}
+
+/// The right to abort an operation as it was when this was made: it ends with the operation's next reset.
+///
+/// Inquiries run on threads of their own, which may come late. One that came after the reset would stop an operation
+/// that has nothing to do with the fault it was about.
+pub(crate) struct Ticket {
+    entry: Entry,
+    resets: u64,
+}
+
+impl Ticket {
+    fn abort(&self, by: usize) {
+        // Held while the operation is called, so that a reset which is beginning waits for an abort that has begun.
+        let resets = self
+            .entry
+            .resets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *resets == self.resets {
+            self.entry.operation.abort(by);
+        }
+    }
 }
 
 impl std::fmt::Debug for Watches {
@@ -27,14 +57,15 @@ impl std::fmt::Debug for Watches {
 }
 
 impl Watches {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<dyn Watched>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
         self.operations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn insert(&self, id: u64, operation: Arc<dyn Watched>) {
-        self.lock().insert(id, operation);
+        let resets = Arc::default();
+        self.lock().insert(id, Entry { operation, resets });
     }
 
     pub(crate) fn remove(&self, id: u64) {
@@ -42,36 +73,46 @@ impl Watches {
         drop(removed); // after the lock is given back
     }
 
-    pub(crate) fn get(&self, id: u64) -> Option<Arc<dyn Watched>> {
-        self.lock().get(&id).cloned()
+    /// The right to abort operation `id`, if it is watched.
+    pub(crate) fn ticket(&self, id: u64) -> Option<Ticket> {
+        let entry = self.lock().get(&id)?.clone();
+        let resets = *entry.resets.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Ticket { entry, resets })
+    }
+
+    /// Ends all rights to abort operation `id`.
+    pub(crate) fn reset(&self, id: u64) {
+        let entry = self.lock().get(&id).cloned();
+        if let Some(entry) = entry {
+            *entry.resets.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        }
     }
 
     /// Aborts all operations.
     pub(crate) fn abort_all(&self, by: usize) {
         let operations: Vec<_> = self.lock().values().cloned().collect();
-        for operation in operations {
-            operation.abort(by);
+        for entry in operations {
+            entry.operation.abort(by);
         }
     }
 }
 
-/// Tells operation `id` of each of `ranks` to stop, waits a while for those that wait to leave, and reports what each is
-/// doing, in the order in which that becomes known.
+/// Tells each rank's operation to stop, waits a while for those that wait to leave, and reports what each is doing, in
+/// the order in which that becomes known. `None` is a rank that watches no such operation.
 pub(crate) fn inquire(
-    ranks: &[(usize, Arc<Watches>)],
-    id: u64,
+    ranks: Vec<(usize, Option<Ticket>)>,
     by: usize,
     mut report: impl FnMut(usize, Answer),
 ) {
-    let mut waiting: Vec<(usize, Arc<dyn Watched>)> = Vec::new();
-    for (rank, watches) in ranks {
-        match watches.get(id) {
-            Some(operation) => waiting.push((*rank, operation)),
-            None => report(*rank, Answer::Dropped),
+    let mut waiting = Vec::new();
+    for (rank, ticket) in ranks {
+        match ticket {
+            Some(ticket) => {
+                ticket.abort(by);
+                waiting.push((rank, ticket.entry.operation));
+            }
+            None => report(rank, Answer::Dropped),
         }
-    }
-    for (_, operation) in &waiting {
-        operation.abort(by);
     }
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -89,5 +130,48 @@ pub(crate) fn inquire(
             return;
         }
         thread::sleep(STEP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Watched for Counted {
+        fn abort(&self, _: usize) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        fn activity(&self) -> Activity {
+            Activity::Idle { calls: 0 }
+        }
+    }
+
+    #[test]
+    fn an_inquiry_that_comes_after_the_reset_aborts_nothing() {
+        let watches = Watches::default();
+        let operation = Arc::new(Counted::default());
+        watches.insert(3, operation.clone());
+        let (early, late) = (watches.ticket(3), watches.ticket(3));
+        let answers = |ticket| {
+            let mut answers = Vec::new();
+            inquire(vec![(0, ticket)], 1, |_, answer| answers.push(answer));
+            answers
+        };
+        let idle = Answer::Doing(Activity::Idle { calls: 0 });
+        assert_eq!(answers(early)[0], idle);
+        assert_eq!(operation.0.load(Ordering::SeqCst), 1);
+        watches.reset(3);
+        assert_eq!(answers(late)[0], idle);
+        assert_eq!(operation.0.load(Ordering::SeqCst), 1);
+        assert_eq!(answers(watches.ticket(3))[0], idle);
+        assert_eq!(operation.0.load(Ordering::SeqCst), 2);
+        watches.abort_all(0);
+        assert_eq!(operation.0.load(Ordering::SeqCst), 3);
+        watches.remove(3);
+        assert_eq!(answers(watches.ticket(3)), [Answer::Dropped]);
     }
 }

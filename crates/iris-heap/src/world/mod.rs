@@ -261,8 +261,11 @@ impl World {
         }
     }
 
-    /// Forgets the verdict on an operation. Not collective: to be called between the two barriers of its reset.
+    /// Forgets the verdict on an operation. Not collective: every rank calls it between the two barriers of a reset,
+    /// before it clears what [`Watched::abort`] sets. Once it has returned, no inquiry into an earlier fault aborts this
+    /// rank's operation any more.
     pub fn clear_verdict(&self, id: WatchId) {
+        self.inner.watches.reset(id.0);
         match &self.inner.port {
             Port::Local(hub, _) => hub.clear_verdict(id.0),
             Port::Remote(client) => client.clear_verdict(id.0),

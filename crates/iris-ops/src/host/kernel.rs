@@ -267,6 +267,10 @@ impl<T: Element, W: Word> HostKernel<T, W> {
 
     /// This rank's part of a reset, between the two barriers.
     pub(crate) fn reset(&self) {
+        // First, so that no inquiry into the old fault sets an abort word that was zeroed already.
+        if let Some(id) = self.watch_id() {
+            self.world.clear_verdict(id);
+        }
         self.port().zero();
         let bytes = self.blueprint.accumulators.bytes().unwrap_or(0);
         let start = self.heap[self.world.rank()]
@@ -275,9 +279,6 @@ impl<T: Element, W: Word> HostKernel<T, W> {
         unsafe { start.write_bytes(0, bytes) };
         *self.faulted() = Faulted::default();
         self.epoch.fetch_add(1, Ordering::Relaxed);
-        if let Some(id) = self.watch_id() {
-            self.world.clear_verdict(id);
-        }
     }
 
     fn call(&self, program: Program, operands: &Operands<T>) -> Result<(), iris_sync::Fault> {
