@@ -149,7 +149,18 @@ impl<T> Operands<T> {
     }
 }
 
-/// Stores one row after the other of a reduced tile into the outputs of all ranks.
+/// Stores a tile, row by row, where it belongs.
+///
+/// # Safety
+/// `block` lies inside `c`, which is valid, and nobody else touches that part of it meanwhile.
+unsafe fn store<T: Element>(c: ViewMut<T>, block: &Block, tile: &[T]) {
+    for (row, values) in block.rows.clone().zip(tile.chunks_exact(block.cols.len())) {
+        // SAFETY: promised by the caller.
+        unsafe { c.row(row, block.cols.start, block.cols.len()) }.copy_from_slice(values);
+    }
+}
+
+/// Stores a reduced tile into the outputs of all ranks.
 ///
 /// # Safety
 /// `block` lies inside the result, the caller owns it, and has met all peers in this call.
@@ -169,10 +180,8 @@ unsafe fn store_to_all<T: Element, W: Word, P: Waiting>(
             cols: rank.shape.n,
             row_stride: stride as usize,
         };
-        for (row, values) in block.rows.clone().zip(tile.chunks_exact(block.cols.len())) {
-            // SAFETY: `target` announced a valid output of this call's rows; the block is the caller's alone (module docs).
-            unsafe { c.row(row, block.cols.start, block.cols.len()) }.copy_from_slice(values);
-        }
+        // SAFETY: `target` announced a valid output of this call's rows; the block is the caller's alone (module docs).
+        unsafe { store(c, block, tile) };
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::gemm::Source;
 use super::reduce::sum_partials;
-use super::{Operands, Outcome, Rank, Scratch};
+use super::{Operands, Outcome, Rank, Scratch, store};
 use crate::element::Element;
 use crate::geometry::Grid;
 use iris_sync::{Waiting, Word};
@@ -57,12 +57,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
         // SAFETY: the tile is staged in the slot of its number; the output is this rank's alone.
         unsafe {
             let sum: &[T] = sum_partials(rank, &call, operands, &block, tile, scratch)?;
-            for (row, values) in block.rows.clone().zip(sum.chunks_exact(block.cols.len())) {
-                operands
-                    .c
-                    .row(row, block.cols.start, block.cols.len())
-                    .copy_from_slice(values);
-            }
+            store(operands.c, &block, sum);
         }
     }
     call.finish()
