@@ -247,9 +247,11 @@ impl<'a> Script<'a> {
             let entered = self.word(self.rank, "entered", peer);
             let value = self.value(i);
             self.wait_progress(entered, value);
-            let size = self.size(self.rank, peer, i);
-            let what = format!("call {i}: m of rank {peer}");
-            self.push(Op::check(size, self.token(i), what));
+            if self.rules.check_size {
+                let size = self.size(self.rank, peer, i);
+                let what = format!("call {i}: m of rank {peer}");
+                self.push(Op::check(size, self.token(i), what));
+            }
         }
     }
 

@@ -169,7 +169,9 @@ pub(crate) struct Rules {
     /// Whether whoever stores into a peer's output first sees its `entered`, as does whoever reads staging.
     pub(crate) entered: bool,
     pub(crate) gathered: Gathered,
-    /// How many copies of a peer's size lie beside `entered`.
+    /// Whether who has seen a peer's `entered` then reads the m beside it.
+    pub(crate) check_size: bool,
+    /// How many copies of a peer's m lie beside `entered`.
     pub(crate) size_copies: usize,
     /// Whether a writer clears the `ready` words that the bank's previous call used and this one does not.
     pub(crate) clear_ready: bool,
@@ -199,6 +201,7 @@ impl Default for Rules {
             gate: Gate::All,
             entered: true,
             gathered: Gathered::All,
+            check_size: true,
             size_copies: 4,
             clear_ready: true,
             done_by_all: true,

@@ -49,7 +49,13 @@ fn at_least_reads_wrong_data_at_the_wrap() {
         progress: Compare::AtLeast,
         ..RULES()
     };
-    control(reduce_scatter, &one_owner(), removed, Bad::WrongData);
+    control(matmul_all_gather, &one_owner(), removed, Bad::WrongData);
+    control(
+        two_shot,
+        &one_owner().without_depth(1),
+        removed,
+        Bad::WrongData,
+    );
 }
 
 /// The ring has at least 7 values: on a smaller one the half lap is shorter than the ranks' distance.

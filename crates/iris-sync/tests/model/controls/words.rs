@@ -167,7 +167,7 @@ fn done_by_readers_only_deadlocks_where_sizes_vary() {
     control(two_shot, &world, removed, Bad::Deadlock);
 }
 
-/// A signal is a release store.
+/// A signal is a release store. (Where peers pull the user's own A, the end of the user's kernel has made it visible.)
 #[test]
 fn a_signal_that_is_no_release_reads_wrong_data() {
     let removed = Rules {
@@ -181,7 +181,6 @@ fn a_signal_that_is_no_release_reads_wrong_data() {
         two_shot,
         reduce_scatter,
         all_gather_matmul,
-        all_gather_matmul_pull,
         matmul_all_gather,
         atomic,
         barrier,
