@@ -1,1 +1,13 @@
 //! The tile programs of the fused operations.
+//!
+//! [`host`] has them in Rust, for the backend that runs everywhere. They share [`geometry`] with the operations that launch
+//! them: how matrices are split among ranks and products into tiles.
+
+pub mod element;
+pub mod geometry;
+pub mod host;
+pub mod view;
+
+pub use element::{DType, Element, UnknownDType};
+pub use geometry::{Block, Deal, Grid, Tile, shard};
+pub use view::{View, ViewMut};

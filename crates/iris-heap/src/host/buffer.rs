@@ -1,0 +1,332 @@
+//! Typed memory that kernels work on.
+
+use super::access::AccessLock;
+use super::memory::Memory;
+use crate::world::{Kept, Region};
+use bytemuck::Pod;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+pub use super::access::Access;
+
+/// The alignment of plain buffers: that of the symmetric heap's regions.
+const ALIGN: usize = crate::allocator::MIN_ALIGN;
+
+/// A range that a buffer does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{count} elements from {at} do not lie in a buffer of {len}")]
+pub struct RangeError {
+    /// Where the range begins.
+    pub at: usize,
+    /// How many elements it has.
+    pub count: usize,
+    /// The buffer's length.
+    pub len: usize,
+}
+
+/// A buffer's memory.
+///
+/// Invariant: `start` is valid for reads and writes of `bytes` bytes, which are initialised, for as long as this lives.
+/// Every access of this process is made while `lock` is held for it. Peers write into symmetric memory only as long as
+/// this rank is in a kernel that lets them, and that kernel holds the lock.
+#[derive(Debug)]
+struct Storage {
+    start: NonNull<u8>,
+    bytes: usize,
+    source: Source,
+    lock: AccessLock,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The process's own memory.
+    Plain(Layout),
+    /// The symmetric heap, whose mapping is kept.
+    Symmetric {
+        region: Region,
+        _memory: Arc<Memory>,
+    },
+}
+
+// SAFETY: the memory belongs to no thread, and is only touched under the lock.
+unsafe impl Send for Storage {}
+// SAFETY: as above.
+unsafe impl Sync for Storage {}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if let Source::Plain(layout) = self.source {
+            // SAFETY: a plain storage's memory was allocated with this layout, and this is its only owner.
+            unsafe { dealloc(self.start.as_ptr(), layout) };
+        }
+    }
+}
+
+impl Storage {
+    fn offset(&self) -> Option<usize> {
+        match &self.source {
+            Source::Plain(_) => None,
+            Source::Symmetric { region, .. } => Some(region.offset()),
+        }
+    }
+}
+
+/// `len` elements of memory that operations work on. Clones share the memory.
+///
+/// Reading and writing waits for kernels in flight that use the buffer, so that safe code cannot race with them.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    storage: Arc<Storage>,
+    len: usize,
+    element: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Buffer<T> {
+    fn clone(&self) -> Self {
+        Self {
+            storage: Arc::clone(&self.storage),
+            len: self.len,
+            element: PhantomData,
+        }
+    }
+}
+
+impl<T: Pod> Buffer<T> {
+    pub(crate) fn plain(len: usize) -> Self {
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .expect("a buffer's bytes fit usize");
+        let align = ALIGN.max(align_of::<T>());
+        let layout =
+            Layout::from_size_align(bytes.max(1), align).expect("a buffer's bytes fit isize");
+        // SAFETY: the layout's size is not 0.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else {
+            handle_alloc_error(layout)
+        };
+        Self::of(start, len, Source::Plain(layout))
+    }
+
+    /// The buffer on a region that was allocated for it, which begins at `start` in this process.
+    ///
+    /// The region has `len` elements' bytes and an alignment of [`ALIGN`], and lies in `memory`.
+    pub(crate) fn symmetric(
+        start: *mut u8,
+        len: usize,
+        region: Region,
+        memory: Arc<Memory>,
+    ) -> Self {
+        debug_assert_eq!(region.len(), len * size_of::<T>());
+        debug_assert_eq!(start.align_offset(align_of::<T>()), 0);
+        let start = NonNull::new(start).expect("a heap is not mapped at address 0");
+        let source = Source::Symmetric {
+            region,
+            _memory: memory,
+        };
+        Self::of(start, len, source)
+    }
+
+    fn of(start: NonNull<u8>, len: usize, source: Source) -> Self {
+        Self {
+            storage: Arc::new(Storage {
+                start,
+                bytes: len * size_of::<T>(),
+                source,
+                lock: AccessLock::default(),
+            }),
+            len,
+            element: PhantomData,
+        }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it lies in the symmetric heap.
+    pub fn is_symmetric(&self) -> bool {
+        self.offset().is_some()
+    }
+
+    /// Its offset in every rank's heap, in bytes, if it lies in the symmetric heap.
+    pub fn offset(&self) -> Option<usize> {
+        self.storage.offset()
+    }
+
+    /// Its first element. Whoever uses the pointer sees to it that nobody else is using the memory.
+    pub fn as_ptr(&self) -> *mut T {
+        self.storage.start.as_ptr().cast()
+    }
+
+    /// A handle that keeps the memory alive and has forgotten its type.
+    pub fn any(&self) -> AnyBuffer {
+        AnyBuffer {
+            storage: Arc::clone(&self.storage),
+        }
+    }
+
+    /// Whether the two share memory.
+    pub fn same_memory<U>(&self, other: &Buffer<U>) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
+    /// A copy of all elements.
+    pub fn read(&self) -> Vec<T> {
+        let mut to = vec![T::zeroed(); self.len];
+        self.copy_out(0, &mut to);
+        to
+    }
+
+    /// Copies the elements from `at` on.
+    ///
+    /// # Errors
+    /// Where the buffer does not have that many.
+    pub fn read_into(&self, at: usize, to: &mut [T]) -> Result<(), RangeError> {
+        self.range(at, to.len())?;
+        self.copy_out(at, to);
+        Ok(())
+    }
+
+    /// Replaces the elements from `at` on.
+    ///
+    /// # Errors
+    /// Where the buffer does not have that many.
+    pub fn write(&self, at: usize, from: &[T]) -> Result<(), RangeError> {
+        self.range(at, from.len())?;
+        self.storage.lock.with(Access::Write, || {
+            // SAFETY: the range lies in the buffer, whose memory is valid; the lock keeps all others out of it. `from` is
+            // safe code's own and so never this memory, which no reference is ever given to.
+            unsafe {
+                self.as_ptr()
+                    .add(at)
+                    .copy_from_nonoverlapping(from.as_ptr(), from.len())
+            };
+        });
+        Ok(())
+    }
+
+    /// Sets all elements.
+    pub fn fill(&self, value: T) {
+        self.storage.lock.with(Access::Write, || {
+            for i in 0..self.len {
+                // SAFETY: as in `write`.
+                unsafe { self.as_ptr().add(i).write(value) };
+            }
+        });
+    }
+
+    fn copy_out(&self, at: usize, to: &mut [T]) {
+        self.storage.lock.with(Access::Read, || {
+            // SAFETY: callers have checked that the range lies in the buffer, whose memory is valid and initialised, and
+            // any bits are a `T`; the lock keeps writers out of it. `to` is never this memory, as in `write`.
+            unsafe {
+                self.as_ptr()
+                    .add(at)
+                    .copy_to_nonoverlapping(to.as_mut_ptr(), to.len())
+            };
+        });
+    }
+
+    fn range(&self, at: usize, count: usize) -> Result<Range<usize>, RangeError> {
+        let len = self.len;
+        match at.checked_add(count) {
+            Some(end) if end <= len => Ok(at..end),
+            _ => Err(RangeError { at, count, len }),
+        }
+    }
+
+    /// Its region, if it has one and there are no clones.
+    pub(crate) fn into_region(self) -> Result<Region, Kept> {
+        if !self.is_symmetric() {
+            return Err(Kept::Plain);
+        }
+        let mut storage = Arc::into_inner(self.storage).ok_or(Kept::Shared)?;
+        let none = Source::Plain(Layout::new::<()>());
+        match std::mem::replace(&mut storage.source, none) {
+            Source::Symmetric { region, .. } => {
+                std::mem::forget(storage); // its new source is not to be given back
+                Ok(region)
+            }
+            Source::Plain(_) => Err(Kept::Plain),
+        }
+    }
+}
+
+/// A [`Buffer`] that has forgotten its type: what a kernel's arguments hold. Cloning it allocates nothing.
+#[derive(Debug, Clone)]
+pub struct AnyBuffer {
+    storage: Arc<Storage>,
+}
+
+impl AnyBuffer {
+    /// Where its memory begins. Valid for as long as this lives; a kernel may use it as its arguments' [`Access`] says.
+    pub fn ptr(&self) -> *mut u8 {
+        self.storage.start.as_ptr()
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> usize {
+        self.storage.bytes
+    }
+
+    /// Its offset in every rank's heap, in bytes, if it lies in the symmetric heap.
+    pub fn offset(&self) -> Option<usize> {
+        self.storage.offset()
+    }
+
+    pub(super) fn lock(&self) -> &AccessLock {
+        &self.storage.lock
+    }
+
+    /// What tells two memories apart, and puts locks in order.
+    pub(super) fn key(&self) -> usize {
+        Arc::as_ptr(&self.storage).addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let buffer = Buffer::<u16>::plain(5);
+        assert_eq!(buffer.read(), [0; 5]);
+        buffer.fill(9);
+        buffer.write(3, &[1, 2]).unwrap();
+        let mut tail = [0; 3];
+        buffer.clone().read_into(2, &mut tail).unwrap();
+        assert_eq!(tail, [9, 1, 2]);
+        assert_eq!(buffer.as_ptr().align_offset(ALIGN), 0);
+        assert!(!buffer.is_symmetric());
+    }
+
+    #[test]
+    fn ranges_beyond_the_end_are_errors() {
+        let buffer = Buffer::<u32>::plain(4);
+        let beyond = RangeError {
+            at: 3,
+            count: 2,
+            len: 4,
+        };
+        assert_eq!(buffer.write(3, &[0; 2]), Err(beyond));
+        assert!(buffer.read_into(usize::MAX, &mut [0; 2]).is_err());
+        assert_eq!(buffer.write(4, &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_buffer_may_be_empty() {
+        let buffer = Buffer::<f32>::plain(0);
+        assert!(buffer.is_empty() && buffer.read().is_empty());
+        buffer.fill(1.0);
+    }
+}

@@ -1,0 +1,211 @@
+//! The programs by name: what each needs, and how to run it.
+
+use super::accumulate::{self, Adding};
+use super::all_gather_matmul::{self, GatherDim};
+use super::{
+    Operands, Outcome, Rank, Scratch, Shape, matmul_all_gather, matmul_reduce_scatter, one_shot,
+    two_shot,
+};
+use crate::element::{DType, Element};
+use crate::geometry::{Deal, Grid, shard};
+use core::ops::Range;
+use iris_sync::{Waiting, Word};
+
+/// A program: an operation in one of its variants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Program {
+    /// `matmul_all_reduce`: every rank reduces every tile.
+    OneShot,
+    /// `matmul_all_reduce`: a tile's owner reduces it and stores it everywhere.
+    TwoShot,
+    /// `matmul_all_reduce`: atomic additions to f32 accumulators everywhere.
+    Atomic,
+    /// `matmul_all_reduce`: additions under a lock to f32 accumulators everywhere.
+    Spinlock,
+    /// `matmul_reduce_scatter`.
+    ReduceScatter,
+    /// `all_gather_matmul`.
+    AllGatherMatmul(GatherDim),
+    /// `matmul_all_gather`.
+    MatmulAllGather,
+}
+
+/// The symmetric memory a program needs at each rank, for the largest `m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Staging slots of each source in a bank; also the number of its `ready` words.
+    pub slots: usize,
+    /// Elements of the dtype in a slot.
+    pub slot_elements: usize,
+    /// f32 accumulators in a bank.
+    pub accumulators: usize,
+    /// Spin locks.
+    pub locks: usize,
+}
+
+impl Needs {
+    /// What serves both.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            slots: self.slots.max(other.slots),
+            slot_elements: self.slot_elements.max(other.slot_elements),
+            accumulators: self.accumulators.max(other.accumulators),
+            locks: self.locks.max(other.locks),
+        }
+    }
+}
+
+/// The sizes of one rank's operands, as ranges of the whole problem's matrices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    /// Rows and depth of its A.
+    pub a: (Range<usize>, Range<usize>),
+    /// Depth and columns of its B.
+    pub b: (Range<usize>, Range<usize>),
+    /// Rows and columns of its C.
+    pub c: (Range<usize>, Range<usize>),
+}
+
+impl Program {
+    /// The operation it belongs to.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::OneShot | Self::TwoShot | Self::Atomic | Self::Spinlock => "matmul_all_reduce",
+            Self::ReduceScatter => "matmul_reduce_scatter",
+            Self::AllGatherMatmul(_) => "all_gather_matmul",
+            Self::MatmulAllGather => "matmul_all_gather",
+        }
+    }
+
+    /// Whether peers store into a rank's output, which must then be symmetric.
+    pub fn stores_to_peers(self) -> bool {
+        matches!(self, Self::TwoShot | Self::MatmulAllGather)
+    }
+
+    /// Which part of the whole matrices `rank` has and gets, with `m` rows.
+    pub fn parts(self, m: usize, shape: Shape, world: usize, rank: usize) -> Parts {
+        let Shape { n, k, .. } = shape;
+        let rows = shard(m, world, rank);
+        let depth = shard(k, world, rank);
+        let cols = shard(n, world, rank);
+        match self {
+            Self::OneShot | Self::TwoShot | Self::Atomic | Self::Spinlock => Parts {
+                a: (0..m, depth.clone()),
+                b: (depth, 0..n),
+                c: (0..m, 0..n),
+            },
+            Self::ReduceScatter => Parts {
+                a: (0..m, depth.clone()),
+                b: (depth, 0..n),
+                c: (rows, 0..n),
+            },
+            Self::AllGatherMatmul(gather) => Parts {
+                a: gather.part(m, k, world, rank),
+                b: (0..k, cols.clone()),
+                c: (0..m, cols),
+            },
+            Self::MatmulAllGather => Parts {
+                a: (rows, 0..k),
+                b: (0..k, 0..n),
+                c: (0..m, 0..n),
+            },
+        }
+    }
+
+    /// What it needs for up to `m` rows.
+    pub fn needs(self, m: usize, shape: Shape, world: usize) -> Needs {
+        let Shape { n, k, tile } = shape;
+        let tiles = Grid::new(m, n, tile).len();
+        let largest = m.div_ceil(world);
+        match self {
+            Self::OneShot => Needs {
+                slots: tiles,
+                slot_elements: tile.len(),
+                ..Needs::default()
+            },
+            Self::TwoShot => Needs {
+                slots: Deal { world }.count(tiles, 0),
+                slot_elements: tile.len(),
+                ..Needs::default()
+            },
+            Self::Atomic | Self::Spinlock => Needs {
+                accumulators: m.saturating_mul(n),
+                locks: if self == Self::Spinlock { tiles } else { 0 },
+                ..Needs::default()
+            },
+            Self::ReduceScatter => Needs {
+                slots: Grid::new(largest, n, tile).len(),
+                slot_elements: tile.len(),
+                ..Needs::default()
+            },
+            Self::AllGatherMatmul(gather) => {
+                let (rows, depth) = match gather {
+                    GatherDim::Rows => (largest, k),
+                    GatherDim::Columns => (m, k.div_ceil(world)),
+                };
+                Needs {
+                    slots: rows.div_ceil(tile.m),
+                    slot_elements: tile.m.saturating_mul(depth),
+                    ..Needs::default()
+                }
+            }
+            Self::MatmulAllGather => Needs::default(),
+        }
+    }
+
+    /// The memory that `rank` works in, for up to `m` rows.
+    pub fn scratch(
+        self,
+        dtype: DType,
+        m: usize,
+        shape: Shape,
+        world: usize,
+        rank: usize,
+    ) -> Scratch {
+        let parts = self.parts(m, shape, world, rank);
+        let a = match self {
+            // Pieces are widened as they come.
+            Self::AllGatherMatmul(_) => shape.tile.m * shape.k,
+            // Fewer rows may fall to this rank at the largest m than at a smaller one.
+            Self::MatmulAllGather => m.div_ceil(world) * shape.k,
+            _ => parts.a.0.len() * parts.a.1.len(),
+        };
+        Scratch::new(
+            dtype,
+            a,
+            parts.b.0.len() * parts.b.1.len(),
+            shape.tile.len(),
+        )
+    }
+
+    /// Runs one call.
+    ///
+    /// # Safety
+    /// `operands` are as [`Operands`] says, with the sizes of [`Program::parts`], and the output is symmetric if
+    /// [`Program::stores_to_peers`]. All ranks run the same calls in the same order. Staging, accumulators and locks are those
+    /// of [`Program::needs`] for at least this `m`, and were zero before the first call. The scratch is this program's.
+    ///
+    /// # Errors
+    /// The fault that the call left with.
+    pub unsafe fn run<T: Element, W: Word, P: Waiting>(
+        self,
+        rank: &Rank<'_, W, P>,
+        operands: &Operands<T>,
+        scratch: &mut Scratch,
+    ) -> Outcome {
+        // SAFETY: what each asks for is promised by the caller.
+        unsafe {
+            match self {
+                Self::OneShot => one_shot::run(rank, operands, scratch),
+                Self::TwoShot => two_shot::run(rank, operands, scratch),
+                Self::Atomic => accumulate::run(rank, operands, Adding::Atomic, scratch),
+                Self::Spinlock => accumulate::run(rank, operands, Adding::Spinlock, scratch),
+                Self::ReduceScatter => matmul_reduce_scatter::run(rank, operands, scratch),
+                Self::AllGatherMatmul(gather) => {
+                    all_gather_matmul::run(rank, operands, gather, scratch)
+                }
+                Self::MatmulAllGather => matmul_all_gather::run(rank, operands, scratch),
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! One rank's side of an operation, as a stream's worker runs it.
+
+use crate::plan::Blueprint;
+use iris_heap::{
+    Access, Activity, AnyBuffer, Kernel, KernelArgs, Report, StreamError, Verdict, WatchId,
+    Watched, World,
+};
+use iris_kernels::host::{Accumulators, Input, Operands, Output, Program, Rank, Scratch, Staging};
+use iris_kernels::{Element, View, ViewMut};
+use iris_sync::{Cause, Mapped, Patience, Port, Probe, Rules, Signal, Word};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// What one call is launched with: checked sizes, and which buffers.
+#[derive(Debug, Clone)]
+pub(crate) struct Arguments {
+    pub(crate) m: usize,
+    /// A, and B unless A stands for the whole input.
+    pub(crate) inputs: [Option<(AnyBuffer, Strided)>; 2],
+    pub(crate) bias: Option<AnyBuffer>,
+    pub(crate) output: (AnyBuffer, Strided),
+    /// Bytes from the start of the symmetric heap to where peers store, and whether that is the bounce.
+    pub(crate) store: (usize, bool),
+}
+
+/// A view of a buffer, in elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Strided {
+    pub(crate) offset: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+}
+
+impl Strided {
+    pub(crate) const SCALARS: usize = 5;
+
+    pub(crate) fn to_scalars(self, scalars: &mut [i64]) {
+        let fields = [
+            self.offset,
+            self.rows,
+            self.cols,
+            self.row_stride,
+            self.col_stride,
+        ];
+        for (scalar, field) in scalars.iter_mut().zip(fields) {
+            *scalar = field as i64;
+        }
+    }
+
+    pub(crate) fn from_scalars(scalars: &[i64]) -> Self {
+        let field = |index: usize| scalars[index] as usize;
+        Self {
+            offset: field(0),
+            rows: field(1),
+            cols: field(2),
+            row_stride: field(3),
+            col_stride: field(4),
+        }
+    }
+
+    pub(crate) fn view<T>(self, buffer: &AnyBuffer) -> View<T> {
+        View {
+            data: buffer.ptr().cast::<T>().wrapping_add(self.offset),
+            rows: self.rows,
+            cols: self.cols,
+            row_stride: self.row_stride,
+            col_stride: self.col_stride,
+        }
+    }
+
+    pub(crate) fn view_mut<T>(self, buffer: &AnyBuffer) -> ViewMut<T> {
+        ViewMut {
+            data: buffer.ptr().cast::<T>().wrapping_add(self.offset),
+            rows: self.rows,
+            cols: self.cols,
+            row_stride: self.row_stride,
+        }
+    }
+}
+
+/// The places of a call's arguments in a kernel's.
+const M: usize = 0;
+const STORE: usize = 1;
+const BOUNCED: usize = 2;
+const FIRST_VIEW: usize = 3;
+const BIAS: usize = 2;
+const OUTPUT: usize = 3;
+
+impl From<Arguments> for KernelArgs {
+    fn from(arguments: Arguments) -> Self {
+        let mut args = Self::default();
+        args.scalars[M] = arguments.m as i64;
+        args.scalars[STORE] = arguments.store.0 as i64;
+        args.scalars[BOUNCED] = i64::from(arguments.store.1);
+        let mut place = FIRST_VIEW;
+        for (slot, input) in arguments.inputs.into_iter().enumerate() {
+            if let Some((buffer, strided)) = input {
+                strided.to_scalars(&mut args.scalars[place..]);
+                args.buffers[slot] = Some((buffer, Access::Read));
+            }
+            place += Strided::SCALARS;
+        }
+        args.buffers[BIAS] = arguments.bias.map(|bias| (bias, Access::Read));
+        let (buffer, strided) = arguments.output;
+        strided.to_scalars(&mut args.scalars[place..]);
+        args.buffers[OUTPUT] = Some((buffer, Access::Write));
+        args
+    }
+}
+
+/// The kernel's view of its arguments.
+fn operands<T>(args: &KernelArgs) -> Option<Operands<T>> {
+    let strided =
+        |slot: usize| Strided::from_scalars(&args.scalars[FIRST_VIEW + slot * Strided::SCALARS..]);
+    let buffer = |slot: usize| args.buffers[slot].as_ref().map(|(buffer, _)| buffer);
+    let a = strided(0).view(buffer(0)?);
+    let c = strided(2);
+    Some(Operands {
+        m: args.scalars[M] as usize,
+        input: match buffer(1) {
+            Some(b) => Input::Product {
+                a,
+                b: strided(1).view(b),
+            },
+            None => Input::Given(a),
+        },
+        bias: buffer(BIAS).map(|bias| bias.ptr().cast_const().cast()),
+        c: c.view_mut(buffer(OUTPUT)?),
+        output: Output {
+            offset: args.scalars[STORE] as usize,
+            row_stride: if args.scalars[BOUNCED] != 0 {
+                c.cols
+            } else {
+                c.row_stride
+            },
+            bounced: args.scalars[BOUNCED] != 0,
+        },
+    })
+}
+
+/// One rank's side of an operation.
+pub(crate) struct HostKernel<T, W> {
+    world: World,
+    operation: &'static str,
+    blueprint: Blueprint,
+    first: Signal<W>,
+    waiting: Patience,
+    rules: Rules,
+    probe: Option<Arc<dyn Probe>>,
+    /// Each rank's heap, and each rank's words in it.
+    heap: Vec<*mut u8>,
+    words: Vec<*mut u8>,
+    /// The workspace's offset in the heap.
+    offset: usize,
+    scratch: Mutex<Scratch>,
+    running: AtomicBool,
+    epoch: AtomicU64,
+    watch: OnceLock<WatchId>,
+    fault: Mutex<Faulted>,
+    element: PhantomData<fn() -> T>,
+}
+
+/// What has become of a fault so far.
+#[derive(Debug, Default)]
+struct Faulted {
+    report: Option<Report>,
+    verdict: Option<Arc<Verdict>>,
+}
+
+// SAFETY: the pointers are the bases of the world's heap, which `world` keeps mapped; what is done through them follows the
+// protocol, on whatever thread, and the scratch is behind a lock.
+unsafe impl<T, W> Send for HostKernel<T, W> {}
+// SAFETY: as above.
+unsafe impl<T, W> Sync for HostKernel<T, W> {}
+
+impl<T: Element, W: Word> HostKernel<T, W> {
+    /// # Safety
+    /// `offset` is that of a region of at least `blueprint.bytes` bytes in the world's symmetric heap, aligned to 64 bytes, zero
+    /// on all ranks, which is used for this kernel alone as long as it lives.
+    #[allow(clippy::too_many_arguments)] // named at the one place it is called from
+    pub(crate) unsafe fn new(
+        world: &World,
+        operation: &'static str,
+        blueprint: Blueprint,
+        offset: usize,
+        first: Signal<W>,
+        budget: Duration,
+        rules: Rules,
+        probe: Option<Arc<dyn Probe>>,
+    ) -> Self {
+        let ranks = world.size();
+        let heap: Vec<_> = (0..ranks).map(|rank| world.base(rank)).collect();
+        let scratch = blueprint
+            .programs
+            .iter()
+            .map(|&(rows, program)| {
+                program.scratch(T::DTYPE, rows, blueprint.shape, ranks, world.rank())
+            })
+            .reduce(Scratch::or)
+            .unwrap_or_default();
+        Self {
+            words: heap.iter().map(|base| base.wrapping_add(offset)).collect(),
+            heap,
+            offset,
+            scratch: Mutex::new(scratch),
+            world: world.clone(),
+            operation,
+            blueprint,
+            first,
+            waiting: Patience::new(budget, ranks),
+            rules,
+            probe,
+            running: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            watch: OnceLock::new(),
+            fault: Mutex::default(),
+            element: PhantomData,
+        }
+    }
+
+    pub(crate) fn watched_as(&self, id: WatchId) {
+        // Set once, right after creation.
+        let _ = self.watch.set(id);
+    }
+
+    pub(crate) fn watch_id(&self) -> Option<WatchId> {
+        self.watch.get().copied()
+    }
+
+    /// The offset of the workspace in the symmetric heap.
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    pub(crate) fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+
+    fn port(&self) -> Port<'_, W, Mapped<'_, W>, Patience> {
+        // SAFETY: the words lie at the start of the workspace of each rank, which `new` was promised: aligned, zero at first,
+        // and used for nothing else.
+        let memory = unsafe { Mapped::new(self.world.rank(), self.blueprint.layout, &self.words) };
+        let mut port = Port::new(self.operation, memory, self.waiting);
+        port.first = self.first;
+        port.rules = self.rules;
+        port.probe = self.probe.as_deref();
+        port
+    }
+
+    /// How many calls this rank has completed since the last reset.
+    pub(crate) fn index(&self) -> u64 {
+        self.port().index()
+    }
+
+    fn faulted(&self) -> MutexGuard<'_, Faulted> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The verdict on the fault that poisoned the workspace, if one did.
+    pub(crate) fn verdict(&self) -> Option<Arc<Verdict>> {
+        self.faulted().verdict.clone()
+    }
+
+    /// This rank's part of a reset, between the two barriers.
+    pub(crate) fn reset(&self) {
+        // First, so that no inquiry into the old fault sets an abort word that was zeroed already.
+        if let Some(id) = self.watch_id() {
+            self.world.clear_verdict(id);
+        }
+        self.port().zero();
+        let bytes = self.blueprint.accumulators.bytes().unwrap_or(0);
+        let start = self.heap[self.world.rank()]
+            .wrapping_add(self.offset + self.blueprint.accumulators.offset);
+        // SAFETY: the accumulators lie in this rank's workspace; between the barriers of a reset nobody else touches them.
+        unsafe { start.write_bytes(0, bytes) };
+        *self.faulted() = Faulted::default();
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn call(&self, program: Program, operands: &Operands<T>) -> Result<(), iris_sync::Fault> {
+        let workspace = |offset| self.offset + offset;
+        let rank = Rank {
+            port: self.port(),
+            heap: &self.heap,
+            shape: self.blueprint.shape,
+            staging: Staging {
+                offset: workspace(self.blueprint.staging.offset),
+                ..self.blueprint.staging
+            },
+            accumulators: Accumulators {
+                offset: workspace(self.blueprint.accumulators.offset),
+                ..self.blueprint.accumulators
+            },
+        };
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the operation has checked the operands' sizes, bounds and aliasing, and the stream holds their locks while
+        // this runs; all ranks run the same calls in the same order, as whoever calls an operation promises; the workspace is
+        // the blueprint's, which covers this program at this `m`.
+        unsafe { program.run(&rank, operands, &mut scratch) }
+    }
+}
+
+impl<T: Element, W: Word> Kernel for HostKernel<T, W> {
+    fn run(&self, args: &KernelArgs) -> Result<(), StreamError> {
+        // Always there: calls are launched by `Arguments` alone.
+        let Some(operands) = operands::<T>(args) else {
+            return Ok(());
+        };
+        // Behind a fault, queued calls leave at once.
+        if let Some(verdict) = self.verdict() {
+            return Err(StreamError::Fault(verdict));
+        }
+        self.running.store(true, Ordering::Release);
+        let outcome = self.call(self.blueprint.program(operands.m), &operands);
+        let fault = outcome.err();
+        self.faulted().report = fault.map(Report::from);
+        self.running.store(false, Ordering::Release);
+        let Some(fault) = fault else {
+            return Ok(());
+        };
+        let Some(id) = self.watch_id() else {
+            return Err(StreamError::kernel(self.operation, fault));
+        };
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let verdict = self.world.verdict(id, epoch, fault.into());
+        let verdict = Arc::new(verdict);
+        self.faulted().verdict = Some(Arc::clone(&verdict));
+        Err(StreamError::Fault(verdict))
+    }
+
+    fn name(&self) -> &str {
+        self.operation
+    }
+}
+
+impl<T: Element, W: Word> Watched for HostKernel<T, W> {
+    fn abort(&self, by: usize) {
+        self.port().abort(by);
+    }
+
+    fn activity(&self) -> Activity {
+        let index = self.index();
+        if let Some(report) = self.faulted().report.clone() {
+            // A rank that was only asked to leave, and waited for nobody, was in no call.
+            if report.wait.is_some() || !matches!(report.cause, Cause::Aborted { .. }) {
+                return Activity::Faulted(report);
+            }
+            return Activity::Idle { calls: index };
+        }
+        if self.running.load(Ordering::Acquire) {
+            Activity::Busy { index }
+        } else {
+            Activity::Idle { calls: index }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The command's arguments.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use iris::ops::{DType, Tile, Variant};
+
+use crate::cli::operation::Operation;
+use crate::cli::size::Bytes;
+
+/// Fused GEMM + collective operations on symmetric memory.
+#[derive(Debug, Parser)]
+#[command(name = "iris", version, about, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an operation on given or random matrices and verify its result against an f64 reference
+    Run(Box<Run>),
+    /// Measure an operation against the product and the collective one after the other
+    Bench(Box<Bench>),
+    /// Tell what this machine has, and check that two ranks work on it
+    Doctor(Doctor),
+}
+
+/// `iris run`.
+///
+/// The whole matrices are given, and every size is that of the whole problem; they are split among the ranks as a
+/// tensor-parallel layer would: for matmul-all-reduce and matmul-reduce-scatter along K, for all-gather-matmul A by its
+/// rows (or columns) and B by its columns, for matmul-all-gather A by its rows.
+///
+/// Under torchrun, mpirun or srun this process is one rank of theirs, and rank 0 prints and writes.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The operation
+    #[arg(value_name = "OP", value_enum)]
+    pub(crate) operation: Operation,
+    #[command(flatten)]
+    pub(crate) inputs: Inputs,
+    #[command(flatten)]
+    pub(crate) sizes: Sizes,
+    /// Seed of the random matrices, and of what calls before the last derive from theirs
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
+    #[command(flatten)]
+    pub(crate) how: How,
+    /// matmul-all-reduce only: auto, one_shot, two_shot, atomic or spinlock
+    #[arg(long)]
+    pub(crate) variant: Option<Variant>,
+    /// How many calls to make; all but the last on inputs derived from the given ones (rows permuted, signs changed), each
+    /// verified
+    #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) calls: u64,
+    /// Signal value of the first call, to start the counter anywhere, also just before it wraps
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
+    pub(crate) first_call: u32,
+    /// Write the last call's whole result as tensor `c` of a safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print one JSON object and nothing else on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Matrices from files.
+#[derive(Debug, Args)]
+pub(crate) struct Inputs {
+    /// A, of M x K, from a safetensors file
+    #[arg(long, value_name = "FILE:TENSOR")]
+    pub(crate) a: Option<Source>,
+    /// B, of K x N, from a safetensors file
+    #[arg(long, value_name = "FILE:TENSOR")]
+    pub(crate) b: Option<Source>,
+    /// A bias of N values, added to each row of C once
+    #[arg(long, value_name = "FILE:TENSOR")]
+    pub(crate) bias: Option<Source>,
+    /// B is stored as N x K, as checkpoints store the weight of a linear layer
+    #[arg(long)]
+    pub(crate) transpose_b: bool,
+}
+
+/// Sizes of the whole problem, for random matrices.
+#[derive(Debug, Args)]
+pub(crate) struct Sizes {
+    /// Rows of A and C [default: 512 without --a and --b]
+    #[arg(long)]
+    pub(crate) m: Option<NonZeroUsize>,
+    /// Columns of B and C [default: 512 without --a and --b]
+    #[arg(long)]
+    pub(crate) n: Option<NonZeroUsize>,
+    /// Columns of A, rows of B [default: 512 without --a and --b]
+    #[arg(long)]
+    pub(crate) k: Option<NonZeroUsize>,
+}
+
+impl Sizes {
+    /// The sizes, `default` where none is given.
+    pub(crate) fn or(&self, default: usize) -> [usize; 3] {
+        [self.m, self.n, self.k].map(|size| size.map_or(default, NonZeroUsize::get))
+    }
+}
+
+/// The ranks.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WorldArguments {
+    /// How many ranks [default: 2, or as many as the launcher started]
+    #[arg(long)]
+    pub(crate) ranks: Option<usize>,
+    /// One operating system process a rank, else one thread a rank
+    #[arg(long)]
+    pub(crate) processes: bool,
+    /// Where the ranks compute; auto takes host, the only one in this build
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// Bytes of each rank's symmetric heap, such as 64MiB [default: what the problem needs]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) heap: Option<Bytes>,
+}
+
+/// What `run` and `bench` have in common besides.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct How {
+    /// f32, f16 or bf16; inputs of another are converted [default: the inputs', f32 for random ones]
+    #[arg(long)]
+    pub(crate) dtype: Option<DType>,
+    /// all-gather-matmul only: whether A is split by its rows or its columns
+    #[arg(long, value_enum)]
+    pub(crate) gather: Option<Gather>,
+    /// Tile of the product, such as 64x64 [default: chosen by the sizes]
+    #[arg(long, value_name = "MxN", value_parser = parse_tile)]
+    pub(crate) tile: Option<Tile>,
+    /// How long a wait for a peer may last before the call is given up as faulty
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_budget, allow_negative_numbers = true)]
+    pub(crate) budget: Duration,
+}
+
+/// `iris bench`.
+///
+/// Pairs of measurements alternate: one fused call on all ranks, then the same work unfused, that is every rank's share of
+/// the product at once and then the collective over the same heap. Reported are medians over the pairs, in microseconds.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// The operation
+    #[arg(value_name = "OP", value_enum)]
+    pub(crate) operation: Operation,
+    /// Rows of A and C
+    #[arg(long, default_value = "1024")]
+    pub(crate) m: NonZeroUsize,
+    /// Columns of B and C
+    #[arg(long, default_value = "1024")]
+    pub(crate) n: NonZeroUsize,
+    /// Columns of A, rows of B
+    #[arg(long, default_value = "1024")]
+    pub(crate) k: NonZeroUsize,
+    /// Seed of the random matrices
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
+    #[command(flatten)]
+    pub(crate) how: How,
+    /// matmul-all-reduce only: one_shot, two_shot, atomic, spinlock or auto [default: each of the four]
+    #[arg(long)]
+    pub(crate) variant: Option<Variant>,
+    /// How many pairs of measurements
+    #[arg(long, default_value = "30")]
+    pub(crate) pairs: NonZeroUsize,
+    /// Print one JSON object a line and nothing else on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `iris doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print one JSON object and nothing else on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where ranks compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// The best that is there
+    Auto,
+    /// Threads on this machine's processors
+    Host,
+    /// NVIDIA GPUs
+    Cuda,
+    /// AMD GPUs
+    Hip,
+}
+
+/// How all-gather-matmul's A is split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Gather {
+    /// Each rank has some of its rows
+    Rows,
+    /// Each rank has some of its columns
+    Columns,
+}
+
+/// A tensor of a file: `FILE:TENSOR`, split at the last colon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) file: PathBuf,
+    pub(crate) tensor: String,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.tensor)
+    }
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.rsplit_once(':') {
+            Some((file, tensor)) if !file.is_empty() && !tensor.is_empty() => Ok(Self {
+                file: file.into(),
+                tensor: tensor.to_owned(),
+            }),
+            _ => Err("not of the form FILE:TENSOR, such as model.safetensors:weight".to_owned()),
+        }
+    }
+}
+
+fn parse_tile(text: &str) -> Result<Tile, String> {
+    text.split_once(['x', 'X'])
+        .and_then(|(m, n)| {
+            Some(Tile {
+                m: m.parse::<NonZeroUsize>().ok()?.get(),
+                n: n.parse::<NonZeroUsize>().ok()?.get(),
+            })
+        })
+        .ok_or_else(|| "not of the form MxN, such as 64x64".to_owned())
+}
+
+fn parse_budget(text: &str) -> Result<Duration, String> {
+    const LONGEST: f64 = 86400.0 * 365.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= LONGEST => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("not a number of seconds above 0 and below a year".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(arguments: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(arguments.split_whitespace())
+    }
+
+    fn run(arguments: &str) -> Run {
+        match parse(&format!("iris run {arguments}")).unwrap().command {
+            Command::Run(run) => *run,
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn operations_go_by_dashes_and_underscores() {
+        for (name, operation) in [
+            ("matmul-all-reduce", Operation::MatmulAllReduce),
+            ("matmul_reduce_scatter", Operation::MatmulReduceScatter),
+            ("all-gather-matmul", Operation::AllGatherMatmul),
+            ("matmul_all_gather", Operation::MatmulAllGather),
+        ] {
+            assert_eq!(run(name).operation, operation);
+        }
+        assert!(parse("iris run matmul").is_err());
+    }
+
+    #[test]
+    fn a_source_is_split_at_its_last_colon() {
+        let source: Source = "dir:odd/x.safetensors:layer.0.weight".parse().unwrap();
+        assert_eq!(source.file, PathBuf::from("dir:odd/x.safetensors"));
+        assert_eq!(source.tensor, "layer.0.weight");
+        assert_eq!(source.to_string(), "dir:odd/x.safetensors:layer.0.weight");
+        for bad in ["x.safetensors", ":t", "x:", ""] {
+            assert!(bad.parse::<Source>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for bad in [
+            "--first-call 0",
+            "--first-call 2147483648",
+            "--calls 0",
+            "--m 0",
+            "--budget 0",
+            "--budget -1",
+            "--budget nan",
+            "--budget 1e99",
+            "--tile 64",
+            "--tile 0x4",
+            "--dtype f64",
+            "--backend rocm",
+            "--gather tiles",
+            "--heap 12cows",
+            "--ranks -1",
+        ] {
+            let error = parse(&format!("iris run matmul-all-reduce {bad}")).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn values_in_range_are_taken() {
+        let run = run(
+            "matmul-all-reduce --first-call 2147483647 --budget 0.25 --tile 8x16 --dtype bf16 --heap 64MiB --ranks 3",
+        );
+        assert_eq!(run.first_call, i32::MAX as u32);
+        assert_eq!(run.how.budget, Duration::from_millis(250));
+        assert_eq!(run.how.tile, Some(Tile { m: 8, n: 16 }));
+        assert_eq!(run.how.dtype, Some(DType::BF16));
+        assert_eq!(run.world.heap, Some(Bytes(64 << 20)));
+        assert_eq!(run.world.ranks, Some(3));
+        assert_eq!(run.sizes.or(512), [512; 3]);
+    }
+}

@@ -1,0 +1,129 @@
+//! Errors of the command and the exit status they lead to.
+
+use std::path::PathBuf;
+
+use crate::cli::launch;
+use crate::cli::size::Bytes;
+
+/// Arguments that cannot be used: nothing was run, exit status 2.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("--a and --b belong together: give both, or neither and --m, --n, --k")]
+    HalfGiven,
+    #[error("{argument} has no meaning with --a and --b, whose shapes give the sizes")]
+    SizeBesidesInputs { argument: &'static str },
+    #[error("{argument} has no meaning for {operation}")]
+    NotForOperation {
+        argument: String,
+        operation: &'static str,
+    },
+    #[error("the inner dimensions differ: A ({a}) is {m} x {k_a}, B ({b}) is {k_b} x {n}{hint}")]
+    Inner {
+        a: String,
+        b: String,
+        m: usize,
+        k_a: usize,
+        k_b: usize,
+        n: usize,
+        hint: &'static str,
+    },
+    #[error("{what} is {rows} x {columns}; every size must be at least 1")]
+    Empty {
+        what: String,
+        rows: usize,
+        columns: usize,
+    },
+    #[error("{what} has {given} dimensions, and must have {expected}")]
+    Dimensions {
+        what: String,
+        given: usize,
+        expected: usize,
+    },
+    #[error("the bias ({what}) has {given} values, and C has {expected} columns")]
+    BiasLength {
+        what: String,
+        given: usize,
+        expected: usize,
+    },
+    #[error("{what} is of dtype {dtype}; f32, f16 and bf16 are supported")]
+    DType { what: String, dtype: String },
+    #[error("A is {a} and B is {b}; say with --dtype which of f32, f16 and bf16 to compute in")]
+    DTypesDiffer { a: String, b: String },
+    #[error("{file}: {source}", file = file.display())]
+    Unreadable {
+        file: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{file}: is not a regular file", file = file.display())]
+    NotAFile { file: PathBuf },
+    #[error("{file}: is not a usable safetensors file: {detail}", file = file.display())]
+    Malformed { file: PathBuf, detail: String },
+    #[error("{file}: is not a usable safetensors file: tensor `{tensor}` {detail}", file = file.display())]
+    MalformedTensor {
+        file: PathBuf,
+        tensor: String,
+        detail: String,
+    },
+    #[error("{file}: has no tensor `{tensor}`; it has {there}", file = file.display())]
+    NoTensor {
+        file: PathBuf,
+        tensor: String,
+        there: String,
+    },
+    #[error("--out {file}: {detail}", file = file.display())]
+    Out { file: PathBuf, detail: String },
+    #[error("{what} of {m} x {n} x {k} needs about {needed} of memory; this machine has {there}")]
+    Memory {
+        what: &'static str,
+        m: usize,
+        n: usize,
+        k: usize,
+        needed: Bytes,
+        there: Bytes,
+    },
+    #[error("{m} x {n} x {k} is more than can be addressed")]
+    TooLarge { m: usize, n: usize, k: usize },
+    #[error("this build has no {backend} backend; `--backend host` runs everywhere")]
+    Backend { backend: &'static str },
+    #[error("--ranks is {given}, and the launcher started {world} ranks; leave it out")]
+    RanksDiffer { given: usize, world: usize },
+    #[error("--ranks is {given}, and must be from 1 to {max}")]
+    Ranks { given: usize, max: usize },
+    #[error("the launcher's environment: {0}")]
+    Launcher(String),
+    #[error("--heap {heap} does not do: {detail}")]
+    Heap { heap: Bytes, detail: String },
+}
+
+/// The exit status for an error: 2 where the arguments are to blame, else 1.
+pub(crate) fn status(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<Unusable>()) {
+        2
+    } else {
+        1
+    }
+}
+
+/// Says on stderr what went wrong, causes last.
+pub(crate) fn report(error: &anyhow::Error) {
+    match launch::own_rank() {
+        Some(rank) => eprintln!("iris: rank {rank}: {error:#}"),
+        None => eprintln!("iris: {error:#}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn unusable_arguments_exit_with_2_also_in_context() {
+        let unusable = anyhow::Error::from(Unusable::HalfGiven);
+        assert_eq!(status(&unusable), 2);
+        let wrapped = Err::<(), _>(unusable).context("while reading").unwrap_err();
+        assert_eq!(status(&wrapped), 2);
+        assert_eq!(status(&anyhow::anyhow!("a fault")), 1);
+    }
+}

@@ -1,0 +1,50 @@
+//! The command, from its arguments to its exit status.
+//!
+//! Exit status 0 means that the result was verified or the job done, 2 that the arguments cannot be used (nothing was
+//! run), 1 that something failed. Results go to stdout, everything else to stderr.
+
+mod args;
+mod bench;
+mod collect;
+mod derive;
+mod doctor;
+mod error;
+mod footprint;
+mod header;
+mod input;
+mod launch;
+mod machine;
+mod measure;
+mod operands;
+mod operation;
+mod options;
+mod output;
+mod probe;
+mod problem;
+mod progress;
+mod run;
+mod size;
+mod split;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Parses the arguments, does what they ask, and says how it went.
+pub(crate) fn main() -> ExitCode {
+    let arguments = args::Arguments::parse();
+    let status = dispatch(arguments.command).unwrap_or_else(|error| {
+        error::report(&error);
+        error::status(&error)
+    });
+    ExitCode::from(status)
+}
+
+fn dispatch(command: args::Command) -> anyhow::Result<u8> {
+    match command {
+        args::Command::Run(arguments) => run::run(&arguments),
+        args::Command::Bench(arguments) => bench::bench(&arguments),
+        args::Command::Doctor(arguments) => doctor::doctor(&arguments),
+    }
+}

@@ -1,0 +1,93 @@
+//! What of the arguments is looked at before anything is run.
+
+use iris::heap::WorldError;
+use iris::ops::{GatherDim, OpError, Variant};
+
+use crate::cli::args::{Backend, Gather, How, WorldArguments};
+use crate::cli::error::Unusable;
+use crate::cli::operation::Operation;
+use crate::cli::split::Size;
+
+/// Arguments that some operations have and others do not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// The variant asked for.
+    pub(crate) variant: Option<Variant>,
+    /// How A is split, for `all_gather_matmul`.
+    pub(crate) gather: Gather,
+}
+
+/// Whether this build and the operation have what is asked for.
+pub(crate) fn check(
+    operation: Operation,
+    world: &WorldArguments,
+    how: &How,
+    variant: Option<Variant>,
+) -> Result<Options, Unusable> {
+    match world.backend {
+        Backend::Auto | Backend::Host => {}
+        Backend::Cuda => return Err(Unusable::Backend { backend: "cuda" }),
+        Backend::Hip => return Err(Unusable::Backend { backend: "hip" }),
+    }
+    let not_for = |argument: String| Unusable::NotForOperation {
+        argument,
+        operation: operation.name(),
+    };
+    match variant {
+        Some(variant) if variant != Variant::Auto && operation != Operation::MatmulAllReduce => {
+            return Err(not_for(format!("--variant {variant}")));
+        }
+        _ => {}
+    }
+    if how.gather.is_some() && operation != Operation::AllGatherMatmul {
+        return Err(not_for("--gather".to_owned()));
+    }
+    Ok(Options {
+        variant,
+        gather: how.gather.unwrap_or(Gather::Rows),
+    })
+}
+
+impl From<Gather> for GatherDim {
+    fn from(gather: Gather) -> Self {
+        match gather {
+            Gather::Rows => Self::Rows,
+            Gather::Columns => Self::Columns,
+        }
+    }
+}
+
+/// The bytes of each rank's heap: those asked for, or those needed.
+pub(crate) fn heap(
+    world: &WorldArguments,
+    size: Size,
+    needed: Option<usize>,
+) -> Result<usize, Unusable> {
+    let Size { m, n, k } = size;
+    match world.heap {
+        Some(heap) => Ok(heap.0),
+        None => needed.ok_or(Unusable::TooLarge { m, n, k }),
+    }
+}
+
+/// Has `--heap` take the blame where it was given and the heap does not do.
+pub(crate) fn blame_heap(error: anyhow::Error, world: &WorldArguments) -> anyhow::Error {
+    let about_heap = |error: &WorldError| {
+        matches!(
+            error,
+            WorldError::HeapFull { .. } | WorldError::HeapTooLarge { .. }
+        )
+    };
+    let to_blame = error.chain().any(|cause| {
+        cause.downcast_ref::<WorldError>().is_some_and(about_heap)
+            || matches!(cause.downcast_ref::<OpError>(), Some(OpError::World(error)) if about_heap(error))
+    });
+    match world.heap {
+        Some(heap) if to_blame => Unusable::Heap {
+            heap,
+            detail: format!("{error:#}"),
+        }
+        .into(),
+        _ => error,
+    }
+}

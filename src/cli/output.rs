@@ -1,0 +1,166 @@
+//! What the command leaves: a file, a JSON object, text.
+
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use iris::ops::{DType, Element};
+use rustix::fs::{Access, access};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::cli::error::Unusable;
+
+/// A file to be written, found writable before anything is run.
+#[derive(Debug)]
+pub(crate) struct Out {
+    file: PathBuf,
+    directory: PathBuf,
+}
+
+impl Out {
+    /// Whether `file` can be replaced or made: its directory is there and writable, and it is no directory itself.
+    pub(crate) fn check(file: &Path) -> Result<Self, Unusable> {
+        let fault = |detail: String| Unusable::Out {
+            file: file.to_owned(),
+            detail,
+        };
+        if file.file_name().is_none() || file.is_dir() {
+            return Err(fault("is a directory".to_owned()));
+        }
+        let directory = match file.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        access(&directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+            fault(format!(
+                "{}: {}",
+                directory.display(),
+                std::io::Error::from(error)
+            ))
+        })?;
+        Ok(Self {
+            file: file.to_owned(),
+            directory,
+        })
+    }
+
+    /// Writes the matrix as the file's only tensor, `c`.
+    ///
+    /// The file appears whole or not at all: it is written under another name in the same directory and then renamed; that
+    /// other file is removed if anything goes wrong.
+    pub(crate) fn write<T: Element>(
+        &self,
+        c: &[T],
+        rows: usize,
+        columns: usize,
+    ) -> anyhow::Result<()> {
+        let dtype = match T::DTYPE {
+            DType::F32 => Dtype::F32,
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::BF16,
+        };
+        let attempt = || -> anyhow::Result<()> {
+            let view = TensorView::new(dtype, vec![rows, columns], bytemuck::cast_slice(c))?;
+            let contents = safetensors::serialize([("c", view)], None)?;
+            let mut temporary = tempfile::Builder::new()
+                .prefix(".iris-")
+                .suffix(".safetensors")
+                // What the process's umask leaves of it, as for any file that is made by writing to it.
+                .permissions(fs::Permissions::from_mode(0o666))
+                .tempfile_in(&self.directory)?;
+            let mut writer = BufWriter::new(&mut temporary);
+            writer.write_all(&contents)?;
+            writer.flush()?;
+            drop(writer);
+            temporary
+                .persist(&self.file)
+                .map_err(|failed| failed.error)?;
+            Ok(())
+        };
+        attempt().with_context(|| format!("--out {}", self.file.display()))
+    }
+}
+
+/// Prints one JSON object as a line of its own.
+pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    text(&serde_json::to_string(value)?)
+}
+
+/// Prints a text and ends its line.
+pub(crate) fn text(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+    use safetensors::SafeTensors;
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_file_holds_c_and_replaces_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("y.safetensors");
+        fs::write(&file, "old").unwrap();
+        let c = [1.0, 2.0, -3.0, 4.0, 5.0, 6.5].map(bf16::from_f32);
+        Out::check(&file).unwrap().write(&c, 2, 3).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(tensors.names(), ["c"]);
+        let tensor = tensors.tensor("c").unwrap();
+        assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::BF16, &[2, 3][..]));
+        assert_eq!(tensor.data(), bytemuck::cast_slice::<_, u8>(&c));
+        assert_eq!(names(directory.path()), ["y.safetensors"]);
+    }
+
+    #[test]
+    fn nothing_is_left_where_writing_fails() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("y.safetensors");
+        let out = Out::check(&file).unwrap();
+        // Not as many elements as the shape says, then a directory in the way of the renaming.
+        assert!(out.write(&[1.0f32], 2, 3).is_err());
+        assert!(names(directory.path()).is_empty());
+        fs::create_dir_all(file.join("full")).unwrap();
+        let error = out.write(&[1.0f32], 1, 1).unwrap_err();
+        assert!(format!("{error:#}").contains("y.safetensors"), "{error:#}");
+        assert_eq!(names(directory.path()), ["y.safetensors"]);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_found_before() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(
+            Out::check(directory.path())
+                .unwrap_err()
+                .to_string()
+                .contains("is a directory")
+        );
+        let missing = directory.path().join("none/y.safetensors");
+        assert!(
+            Out::check(&missing)
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
+        );
+        let through_a_file = Path::new("/dev/null/y.safetensors");
+        assert!(Out::check(through_a_file).is_err());
+        assert!(Out::check(Path::new("y.safetensors")).is_ok());
+    }
+}

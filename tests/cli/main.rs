@@ -1,0 +1,6 @@
+//! The command as a user meets it: arguments, exit status, what is printed where, and what is left behind.
+
+mod common;
+mod inputs;
+mod processes;
+mod results;
