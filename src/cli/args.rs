@@ -23,20 +23,27 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run an operation on given or random matrices and verify its result against an f64 reference
+    ///
+    /// The whole matrices are given, and every size is that of the whole problem; they are split among the ranks as a
+    /// tensor-parallel layer would: for matmul-all-reduce and matmul-reduce-scatter along K, for all-gather-matmul A by its
+    /// rows (or columns) and B by its columns, for matmul-all-gather A by its rows.
+    ///
+    /// Under torchrun, mpirun or srun this process is one rank of theirs, and rank 0 prints and writes.
+    ///
+    /// Exit status: 0 where everything was verified, 2 where the arguments cannot be used, 1 for a failure.
     Run(Box<Run>),
     /// Measure an operation against the product and the collective one after the other
+    ///
+    /// Pairs of measurements alternate: one fused call on all ranks, then the same work unfused, that is every rank's share
+    /// of the product at once, then the collective over the same heap. Reported are medians over the pairs, in microseconds:
+    /// of the fused call, of the product and the collective alone, and of both in sequence; the speedup (in sequence over
+    /// fused); and the fused call over the larger of product and collective, which it cannot beat.
     Bench(Box<Bench>),
     /// Tell what this machine has, and check that two ranks work on it
     Doctor(Doctor),
 }
 
 /// `iris run`.
-///
-/// The whole matrices are given, and every size is that of the whole problem; they are split among the ranks as a
-/// tensor-parallel layer would: for matmul-all-reduce and matmul-reduce-scatter along K, for all-gather-matmul A by its
-/// rows (or columns) and B by its columns, for matmul-all-gather A by its rows.
-///
-/// Under torchrun, mpirun or srun this process is one rank of theirs, and rank 0 prints and writes.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The operation
@@ -144,9 +151,6 @@ pub(crate) struct How {
 }
 
 /// `iris bench`.
-///
-/// Pairs of measurements alternate: one fused call on all ranks, then the same work unfused, that is every rank's share of
-/// the product at once and then the collective over the same heap. Reported are medians over the pairs, in microseconds.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// The operation

@@ -168,7 +168,7 @@ impl std::fmt::Display for Report {
         } = &self.machine;
         write!(
             f,
-            "iris {} on {system}\n  {cores} cores, {} of memory",
+            "iris {} on {system}\n  cores {cores}, memory {}",
             self.version,
             Bytes(*memory_bytes)
         )?;
@@ -258,7 +258,10 @@ fn backends() -> Vec<Backend> {
             name: "host",
             built_in: true,
             found: true,
-            detail: format!("{} cores", machine::cores()),
+            detail: format!(
+                "runs on the processors, of which this process may use {}",
+                machine::cores()
+            ),
         },
         device(
             "cuda",

@@ -27,6 +27,7 @@ mod size;
 mod split;
 mod verify;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -34,11 +35,16 @@ use clap::Parser;
 /// Parses the arguments, does what they ask, and says how it went.
 pub(crate) fn main() -> ExitCode {
     let arguments = args::Arguments::parse();
-    let status = dispatch(arguments.command).unwrap_or_else(|error| {
-        error::report(&error);
-        error::status(&error)
-    });
-    ExitCode::from(status)
+    // A panic has said its piece on stderr by now; it is a failure like others, where 101 would be a fourth status.
+    let status = catch_unwind(AssertUnwindSafe(|| dispatch(arguments.command)));
+    ExitCode::from(match status {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            error::report(&error);
+            error::status(&error)
+        }
+        Err(_) => 1,
+    })
 }
 
 fn dispatch(command: args::Command) -> anyhow::Result<u8> {

@@ -22,8 +22,8 @@ pub struct Product<T> {
 impl<T: Element> Product<T> {
     /// For A `(rows, depth)`, row-major, B `(depth, cols)` and C `(rows, cols)`.
     pub fn new(rows: usize, depth: usize, cols: usize) -> Self {
-        // As many rows at once as make a result that stays in a cache.
-        let strip = (256 * 256 / cols.max(1)).clamp(1, rows.max(1));
+        // As many rows at once as are multiplied at full speed: each strip packs B anew.
+        let strip = (1024 * 1024 / cols.max(1)).clamp(1, rows.max(1));
         Self {
             kernel: Arc::new(ProductKernel {
                 scratch: Mutex::new(Scratch::new(

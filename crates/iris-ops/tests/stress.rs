@@ -5,7 +5,8 @@
 
 use iris_heap::{World, WorldConfig};
 use iris_ops::{GatherDim, Tile, Variant};
-use iris_testkit::{Exercise, Failure, Op, RandomStalls, Stream, Tensor, worlds};
+use iris_sync::Phase;
+use iris_testkit::{ChosenStall, Exercise, Failure, Op, RandomStalls, Stream, Tensor, worlds};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,4 +135,31 @@ fn a_tile_left_unused_for_two_laps_of_i8_words() {
         })
         .unwrap();
     }
+}
+
+/// `auto` carries small calls out one-shot, in which nobody stores into a peer's output. After 126 of those, the value of a
+/// two-shot call comes again: its `gathered` must not be there already.
+#[test]
+fn a_lap_of_small_calls_between_two_large_ones() {
+    let mut rows = vec![2];
+    rows.extend([1; 126]);
+    rows.push(2);
+    let stalled = (rows.len() - 1) as u64;
+    let mut exercise = Exercise::new(
+        Op::AllReduce(Variant::Auto),
+        (4096, 3),
+        Tile { m: 1, n: 1024 },
+        rows,
+    );
+    exercise.config.probe = Some(Arc::new(ChosenStall {
+        ranks: vec![0],
+        calls: vec![stalled],
+        phases: vec![Phase::Store],
+        tiles: vec![],
+        duration: Duration::from_millis(50),
+    }));
+    worlds::threads(2, &config(), |world| {
+        exercise.run::<f32, i8>(world).map(|hash| hash.to_string())
+    })
+    .unwrap();
 }

@@ -2,8 +2,8 @@
 
 use super::widen::widen;
 use super::{Input, Operands, Scratch};
-use crate::element::Element;
-use crate::view::View;
+use crate::element::{DType, Element};
+use crate::view::{View, ViewMut};
 use core::ops::Range;
 
 /// `out = beta * out + a b`, row by row without gaps.
@@ -14,10 +14,24 @@ use core::ops::Range;
 /// # Panics
 /// If `out` is too short for the product.
 pub(crate) unsafe fn multiply(a: View<f32>, b: View<f32>, beta: f32, out: &mut [f32]) {
-    debug_assert_eq!(a.cols, b.rows);
-    let out = &mut out[..a.rows * b.cols];
-    let stride = |stride: usize| isize::try_from(stride).unwrap_or(isize::MAX);
+    let out = ViewMut {
+        data: out[..a.rows * b.cols].as_mut_ptr(),
+        rows: a.rows,
+        cols: b.cols,
+        row_stride: b.cols,
+    };
     // SAFETY: `a` and `b` are valid by the caller's promise, `out` was just cut to the size of the product.
+    unsafe { multiply_to(a, b, beta, out) };
+}
+
+/// `out = beta * out + a b`.
+///
+/// # Safety
+/// `a` and `b` are valid and not written meanwhile; `out` is valid and nobody else's, and has the product's size.
+unsafe fn multiply_to(a: View<f32>, b: View<f32>, beta: f32, out: ViewMut<f32>) {
+    debug_assert_eq!((a.cols, a.rows, b.cols), (b.rows, out.rows, out.cols));
+    let stride = |stride: usize| isize::try_from(stride).unwrap_or(isize::MAX);
+    // SAFETY: promised by the caller.
     unsafe {
         matrixmultiply::sgemm(
             a.rows,
@@ -31,8 +45,8 @@ pub(crate) unsafe fn multiply(a: View<f32>, b: View<f32>, beta: f32, out: &mut [
             stride(b.row_stride),
             stride(b.col_stride),
             beta,
-            out.as_mut_ptr(),
-            stride(b.cols),
+            out.data,
+            stride(out.row_stride),
             1,
         );
     }
@@ -110,15 +124,34 @@ pub unsafe fn product<T: Element>(operands: &Operands<T>, scratch: &mut Scratch)
     }
     // SAFETY: promised by the caller, as are the accesses below.
     let source = unsafe { Source::new(operands, scratch) };
+    let cols = 0..c.cols;
+    // SAFETY: as above.
+    let bias = unsafe { operands.bias_of(&cols) };
+    if T::DTYPE == DType::F32
+        && let Source::Product(a, b) = source
+    {
+        let c = ViewMut {
+            data: c.data.cast::<f32>(),
+            rows: c.rows,
+            cols: c.cols,
+            row_stride: c.row_stride,
+        };
+        // SAFETY: as above; `T` is f32.
+        unsafe {
+            multiply_to(a, b, 0.0, c);
+            for row in (0..c.rows).filter(|_| bias.is_some()) {
+                super::reduce::add_bias(c.row(row, 0, c.cols), c.cols, bias);
+            }
+        }
+        return;
+    }
     // Rows in strips, so that the f32 copy of the result stays small.
     let strip = scratch.tile.len() / c.cols;
-    let cols = 0..c.cols;
     for first in (0..c.rows).step_by(strip) {
         let rows = first..c.rows.min(first + strip);
         // SAFETY: as above.
         unsafe {
             source.tile(&rows, &cols, &mut scratch.tile);
-            let bias = operands.bias_of(&cols);
             for (row, values) in rows.zip(scratch.tile.chunks_exact_mut(c.cols)) {
                 super::reduce::add_bias(values, c.cols, bias);
                 T::narrow(values, c.row(row, 0, c.cols));

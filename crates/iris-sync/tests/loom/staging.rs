@@ -119,7 +119,7 @@ fn one_writes<W: Word, const CALLS: u64>(rank: Rank<W>) {
 fn a_rank_that_owes_nothing_stays_within_the_ring() {
     explore(Some(3), ranks(1, Rules::ALL, owe_nothing::<Ring<7>, 4>));
     explore(Some(2), ranks(1, Rules::ALL, owe_nothing::<Ring<7>, 5>));
-    explore(Some(2), ranks(1, Rules::ALL, owe_nothing::<Ring<9>, 5>));
+    explore(Some(2), ranks(1, Rules::ALL, owe_nothing::<Ring<9>, 4>));
     explore(Some(2), ranks(1, Rules::ALL, one_writes::<Ring<7>, 5>));
 }
 

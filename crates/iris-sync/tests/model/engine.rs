@@ -11,8 +11,9 @@
 //! A state is the position of every actor, the content of every cell and the pending lists, packed into bytes. Every run
 //! ends, since actors only move forward, so the graph of states has no cycles.
 
-use crate::machine::{Cell, Compare, Model, Op};
+use crate::machine::{Cell, Escape, Model, Op};
 use crate::reduce::Reduction;
+use crate::visited::{Visited, pack, unpack};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -199,6 +200,11 @@ impl<'m> Search<'m> {
             return;
         };
         let seen = |cell: Cell| state.cells[cell.at()];
+        let mut leave = |escape: &Option<Escape>| {
+            if escape.is_some_and(|e| seen(e.cell) != 0) {
+                out.push(Step::Escape(actor));
+            }
+        };
         let runs = match op {
             Op::Store { .. } | Op::Add { .. } | Op::Move { .. } | Op::Branch { .. } => true,
             Op::Wait {
@@ -207,9 +213,7 @@ impl<'m> Search<'m> {
                 compare,
                 escape,
             } => {
-                if escape.is_some_and(|e| seen(e.cell) != 0) {
-                    out.push(Step::Escape(actor));
-                }
+                leave(escape);
                 self.model.holds(*compare, seen(*cell), *target)
             }
             // An actor's own add to a cell comes before its read of it.
@@ -221,7 +225,10 @@ impl<'m> Search<'m> {
                 let waits_for = |&(a, at): &(usize, u16)| self.holds_up(state, a, at, op);
                 !self.groups[usize::from(group)].iter().any(waits_for)
             }
-            Op::Lock(cell) => seen(*cell) == 0,
+            Op::Lock { cell, escape } => {
+                leave(escape);
+                seen(*cell) == 0
+            }
             Op::Arrive { release, .. } | Op::ArriveLast { release, .. } => {
                 !release || pending.is_empty()
             }
@@ -242,7 +249,7 @@ impl<'m> Search<'m> {
     }
 
     /// Takes a step that `steps` gave. Returns what a read saw where it was not what it must see.
-    fn apply(&self, state: &mut State, step: Step) -> Option<u16> {
+    pub(crate) fn apply(&self, state: &mut State, step: Step) -> Option<u16> {
         let actor = step.actor();
         if let Step::Commit(_, k) = step {
             let p = state.pending[actor].remove(k);
@@ -280,7 +287,10 @@ impl<'m> Search<'m> {
                 wrong = (seen != *value).then_some(seen);
             }
             Op::Join(_) | Op::HostBarrier(_) => {}
-            Op::Lock(cell) => state.cells[cell.at()] = 1,
+            Op::Lock { cell, escape } => match (step, escape) {
+                (Step::Escape(_), Some(escape)) => next = escape.to,
+                _ => state.cells[cell.at()] = 1,
+            },
             Op::Arrive { cell, .. } => state.cells[cell.at()] += 1,
             Op::ArriveLast {
                 cell,
@@ -337,7 +347,7 @@ impl<'m> Search<'m> {
                 outcome.truncated = true;
                 break;
             }
-            self.unpack(visited.get(current), &mut state);
+            self.unpack(&visited, current, &mut state);
             if self.measure {
                 self.note_distances(&state, &mut outcome.distances);
             }
@@ -368,6 +378,12 @@ impl<'m> Search<'m> {
         outcome
     }
 
+    /// The state of that number.
+    pub(crate) fn unpack(&self, visited: &Visited, number: usize, state: &mut State) {
+        let (actors, cells) = (self.model.actors.len(), self.model.cells.info.len());
+        unpack(visited.get(number), actors, cells, state);
+    }
+
     fn unfinished(&self, state: &State) -> bool {
         (self.model.actors.iter().zip(&state.at)).any(|(a, at)| usize::from(*at) < a.ops.len())
     }
@@ -390,219 +406,4 @@ impl<'m> Search<'m> {
             *range = (range.0.min(distance), range.1.max(distance));
         }
     }
-
-    fn tell(&self, state: &State, step: Step) -> String {
-        let name = &self.model.actors[step.actor()].name;
-        match step {
-            Step::Commit(actor, k) => {
-                let p = state.pending[actor][k];
-                let cell = self.model.cells.name(p.cell);
-                format!("({name}'s store of {} to {cell} becomes visible)", p.value)
-            }
-            Step::Run(actor) | Step::Escape(actor) => {
-                let op = self.next_op(state, actor).expect("a step of an operation");
-                let left = if matches!(step, Step::Escape(_)) {
-                    "leaves "
-                } else {
-                    ""
-                };
-                format!("{name}: {left}{}", self.model.describe(op))
-            }
-        }
-    }
-
-    /// The way to a state, one step a line. Breadth-first search makes it as short as any that was searched.
-    fn trace(&self, visited: &Visited, to: usize) -> String {
-        let mut path = vec![to];
-        while let Some(&last) = path.last().filter(|&&last| last != 0) {
-            path.push(visited.parent(last));
-        }
-        path.reverse();
-        let mut story = String::new();
-        let (mut state, mut bytes) = (State::default(), Vec::new());
-        for pair in path.windows(2) {
-            self.unpack(visited.get(pair[0]), &mut state);
-            let mut steps = Vec::new();
-            for actor in 0..self.model.actors.len() {
-                self.steps(&state, actor, &mut steps);
-            }
-            let taken = steps.into_iter().find(|&step| {
-                let mut next = state.clone();
-                self.apply(&mut next, step);
-                pack(&next, &mut bytes);
-                bytes == visited.get(pair[1])
-            });
-            let taken = taken.expect("a state follows from its parent");
-            let _ = writeln!(story, "  {}", self.tell(&state, taken));
-        }
-        story
-    }
-
-    fn tell_deadlock(&self, visited: &Visited, at: usize, state: &State) -> String {
-        let mut story = self.trace(visited, at);
-        for (actor, a) in self.model.actors.iter().enumerate() {
-            let stuck = match self.next_op(state, actor) {
-                None => "has ended".to_owned(),
-                Some(op @ (Op::Wait { cell, .. } | Op::Lock(cell))) => format!(
-                    "stuck in {}, which holds {}",
-                    self.model.describe(op),
-                    state.cells[cell.at()]
-                ),
-                Some(op) => format!("stuck in {}", self.model.describe(op)),
-            };
-            let _ = writeln!(story, "  => {} {stuck}", a.name);
-        }
-        story
-    }
-
-    fn unpack(&self, bytes: &[u8], state: &mut State) {
-        let mut rest = bytes.iter().copied();
-        let mut number = || match rest.next().expect("a whole state") {
-            255 => {
-                let low = rest.next().expect("a whole state");
-                u16::from_le_bytes([low, rest.next().expect("a whole state")])
-            }
-            small => u16::from(small),
-        };
-        let actors = self.model.actors.len();
-        state.at.clear();
-        state.at.extend((0..actors).map(|_| number()));
-        state.cells.clear();
-        let cells = self.model.cells.info.len();
-        state.cells.extend((0..cells).map(|_| number()));
-        state.pending.resize(actors, Vec::new());
-        for pending in &mut state.pending {
-            pending.clear();
-            for _ in 0..number() {
-                let cell = Cell::numbered(number());
-                let value = number();
-                let kind = match number() {
-                    0 => Kind::Plain,
-                    1 => Kind::Release,
-                    _ => Kind::Add,
-                };
-                pending.push(Pending { cell, value, kind });
-            }
-        }
-    }
 }
-
-/// A state as bytes: each number in one byte, or in three where it does not fit. Equal bytes mean equal states.
-fn pack(state: &State, bytes: &mut Vec<u8>) {
-    bytes.clear();
-    let mut number = |n: u16| match u8::try_from(n) {
-        Ok(small) if small < 255 => bytes.push(small),
-        _ => {
-            let [low, high] = n.to_le_bytes();
-            bytes.extend([255, low, high]);
-        }
-    };
-    state.at.iter().for_each(|&at| number(at));
-    state.cells.iter().for_each(|&cell| number(cell));
-    for pending in &state.pending {
-        number(u16::try_from(pending.len()).expect("few pending stores"));
-        for p in pending {
-            number(p.cell.number());
-            number(p.value);
-            number(match p.kind {
-                Kind::Plain => 0,
-                Kind::Release => 1,
-                Kind::Add => 2,
-            });
-        }
-    }
-}
-
-/// The states seen so far, in the order they were found, which is also the queue; with an open-addressing index.
-struct Visited {
-    bytes: Vec<u8>,
-    /// Where each state ends in `bytes`.
-    ends: Vec<usize>,
-    parents: Vec<u32>,
-    /// Upper half: part of the hash. Lower half: the state's number + 1, or 0 where the slot is free.
-    index: Vec<u64>,
-}
-
-impl Visited {
-    fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            ends: Vec::new(),
-            parents: Vec::new(),
-            index: vec![0; 1 << 12],
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    fn get(&self, number: usize) -> &[u8] {
-        let begin = number
-            .checked_sub(1)
-            .map_or(0, |previous| self.ends[previous]);
-        &self.bytes[begin..self.ends[number]]
-    }
-
-    fn parent(&self, number: usize) -> usize {
-        self.parents[number] as usize
-    }
-
-    fn hash(bytes: &[u8]) -> u64 {
-        let mut hash = 0x9e37_79b9_7f4a_7c15_u64 ^ bytes.len() as u64;
-        let mut chunks = bytes.chunks_exact(8);
-        let mut mix = |word: u64| {
-            hash = (hash.rotate_left(29) ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
-            hash ^= hash >> 32;
-        };
-        for chunk in &mut chunks {
-            mix(u64::from_le_bytes(chunk.try_into().expect("8 bytes")));
-        }
-        let mut last = [0; 8];
-        last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-        mix(u64::from_le_bytes(last));
-        hash
-    }
-
-    /// Adds a state unless it is known.
-    fn insert(&mut self, state: &[u8], parent: usize) {
-        if self.len() * 2 >= self.index.len() {
-            self.grow();
-        }
-        let hash = Self::hash(state);
-        let mask = self.index.len() - 1;
-        let mut slot = hash as usize & mask;
-        loop {
-            let entry = self.index[slot];
-            if entry == 0 {
-                break;
-            }
-            let known = (entry & 0xffff_ffff) as usize - 1;
-            if entry >> 32 == hash >> 32 && self.get(known) == state {
-                return;
-            }
-            slot = (slot + 1) & mask;
-        }
-        self.bytes.extend_from_slice(state);
-        self.ends.push(self.bytes.len());
-        self.parents.push(parent as u32);
-        self.index[slot] = hash >> 32 << 32 | self.ends.len() as u64;
-    }
-
-    fn grow(&mut self) {
-        let size = self.index.len() * 4;
-        let mut index = vec![0; size];
-        for number in 0..self.len() {
-            let hash = Self::hash(self.get(number));
-            let mut slot = hash as usize & (size - 1);
-            while index[slot] != 0 {
-                slot = (slot + 1) & (size - 1);
-            }
-            index[slot] = hash >> 32 << 32 | (number as u64 + 1);
-        }
-        self.index = index;
-    }
-}
-
-/// The compare that a counter's wait uses, and the only one whose target is not a signal.
-pub(crate) const COUNTED: Compare = Compare::AtLeast;

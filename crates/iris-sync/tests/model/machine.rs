@@ -71,7 +71,7 @@ pub(crate) enum Op {
     /// All actors that have it meet with their streams drained: every store is visible.
     HostBarrier(u32),
     /// Compare-and-swap from 0 to 1, acquire; waits until it succeeds.
-    Lock(Cell),
+    Lock { cell: Cell, escape: Option<Escape> },
     /// A block adds itself to the arrival count; with `release`, after all its stores are visible.
     Arrive { cell: Cell, release: bool },
     /// The same, but the last of `of` blocks resets the count and goes on; the others jump to `otherwise`.
@@ -113,6 +113,10 @@ impl Op {
             compare,
             escape: None,
         }
+    }
+
+    pub(crate) fn lock(cell: Cell) -> Self {
+        Self::Lock { cell, escape: None }
     }
 
     pub(crate) fn check(cell: Cell, value: u16, what: impl Into<String>) -> Self {
@@ -234,7 +238,7 @@ impl Model {
             }
             Op::Join(id) => format!("kernel end {id}"),
             Op::HostBarrier(id) => format!("host barrier {id}"),
-            Op::Lock(cell) => format!("lock {}", name(cell)),
+            Op::Lock { cell, .. } => format!("lock {}", name(cell)),
             Op::Arrive { cell, .. } => format!("arrive at {}", name(cell)),
             Op::ArriveLast { cell, of, .. } => format!("arrive at {}, one of {of}", name(cell)),
             Op::Branch { cell, value, .. } => format!("is {} equal to {value}?", name(cell)),

@@ -4,7 +4,8 @@
 //! is seen.
 
 use crate::machine::Op;
-use crate::script::{Gathered, Script, World, Zeroing};
+use crate::script::Script;
+use crate::world::{Gathered, World, Zeroing};
 
 /// Every tile goes to every peer.
 fn to_all(world: &World, rank: usize, i: usize) -> Vec<(usize, usize)> {
@@ -353,7 +354,7 @@ fn add_under_lock(s: &mut Script<'_>, home: usize, tile: usize, i: usize, value:
     let private = s.cells.get(s.rank, format!("register of rank {}", s.rank));
     let lock = s.cells.get(home, format!("lock[tile {tile}]"));
     if s.rules.locked {
-        s.push(Op::Lock(lock));
+        s.push(Op::lock(lock));
     }
     s.push(Op::Move {
         from: shared,

@@ -57,9 +57,13 @@ fn touches(op: &Op, mut touch: impl FnMut(Cell, Touch)) {
         }
         Op::Check { cell, .. } | Op::Branch { cell, .. } => touch(*cell, Touch::Read),
         Op::Join(_) | Op::HostBarrier(_) => {}
-        Op::Lock(cell) | Op::ArriveLast { cell, .. } => {
-            // Also a read, which a write outweighs in every conflict.
+        // Also reads, which a write outweighs in every conflict.
+        Op::ArriveLast { cell, .. } => touch(*cell, Touch::Write),
+        Op::Lock { cell, escape } => {
             touch(*cell, Touch::Write);
+            if let Some(escape) = escape {
+                touch(escape.cell, Touch::Read);
+            }
         }
     }
 }
@@ -68,7 +72,7 @@ fn touches(op: &Op, mut touch: impl FnMut(Cell, Touch)) {
 fn writes(op: &Op) -> Option<(Cell, Option<u16>)> {
     match op {
         Op::Store { cell, value, .. } => Some((*cell, Some(*value))),
-        Op::Lock(cell) => Some((*cell, Some(1))),
+        Op::Lock { cell, .. } => Some((*cell, Some(1))),
         Op::Add { cell, .. } | Op::Arrive { cell, .. } | Op::ArriveLast { cell, .. } => {
             Some((*cell, None))
         }
@@ -83,6 +87,10 @@ fn jumps(op: &Op) -> bool {
         Op::Branch { .. }
             | Op::ArriveLast { .. }
             | Op::Wait {
+                escape: Some(_),
+                ..
+            }
+            | Op::Lock {
                 escape: Some(_),
                 ..
             }
@@ -253,7 +261,7 @@ impl Reduction {
                 compare,
                 ..
             } => could_hold(cell, &|seen| search.model.holds(*compare, seen, *target)),
-            Op::Lock(cell) => could_hold(cell, &|seen| seen == 0),
+            Op::Lock { cell, .. } => could_hold(cell, &|seen| seen == 0),
             Op::Arrive { release, .. } => !(*release && still.is_held(actor)),
             Op::Join(_) | Op::HostBarrier(_) => {
                 let group = search.group_of[actor][usize::from(self.reach[actor])];
@@ -301,7 +309,7 @@ impl Still {
     /// that must stay behind the held one, or a read of the held one's cell, which sees that very store in any case.
     fn hides(&self, state: &State, actor: usize, op: &Op, cell: Cell) -> bool {
         self.held.is_some_and(|(a, k)| {
-            let own = !matches!(op, Op::Wait { .. } | Op::Lock(_));
+            let own = !matches!(op, Op::Wait { .. } | Op::Lock { .. });
             let release = matches!(op, Op::Store { release: true, .. });
             a == actor && (release || (own && cell == state.pending[a][k].cell))
         })

@@ -3,67 +3,69 @@
 use crate::check::{Tally, assert_clean};
 use crate::engine::Memory;
 use crate::operations::*;
-use crate::script::{Operation, Rules, World, build};
+use crate::script::{Operation, build};
+use crate::world::{Rules, World};
+use std::ops::RangeInclusive;
 
-/// The sizes a model comes in.
+/// A size that models come in.
 #[derive(Clone, Copy)]
 struct Size {
     what: &'static str,
     memory: Memory,
     ranks: usize,
     calls: usize,
-    /// Every value of the ring as the first, or only those around its end.
-    every_start: bool,
+    /// The rings, each with the values that its first call has.
+    rings: &'static [(u16, RangeInclusive<u16>)],
 }
 
+const EVERY_START: &[(u16, RangeInclusive<u16>)] = &[(7, 1..=7), (9, 1..=9)];
+/// The first value such that the calls come around.
+const AT_THE_END: &[(u16, RangeInclusive<u16>)] = &[(7, 6..=6), (9, 9..=9)];
+
+/// Sequential models of 2 ranks run around the ring of 7 twice, which is when value and bank are both what they were.
 const SIZES: [Size; 4] = [
-    Size {
-        what: "2 ranks",
-        memory: Memory::Sequential,
-        ranks: 2,
-        calls: 9,
-        every_start: true,
-    },
-    Size {
-        what: "2 ranks, relaxed",
-        memory: Memory::Relaxed,
-        ranks: 2,
-        calls: 5,
-        every_start: false,
-    },
-    Size {
-        what: "3 ranks",
-        memory: Memory::Sequential,
-        ranks: 3,
-        calls: 5,
-        every_start: false,
-    },
-    Size {
-        what: "3 ranks, relaxed",
-        memory: Memory::Relaxed,
-        ranks: 3,
-        calls: 3,
-        every_start: false,
-    },
+    size("2 ranks, 16 calls", Memory::Sequential, 2, 16, EVERY_START),
+    size("3 ranks, 7 calls", Memory::Sequential, 3, 7, EVERY_START),
+    size("2 ranks, 6 calls", Memory::Relaxed, 2, 6, AT_THE_END),
+    size("3 ranks, 3 calls", Memory::Relaxed, 3, 3, &[(7, 6..=6)]),
 ];
 
-fn check(name: &str, operation: Operation, world: impl Fn(usize, usize) -> World) {
-    for size in SIZES {
+/// Critical sections multiply the states.
+const SIZES_WITH_LOCKS: [Size; 4] = [
+    size("2 ranks, 9 calls", Memory::Sequential, 2, 9, EVERY_START),
+    size("3 ranks, 4 calls", Memory::Sequential, 3, 4, AT_THE_END),
+    size("2 ranks, 5 calls", Memory::Relaxed, 2, 5, AT_THE_END),
+    size("3 ranks, 1 call", Memory::Relaxed, 3, 1, &[(7, 7..=7)]),
+];
+
+const fn size(
+    what: &'static str,
+    memory: Memory,
+    ranks: usize,
+    calls: usize,
+    rings: &'static [(u16, RangeInclusive<u16>)],
+) -> Size {
+    Size {
+        what,
+        memory,
+        ranks,
+        calls,
+        rings,
+    }
+}
+
+fn check(name: &str, operation: Operation, sizes: &[Size], world: impl Fn(usize, usize) -> World) {
+    for size in sizes {
         let mut tally = Tally::default();
-        for ring in [7, 9] {
-            let starts = if size.every_start {
-                1..=ring
-            } else {
-                ring - 1..=ring
-            };
-            for first in starts {
-                let world = world(size.ranks, size.calls).on(ring, first);
-                let what = format!("{name}, {}, ring {ring}, first {first}", size.what);
+        for (ring, starts) in size.rings {
+            for first in starts.clone() {
+                let world = world(size.ranks, size.calls).on(*ring, first);
+                let what = format!("{name}, {}, ring {ring}, first value {first}", size.what);
                 let model = build(operation, &world, &Rules::default());
                 tally.add(&assert_clean(&what, &model, size.memory));
             }
         }
-        tally.print(&format!("{name}, {}", size.what));
+        tally.print(&format!("{name}, {}, {:?}", size.what, size.memory));
     }
 }
 
@@ -101,49 +103,33 @@ fn sizes_alternate(ranks: usize, calls: usize) -> World {
 }
 
 macro_rules! worlds {
-    ($($operation:ident)*) => {$(
+    ($sizes:ident: $($operation:ident)*) => {$(
         mod $operation {
-            use super::*;
-
-            #[test]
-            fn all_alike() {
-                check(concat!(stringify!($operation), ", all alike"), $operation, super::all_alike);
-            }
-
-            #[test]
-            fn one_owner() {
-                check(concat!(stringify!($operation), ", one owner"), $operation, super::one_owner);
-            }
-
-            #[test]
-            fn one_without_depth() {
-                check(concat!(stringify!($operation), ", one without depth"), $operation, super::one_without_depth);
-            }
-
-            #[test]
-            fn one_without_work() {
-                check(concat!(stringify!($operation), ", one without work"), $operation, super::one_without_work);
-            }
-
-            #[test]
-            fn sizes_vary() {
-                check(concat!(stringify!($operation), ", sizes vary"), $operation, super::sizes_vary);
-            }
-
-            #[test]
-            fn sizes_alternate() {
-                check(concat!(stringify!($operation), ", sizes alternate"), $operation, super::sizes_alternate);
-            }
+            worlds!(@ $operation, $sizes, all_alike);
+            worlds!(@ $operation, $sizes, one_owner);
+            worlds!(@ $operation, $sizes, one_without_depth);
+            worlds!(@ $operation, $sizes, one_without_work);
+            worlds!(@ $operation, $sizes, sizes_vary);
+            worlds!(@ $operation, $sizes, sizes_alternate);
         }
     )*};
+    (@ $operation:ident, $sizes:ident, $world:ident) => {
+        #[test]
+        fn $world() {
+            let name = concat!(stringify!($operation), ", ", stringify!($world));
+            super::check(name, super::$operation, &super::$sizes, super::$world);
+        }
+    };
 }
 
-worlds! {
+worlds! { SIZES:
     one_shot one_shot_pull two_shot reduce_scatter all_gather_matmul all_gather_matmul_pull matmul_all_gather
-    atomic atomic_at_owner spinlock spinlock_at_owner
+    atomic atomic_at_owner
 }
+
+worlds! { SIZES_WITH_LOCKS: spinlock spinlock_at_owner }
 
 #[test]
 fn barrier() {
-    check("barrier", crate::operations::barrier, all_alike);
+    check("barrier", crate::operations::barrier, &SIZES, all_alike);
 }

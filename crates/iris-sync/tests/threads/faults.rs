@@ -289,6 +289,26 @@ fn another_m_names_both() {
     assert_eq!((ours, theirs, poisoned), (Ok(()), Ok(()), false));
 }
 
+#[test]
+fn a_rank_two_calls_ahead_is_compared_with_the_same_call() {
+    let world = World::<i8>::new(layout());
+    let [zero, one] = two(&world);
+    for index in 0..2 {
+        let call = one.begin(rows(10 + index)).unwrap();
+        call.gate(false, |_| 0).unwrap();
+        call.finish().unwrap();
+    }
+    let ahead = one.begin(rows(12)).unwrap();
+    for index in 0..3 {
+        let call = zero.begin(rows(10 + index)).unwrap();
+        call.gate(false, |_| 0).unwrap();
+        call.meet().unwrap();
+        assert_eq!(call.announcement(1), rows(10 + index));
+        call.finish().unwrap();
+    }
+    ahead.meet().unwrap();
+}
+
 /// A wait whose only pause outlasts its budget, and during which the signal comes: as where all ranks' processes are stopped
 /// for a while.
 struct Stopped<'a>(&'a (dyn Fn() + Sync));
