@@ -67,10 +67,11 @@ impl<W> fmt::Display for Signal<W> {
 ///
 /// `seen != 0 && (seen - target) mod MAX <= (MAX - 1) / 2`.
 ///
-/// Two things must hold for this to mean *the writer has come at least as far as `target`*, and the gates see to both:
-/// the writer is less than half a lap ahead (it is at most 2 calls ahead), and it is less than half a lap behind (its
-/// word is at most 4 calls old). Both fit a ring of 7 and no smaller odd one. Equality instead would miss a writer that
-/// has moved on, and deadlock; a plain `>=` is false after every wrap.
+/// For this to mean *the writer has come at least as far as `target`*, the word must be less than half a lap ahead of the target
+/// and less than half a lap behind, and the gates see to both. At a gate the word is 1 call behind at most, since the gate before
+/// was passed, and 3 ahead at most, since a writer further on would wait for this rank; `entered` lies from 2 behind to 2 ahead.
+/// (The explicit-state models assert these figures over all states.) A ring of 7 holds them, and no smaller odd one. Equality
+/// instead would miss a writer that has moved on, and deadlock; a plain `>=` is false after every wrap.
 pub fn reached<W: Word>(seen: i64, target: Signal<W>) -> bool {
     // Both values lie in 0..=MAX, so the difference lies in -MAX..=MAX and does not overflow.
     seen != 0 && (seen - target.value).rem_euclid(W::MAX) <= (W::MAX - 1) / 2

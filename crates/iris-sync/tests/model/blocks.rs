@@ -10,11 +10,11 @@ const BOTH: [Memory; 2] = [Memory::Sequential, Memory::Relaxed];
 
 /// How blocks arrive, and who speaks for the rank.
 #[derive(Debug, Clone, Copy)]
-struct Arrival {
+pub(crate) struct Arrival {
     /// Whether a block makes a release fence before it arrives.
-    fence: bool,
+    pub(crate) fence: bool,
     /// Whether the last block to arrive speaks, or the first block as soon as its own work is done.
-    last_speaks: bool,
+    pub(crate) last_speaks: bool,
 }
 
 const ARRIVAL: Arrival = Arrival {
@@ -26,7 +26,7 @@ const ARRIVAL: Arrival = Arrival {
 /// and reduces the one of its rank's that the other block produced, so that a rank's own partial goes through its own
 /// staging from one block to the other. Whichever block arrives last says `gathered` and `done`, awaits the peer's
 /// `gathered`, resets the arrival count (as part of the arrival) and advances the index.
-fn two_blocks(calls: usize, arrival: Arrival) -> Model {
+pub(crate) fn two_blocks(calls: usize, arrival: Arrival) -> Model {
     let world = World::new(2, calls, &[0, 1, 0, 1]).on(7, 6);
     let rules = Rules::default();
     let mut model = Model::new(Cells::default(), world.ring.reached);
@@ -153,7 +153,7 @@ fn a_block_that_speaks_for_its_siblings_reads_wrong_data() {
 
 /// Two launches of `one_shot`, one block on rank 0 and two on rank 1. Every block reads the index from memory as it begins;
 /// a block that reads the previous launch's index runs the previous call again, with this launch's data.
-fn launches(early: bool) -> Model {
+pub(crate) fn launches(early: bool) -> Model {
     let ring = Arithmetic::ring(7);
     let mut model = Model::new(Cells::default(), ring.reached);
     for rank in 0..2 {

@@ -9,9 +9,9 @@ use crate::world::{Arithmetic, Rules, World};
 
 /// What a reset is made of, besides zeroing.
 #[derive(Debug, Clone, Copy)]
-struct Reset {
-    barrier_before: bool,
-    barrier_after: bool,
+pub(crate) struct Reset {
+    pub(crate) barrier_before: bool,
+    pub(crate) barrier_after: bool,
 }
 
 const RESET: Reset = Reset {
@@ -21,7 +21,7 @@ const RESET: Reset = Reset {
 
 /// All calls of `world`, a reset, and all calls again. With a fault, that rank gives up before the operation of that number
 /// in its first epoch: it says so to its peers, and they leave their waits, and later calls as they begin.
-fn epochs(
+pub(crate) fn epochs(
     operation: Operation,
     world: &World,
     reset: Reset,

@@ -25,7 +25,7 @@
 //! Sequentially consistent memory: 2 ranks, 16 calls (twice around the ring of 7, after which value and bank are both what
 //! they were), and 3 ranks, 7 calls, on rings of 7 and 9 from every first value. Relaxed memory, in which only a release
 //! orders stores: 2 ranks, 6 calls, and 3 ranks, 3 calls, started so that they come around. Operations with locks have fewer
-//! calls. A model has a few hundred to a few hundred thousand states after reduction; all of them take some 20 seconds of one
+//! calls. A model has a few hundred to a few hundred thousand states after reduction; all of them take some 30 seconds of one
 //! core in the `dev` profile. `--nocapture` prints the states and time of each, and the traces of what fails as it must.
 //!
 //! # What is not modelled

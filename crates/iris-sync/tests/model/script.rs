@@ -268,7 +268,7 @@ impl<'a> Script<'a> {
 
     pub(crate) fn await_gathered(&mut self, i: usize) {
         for peer in self.peers() {
-            if self.world.owns(peer, i) {
+            if self.rules.await_gathered && self.world.owns(peer, i) {
                 let gathered = self.word(self.rank, "gathered", peer);
                 self.wait_announced(gathered, i);
             }

@@ -1,7 +1,9 @@
 //! The models' own tests: the two memories do what they say, the reduced search says what the plain one says, and a search
 //! that is cut off is seen.
 
+use crate::blocks::{Arrival, launches, two_blocks};
 use crate::engine::{Bad, Memory, Outcome, Search};
+use crate::epochs::{Reset, epochs};
 use crate::machine::{Cells, Compare, Model, Op};
 use crate::operations::*;
 use crate::script::{Operation, build};
@@ -213,6 +215,10 @@ fn variants() -> Vec<Rules> {
             ..rules
         },
         Rules {
+            await_gathered: false,
+            ..rules
+        },
+        Rules {
             size_copies: 1,
             ..rules
         },
@@ -303,6 +309,77 @@ fn the_reduced_search_agrees_with_the_plain_one_on_three_ranks() {
         Memory::Sequential,
         &[World::new(3, 1, &[0, 1])],
     );
+}
+
+/// The same for blocks, overlapping launches, resets and faults, which have meetings, arrivals and jumps.
+#[test]
+fn the_reduced_search_agrees_with_the_plain_one_on_blocks_and_epochs() {
+    let mut models = vec![launches(false), launches(true)];
+    for (fence, last_speaks) in [(true, true), (false, true), (true, false)] {
+        models.push(two_blocks(1, Arrival { fence, last_speaks }));
+    }
+    let world = World::new(2, 2, &[0]).on(7, 7);
+    for (barrier_before, barrier_after) in [(true, true), (false, true), (true, false)] {
+        let reset = Reset {
+            barrier_before,
+            barrier_after,
+        };
+        for operation in [
+            reduce_scatter as Operation,
+            all_gather_matmul,
+            spinlock_at_owner,
+        ] {
+            for fault in [
+                None,
+                Some((0, 4)),
+                Some((1, 4)),
+                Some((1, 7)),
+                Some((1, 10)),
+            ] {
+                models.push(epochs(operation, &world, reset, fault));
+            }
+        }
+    }
+    let (mut failing, mut plain_states, mut reduced_states) = (0, 0, 0);
+    for (number, model) in models.iter().enumerate() {
+        let plain = search(model, Memory::Sequential, false);
+        let reduced = search(model, Memory::Sequential, true);
+        for bad in [Bad::Deadlock, Bad::WrongData] {
+            assert_eq!(
+                reduced.shows(bad),
+                plain.shows(bad),
+                "model {number}, {bad:?}"
+            );
+            failing += usize::from(plain.shows(bad));
+        }
+        plain_states += plain.states;
+        reduced_states += reduced.states;
+    }
+    println!(
+        "{} models, {failing} failures, {plain_states} states, reduced to {reduced_states}",
+        models.len()
+    );
+}
+
+/// The same under relaxed memory, where meetings also drain what is pending.
+#[test]
+fn the_reduced_search_agrees_with_the_plain_one_on_relaxed_epochs() {
+    let world = World::new(2, 1, &[0]).on(7, 7);
+    for barrier_before in [true, false] {
+        let reset = Reset {
+            barrier_before,
+            barrier_after: !barrier_before,
+        };
+        for fault in [None, Some((1, 3)), Some((1, 4))] {
+            let model = epochs(reduce_scatter, &world, reset, fault);
+            let plain = search(&model, Memory::Relaxed, false);
+            let reduced = search(&model, Memory::Relaxed, true);
+            for bad in [Bad::Deadlock, Bad::WrongData] {
+                assert_eq!(reduced.shows(bad), plain.shows(bad), "{fault:?}, {bad:?}");
+            }
+            println!("{} states, reduced to {}", plain.states, reduced.states);
+        }
+    }
 }
 
 /// How far a word is from what is waited for, counted in calls, which is where the size of the smallest ring comes from. A

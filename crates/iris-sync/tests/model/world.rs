@@ -169,6 +169,8 @@ pub(crate) struct Rules {
     /// Whether whoever stores into a peer's output first sees its `entered`, as does whoever reads staging.
     pub(crate) entered: bool,
     pub(crate) gathered: Gathered,
+    /// Whether a call ends only once every owner has said `gathered`.
+    pub(crate) await_gathered: bool,
     /// Whether who has seen a peer's `entered` then reads the m beside it.
     pub(crate) check_size: bool,
     /// How many copies of a peer's m lie beside `entered`.
@@ -201,6 +203,7 @@ impl Default for Rules {
             gate: Gate::All,
             entered: true,
             gathered: Gathered::All,
+            await_gathered: true,
             check_size: true,
             size_copies: 4,
             clear_ready: true,

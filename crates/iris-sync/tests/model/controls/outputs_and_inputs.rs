@@ -24,6 +24,17 @@ fn storing_before_entered_overwrites_what_the_user_reads() {
     assert_clean("implied", &model, Memory::Sequential);
 }
 
+/// A call ends only once every owner's stores into this rank's output have arrived: else the user reads the last call's.
+#[test]
+fn a_call_that_does_not_await_gathered_leaves_holes_in_the_output() {
+    let removed = Rules {
+        await_gathered: false,
+        ..RULES()
+    };
+    control(two_shot, &two_owners(), removed, Bad::WrongData);
+    control(matmul_all_gather, &two_owners(), removed, Bad::WrongData);
+}
+
 /// Whoever lets peers pull from user memory waits for their `done` of this call: the user may overwrite it next.
 #[test]
 fn pulled_inputs_without_an_exit_wait_are_overwritten() {

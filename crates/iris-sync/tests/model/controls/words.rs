@@ -37,27 +37,6 @@ fn a_word_without_a_bank_takes_a_left_out_call_for_its_successor() {
     }
 }
 
-/// In banks, but awaited by *reached*: the word of the call after the next is in the same bank, and is believed.
-#[test]
-fn a_banked_word_awaited_by_reached_takes_a_left_out_call_for_its_successor() {
-    let world = World {
-        left_out: Some((1, 1)),
-        ..World::new(2, 4, &[0])
-    };
-    let removed = Rules {
-        announced: Compare::Reached,
-        gate: Gate::None,
-        ..RULES()
-    };
-    let model = build(reduce_scatter, &world, &removed);
-    assert_fails(
-        "banked, reached",
-        &model,
-        Memory::Sequential,
-        Bad::WrongData,
-    );
-}
-
 /// A writer clears the `ready` words that the bank's previous call used and this one does not: a tile that is unused
 /// for 2 MAX calls exactly finds its own word of that many calls ago, which has the same value and lies in the same bank.
 #[test]
