@@ -117,7 +117,8 @@ fn enqueue(criterion: &mut Criterion) {
                 while left > 0 {
                     let batch = left.min(BATCH);
                     let (open, gate) = mpsc::channel::<()>();
-                    stream.host_fn(move || drop(gate.recv()));
+                    // Ends when `open` is dropped.
+                    stream.host_fn(move || gate.iter().for_each(drop));
                     let start = Instant::now();
                     for _ in 0..batch {
                         call()?;
