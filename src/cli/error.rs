@@ -1,5 +1,6 @@
 //! Errors of the command and the exit status they lead to.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use crate::cli::launch;
@@ -107,9 +108,15 @@ pub(crate) fn status(error: &anyhow::Error) -> u8 {
 /// Says on stderr what went wrong, causes last.
 pub(crate) fn report(error: &anyhow::Error) {
     match launch::own_rank() {
-        Some(rank) => eprintln!("iris: rank {rank}: {error:#}"),
-        None => eprintln!("iris: {error:#}"),
+        Some(rank) => say(&format!("rank {rank}: {error:#}")),
+        None => say(&format!("{error:#}")),
     }
+}
+
+/// Says something on stderr, in one write: ranks in several processes share it, and their lines must not mix.
+pub(crate) fn say(what: &str) {
+    // Where stderr is closed there is nobody to be told.
+    let _ = std::io::stderr().write_all(format!("iris: {what}\n").as_bytes());
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use iris::heap::{MAX_RANKS, World, WorldConfig, WorldError};
 use iris::ops::OpError;
 
 use crate::cli::args::WorldArguments;
-use crate::cli::error::Unusable;
+use crate::cli::error::{self, Unusable};
 
 /// How many ranks there are where nobody says.
 const DEFAULT_RANKS: usize = 2;
@@ -223,9 +223,9 @@ pub(crate) fn processes(ranks: usize) -> anyhow::Result<u8> {
     for (rank, status) in ended.iter().enumerate() {
         match status {
             Some(status) => report_signal(rank, *status),
-            None => eprintln!(
-                "iris: rank {rank} did not end after another rank had failed, and was killed"
-            ),
+            None => error::say(&format!(
+                "rank {rank} did not end after another rank had failed, and was killed"
+            )),
         }
     }
     Ok(common_status(&ended))
@@ -233,7 +233,7 @@ pub(crate) fn processes(ranks: usize) -> anyhow::Result<u8> {
 
 fn report_signal(rank: usize, status: ExitStatus) {
     if let Some(signal) = status.signal() {
-        eprintln!("iris: rank {rank} was ended by signal {signal}");
+        error::say(&format!("rank {rank} was ended by signal {signal}"));
     }
 }
 

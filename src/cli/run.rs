@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::cli::args;
 use crate::cli::collect::Collector;
 use crate::cli::derive::{Derivation, Matrices};
+use crate::cli::error;
 use crate::cli::footprint::Footprint;
 use crate::cli::launch::{self, Place};
 use crate::cli::operands::Operands;
@@ -254,7 +255,7 @@ impl Job<'_> {
             output::text(&self.describe(place, &report))?;
         }
         if let Some(failure) = failure {
-            eprintln!("iris: not verified: {failure}");
+            error::say(&format!("not verified: {failure}"));
         }
         Ok(())
     }
