@@ -114,9 +114,10 @@ fn accumulate<W: Word>(
 
 #[test]
 fn accumulators_are_cleared_by_their_reader() {
+    explore(None, accumulate::<i8>(2, Cleared::ByTheReader, Rules::ALL));
     explore(
         Some(3),
-        accumulate::<i8>(2, Cleared::ByTheReader, Rules::ALL),
+        accumulate::<i8>(3, Cleared::ByTheReader, Rules::ALL),
     );
     explore(
         Some(2),
