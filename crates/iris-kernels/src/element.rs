@@ -83,6 +83,18 @@ pub trait Element: bytemuck::Pod + Send + Sync + PartialEq + fmt::Debug {
     /// # Panics
     /// If they are not.
     fn narrow(from: &[f32], to: &mut [Self]);
+    /// Adds each element to its sum; the slices are of one length.
+    fn add(from: &[Self], sum: &mut [f32]) {
+        const CHUNK: usize = 1024; // stays in the first cache
+        let mut wide = [0.0; CHUNK];
+        for (from, sum) in from.chunks(CHUNK).zip(sum.chunks_mut(CHUNK)) {
+            let wide = &mut wide[..from.len()];
+            Self::widen(from, wide);
+            for (sum, wide) in sum.iter_mut().zip(wide) {
+                *sum += *wide;
+            }
+        }
+    }
 }
 
 impl Element for f32 {
@@ -99,6 +111,11 @@ impl Element for f32 {
     }
     fn narrow(from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
+    }
+    fn add(from: &[Self], sum: &mut [f32]) {
+        for (sum, from) in sum.iter_mut().zip(from) {
+            *sum += *from;
+        }
     }
 }
 

@@ -27,11 +27,11 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// A tile for a product of `m` by `n` of which each of `owners` ranks reduces a part: at most 256 by 256, and no
-    /// larger than leaves every owner four tiles, so that handing over tiles overlaps with making them, but not below 32,
-    /// where the product itself becomes slow.
+    /// A tile for a product of `m` by `n` of which each of `owners` ranks reduces a part: no larger than leaves every owner
+    /// four tiles, so that handing over tiles overlaps with making them, but at most 512 and not below 32 a side. The product
+    /// packs its operands anew for each tile, so that larger tiles multiply faster.
     pub fn choose(m: usize, n: usize, owners: usize) -> Self {
-        const LARGEST: usize = 256;
+        const LARGEST: usize = 512;
         const SMALLEST: usize = 32;
         let mut tile = Self {
             m: LARGEST.min(m.max(1)),
@@ -98,6 +98,16 @@ impl Grid {
         self.len() == 0
     }
 
+    /// The tiles in groups of up to `size` that lie side by side, row by row. They are multiplied at once, since the product
+    /// packs its operands anew each time.
+    pub fn groups(&self, size: usize) -> Groups {
+        Groups {
+            across: self.across(),
+            size: size.max(1),
+            rows: self.rows.div_ceil(self.tile.m),
+        }
+    }
+
     /// The place of tile `index`.
     pub fn block(&self, index: usize) -> Block {
         let row = index / self.across() * self.tile.m;
@@ -106,6 +116,34 @@ impl Grid {
             rows: row..self.rows.min(row + self.tile.m),
             cols: col..self.cols.min(col + self.tile.n),
         }
+    }
+}
+
+/// The groups of a grid, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups {
+    across: usize,
+    size: usize,
+    rows: usize,
+}
+
+impl Groups {
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.rows * self.across.div_ceil(self.size)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tiles of group `index`.
+    pub fn tiles(&self, index: usize) -> Range<usize> {
+        let in_row = self.across.div_ceil(self.size);
+        let (row, first) = (index / in_row, index % in_row * self.size);
+        let start = row * self.across;
+        start + first..start + self.across.min(first + self.size)
     }
 }
 
@@ -170,6 +208,25 @@ mod tests {
                 assert_eq!((more.rows.start, more.cols), (block.rows.start, block.cols));
             }
             assert!(seen.iter().all(|&times| times == 1));
+        }
+    }
+
+    #[test]
+    fn groups_have_every_tile_once_and_side_by_side() {
+        for (rows, cols) in [(1, 1), (5, 7), (8, 30), (3, 13)] {
+            let grid = Grid::new(rows, cols, Tile { m: 3, n: 4 });
+            for size in 1..6 {
+                let groups = grid.groups(size);
+                let tiles: Vec<_> = (0..groups.len()).flat_map(|at| groups.tiles(at)).collect();
+                assert!(tiles.into_iter().eq(0..grid.len()));
+                for at in 0..groups.len() {
+                    let tiles = groups.tiles(at);
+                    let row = grid.block(tiles.start).rows;
+                    assert!(
+                        tiles.len() <= size && tiles.into_iter().all(|t| grid.block(t).rows == row)
+                    );
+                }
+            }
         }
     }
 

@@ -9,5 +9,5 @@ pub mod host;
 pub mod view;
 
 pub use element::{DType, Element, UnknownDType};
-pub use geometry::{Block, Deal, Grid, Tile, shard};
+pub use geometry::{Block, Deal, Grid, Groups, Tile, shard};
 pub use view::{View, ViewMut};

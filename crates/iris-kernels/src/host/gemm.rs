@@ -3,6 +3,7 @@
 use super::widen::widen;
 use super::{Input, Operands, Scratch};
 use crate::element::{DType, Element};
+use crate::geometry::{Block, Grid, Tile};
 use crate::view::{View, ViewMut};
 use core::ops::Range;
 
@@ -108,6 +109,62 @@ impl<T: Element> Source<T> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The most elements of the product that are multiplied at once.
+const AT_ONCE: usize = 512 * 512;
+
+/// How many tiles that lie side by side are multiplied at once.
+pub(crate) fn group_size(tile: Tile) -> usize {
+    (AT_ONCE / tile.len().max(1)).max(1)
+}
+
+/// Tiles that lie side by side, multiplied: row by row, without gaps, in f32.
+pub(crate) struct Multiplied<'a> {
+    values: &'a [f32],
+    rows: Range<usize>,
+    cols: Range<usize>,
+}
+
+impl<'a> Multiplied<'a> {
+    /// Multiplies `tiles` of a grid that begins at row `first_row` of the source.
+    ///
+    /// # Safety
+    /// As for [`Source::new`]; the tiles lie inside and side by side, at most [`group_size`] of them.
+    pub(crate) unsafe fn new<T: Element>(
+        source: &Source<T>,
+        grid: &Grid,
+        tiles: &Range<usize>,
+        first_row: usize,
+        scratch: &'a mut [f32],
+    ) -> Self {
+        let (first, last) = (grid.block(tiles.start), grid.block(tiles.end - 1));
+        let (rows, cols) = (first.rows, first.cols.start..last.cols.end);
+        // SAFETY: promised by the caller.
+        unsafe {
+            let rows = first_row + rows.start..first_row + rows.end;
+            source.tile(&rows, &cols, scratch);
+        }
+        Self {
+            values: &scratch[..rows.len() * cols.len()],
+            rows,
+            cols,
+        }
+    }
+
+    /// Puts one of the tiles to `to`, row by row without gaps, in the dtype.
+    ///
+    /// # Safety
+    /// `to` is valid for the tile, aligned, and nobody else's.
+    pub(crate) unsafe fn put<T: Element>(&self, tile: &Block, to: *mut T) {
+        let (skip, len) = (tile.cols.start - self.cols.start, tile.cols.len());
+        let rows = self.values.chunks_exact(self.cols.len());
+        for (row, values) in rows.take(self.rows.len()).enumerate() {
+            // SAFETY: promised by the caller.
+            let to = unsafe { core::slice::from_raw_parts_mut(to.add(row * len), len) };
+            T::narrow(&values[skip..skip + len], to);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `matmul_all_gather`: each rank multiplies its rows, and stores them into everybody's output.
 
 use super::gemm::Source;
+use super::reduce::{add_bias, rounded};
 use super::{Operands, Outcome, Rank, Scratch, store_to_all, take_bounced};
 use crate::element::Element;
 use crate::geometry::{Block, Grid, shard};
@@ -35,14 +36,13 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
         // SAFETY: the tile lies inside both operands.
         unsafe {
             source.tile(&block.rows, &block.cols, &mut scratch.tile);
-            super::reduce::add_bias(
+            add_bias(
                 &mut scratch.tile[..len],
                 block.cols.len(),
                 operands.bias_of(&block.cols),
             );
         }
-        let rounded = &mut bytemuck::cast_slice_mut::<f32, T>(&mut scratch.narrow)[..len];
-        T::narrow(&scratch.tile[..len], rounded);
+        let values: &[T] = rounded(&scratch.tile[..len], &mut scratch.narrow);
         // The first tile is multiplied before waiting for anybody.
         call.meet()?;
         let block = Block {
@@ -50,7 +50,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
             cols: block.cols,
         };
         // SAFETY: all peers are met, and the rows are this rank's.
-        unsafe { store_to_all::<T, W, P>(rank, &call, tile, &block, rounded) };
+        unsafe { store_to_all::<T, W, P>(rank, &call, tile, &block, values) };
     }
     call.finish_gathered(|owner| !rows(owner).is_empty())?;
     // SAFETY: the call has ended.

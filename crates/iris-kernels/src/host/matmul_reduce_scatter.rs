@@ -1,6 +1,6 @@
 //! `matmul_reduce_scatter`: each rank reduces, and keeps, its rows of the sum.
 
-use super::gemm::Source;
+use super::gemm::{Multiplied, Source, group_size};
 use super::reduce::sum_partials;
 use super::{Operands, Outcome, Rank, Scratch, store};
 use crate::element::Element;
@@ -37,24 +37,21 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
         // SAFETY: the operands are valid by the caller's promise.
         let source = unsafe { Source::new(operands, scratch) };
         for owner in call.peers().chain(core::iter::once(me)) {
-            for slot in 0..grid(owner).len() {
-                let block = grid(owner).block(slot);
-                let len = block.rows.len() * block.cols.len();
-                let staged = rank
-                    .staging
-                    .slot(rank.heap[owner], world, call.bank(), me, slot);
-                // SAFETY: the tile lies inside both operands; the gate is passed, so the slot is this rank's until its
-                // `ready`.
-                unsafe {
-                    let rows =
-                        rows(owner).start + block.rows.start..rows(owner).start + block.rows.end;
-                    source.tile(&rows, &block.cols, &mut scratch.tile);
-                    T::narrow(
-                        &scratch.tile[..len],
-                        core::slice::from_raw_parts_mut(staged.cast::<T>(), len),
-                    );
+            let (grid, first_row) = (grid(owner), rows(owner).start);
+            let groups = grid.groups(group_size(shape.tile));
+            for tiles in (0..groups.len()).map(|group| groups.tiles(group)) {
+                // SAFETY: the tiles lie inside both operands.
+                let product = unsafe {
+                    Multiplied::new(&source, &grid, &tiles, first_row, &mut scratch.tile)
+                };
+                for slot in tiles {
+                    let staged = rank
+                        .staging
+                        .slot(rank.heap[owner], world, call.bank(), me, slot);
+                    // SAFETY: the gate is passed, so the slot is this rank's until its `ready`.
+                    unsafe { product.put(&grid.block(slot), staged.cast::<T>()) };
+                    call.push_ready(owner, slot);
                 }
-                call.push_ready(owner, slot);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `matmul_all_reduce`, one-shot: every rank hands every tile to every rank, and reduces all of them itself.
 
-use super::gemm::Source;
+use super::gemm::{Multiplied, Source, group_size};
 use super::reduce::sum_partials;
 use super::{Operands, Outcome, Rank, Scratch, store};
 use crate::element::Element;
@@ -30,23 +30,19 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     if has_depth {
         // SAFETY: the operands are valid by the caller's promise.
         let source = unsafe { Source::new(operands, scratch) };
-        for tile in 0..grid.len() {
-            let block = grid.block(tile);
-            let len = block.rows.len() * block.cols.len();
-            // SAFETY: the tile lies inside both operands.
-            unsafe {
-                source.tile(&block.rows, &block.cols, &mut scratch.tile);
-            }
-            let rounded = &mut bytemuck::cast_slice_mut::<f32, T>(&mut scratch.narrow)[..len];
-            T::narrow(&scratch.tile[..len], rounded);
-            for target in call.peers().chain(core::iter::once(me)) {
-                let staged = rank
-                    .staging
-                    .slot(rank.heap[target], world, call.bank(), me, tile);
-                // SAFETY: the gate is passed, so the slot is this rank's until its `ready`.
-                unsafe { core::slice::from_raw_parts_mut(staged.cast::<T>(), len) }
-                    .copy_from_slice(rounded);
-                call.push_ready(target, tile);
+        let groups = grid.groups(group_size(shape.tile));
+        for tiles in (0..groups.len()).map(|group| groups.tiles(group)) {
+            // SAFETY: the tiles lie inside both operands.
+            let product = unsafe { Multiplied::new(&source, &grid, &tiles, 0, &mut scratch.tile) };
+            for tile in tiles {
+                for target in call.peers().chain(core::iter::once(me)) {
+                    let staged = rank
+                        .staging
+                        .slot(rank.heap[target], world, call.bank(), me, tile);
+                    // SAFETY: the gate is passed, so the slot is this rank's until its `ready`.
+                    unsafe { product.put(&grid.block(tile), staged.cast::<T>()) };
+                    call.push_ready(target, tile);
+                }
             }
         }
     }

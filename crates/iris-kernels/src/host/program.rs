@@ -2,6 +2,7 @@
 
 use super::accumulate::{self, Adding};
 use super::all_gather_matmul::{self, GatherDim};
+use super::gemm::group_size;
 use super::{
     Operands, Outcome, Rank, Scratch, Shape, matmul_all_gather, matmul_reduce_scatter, one_shot,
     two_shot,
@@ -174,7 +175,7 @@ impl Program {
             dtype,
             a,
             parts.b.0.len() * parts.b.1.len(),
-            shape.tile.len(),
+            group_size(shape.tile) * shape.tile.len(),
         )
     }
 

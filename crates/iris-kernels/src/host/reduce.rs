@@ -1,7 +1,7 @@
 //! Summing partial tiles in rank order.
 
 use super::{Operands, Rank, Scratch};
-use crate::element::Element;
+use crate::element::{DType, Element};
 use crate::geometry::Block;
 use iris_sync::{Call, Fault, Mapped, Waiting, Word};
 
@@ -35,8 +35,8 @@ pub(crate) unsafe fn sum_partials<'s, T: Element, W: Word, P: Waiting>(
     scratch: &'s mut Scratch,
 ) -> Result<&'s [T], Fault> {
     let len = block.rows.len() * block.cols.len();
-    let (sum, partial) = (&mut scratch.tile[..len], &mut scratch.partial[..len]);
-    sum.fill(0.0);
+    let sum = &mut scratch.tile[..len];
+    let mut first = true;
     for source in (0..rank.world()).filter(|&source| !rank.depth(source).is_empty()) {
         call.await_ready(source, slot)?;
         let staged = rank.staging.slot(
@@ -48,16 +48,26 @@ pub(crate) unsafe fn sum_partials<'s, T: Element, W: Word, P: Waiting>(
         );
         // SAFETY: `ready` was seen, so the source has written the slot and leaves it alone until this rank's `done`.
         let staged = unsafe { core::slice::from_raw_parts(staged.cast::<T>(), len) };
-        T::widen(staged, partial);
-        for (sum, partial) in sum.iter_mut().zip(&*partial) {
-            *sum += partial;
+        if first {
+            T::widen(staged, sum);
+            first = false;
+        } else {
+            T::add(staged, sum);
         }
     }
     // SAFETY: promised by the caller.
     add_bias(sum, block.cols.len(), unsafe {
         operands.bias_of(&block.cols)
     });
-    let rounded = &mut bytemuck::cast_slice_mut::<f32, T>(&mut scratch.narrow)[..len];
-    T::narrow(sum, rounded);
-    Ok(rounded)
+    Ok(rounded(sum, &mut scratch.narrow))
+}
+
+/// `values` in the dtype: themselves if that is f32, else rounded, at the beginning of `room`.
+pub(crate) fn rounded<'s, T: Element>(values: &'s [f32], room: &'s mut [f32]) -> &'s [T] {
+    if T::DTYPE == DType::F32 {
+        return bytemuck::cast_slice(values);
+    }
+    let rounded = &mut bytemuck::cast_slice_mut::<f32, T>(room)[..values.len()];
+    T::narrow(values, rounded);
+    rounded
 }

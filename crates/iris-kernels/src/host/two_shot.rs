@@ -1,6 +1,6 @@
 //! `matmul_all_reduce`, two-shot: each tile is reduced by its owner, who stores the sum into everybody's output.
 
-use super::gemm::Source;
+use super::gemm::{Multiplied, Source, group_size};
 use super::reduce::sum_partials;
 use super::{Operands, Outcome, Rank, Scratch, store_to_all, take_bounced};
 use crate::element::Element;
@@ -37,23 +37,21 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     if has_depth {
         // SAFETY: the operands are valid by the caller's promise.
         let source = unsafe { Source::new(operands, scratch) };
-        // Beginning with the next rank's tile, so that not all ranks hand their first tile to rank 0.
-        for tile in (0..grid.len()).map(|step| (step + me + 1) % grid.len()) {
-            let block = grid.block(tile);
-            let (owner, slot) = (deal.owner(tile), deal.slot(tile));
-            let len = block.rows.len() * block.cols.len();
-            let staged = rank
-                .staging
-                .slot(rank.heap[owner], world, call.bank(), me, slot);
-            // SAFETY: the tile lies inside both operands; the gate is passed, so the slot is this rank's until its `ready`.
-            unsafe {
-                source.tile(&block.rows, &block.cols, &mut scratch.tile);
-                T::narrow(
-                    &scratch.tile[..len],
-                    core::slice::from_raw_parts_mut(staged.cast::<T>(), len),
-                );
+        // Each rank begins elsewhere, so that not all hand their first tile to the same owner.
+        let groups = grid.groups(group_size(shape.tile));
+        for group in (0..groups.len()).map(|step| (step + me) % groups.len()) {
+            let tiles = groups.tiles(group);
+            // SAFETY: the tiles lie inside both operands.
+            let product = unsafe { Multiplied::new(&source, &grid, &tiles, 0, &mut scratch.tile) };
+            for tile in tiles {
+                let (owner, slot) = (deal.owner(tile), deal.slot(tile));
+                let staged = rank
+                    .staging
+                    .slot(rank.heap[owner], world, call.bank(), me, slot);
+                // SAFETY: the gate is passed, so the slot is this rank's until its `ready`.
+                unsafe { product.put(&grid.block(tile), staged.cast::<T>()) };
+                call.push_ready(owner, slot);
             }
-            call.push_ready(owner, slot);
         }
     }
 

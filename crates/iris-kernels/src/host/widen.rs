@@ -10,16 +10,15 @@ pub struct Scratch {
     pub(crate) a: Vec<f32>,
     /// B, widened.
     pub(crate) b: Vec<f32>,
-    /// A tile of the product, or a sum.
+    /// Tiles of the product, or a sum.
     pub(crate) tile: Vec<f32>,
     /// A tile of the dtype, as bytes.
     pub(crate) narrow: Vec<f32>,
-    /// A tile of somebody's partial sums, widened.
-    pub(crate) partial: Vec<f32>,
 }
 
 impl Scratch {
-    /// For operands of up to `a` and `b` elements of `dtype`, and tiles of up to `tile` elements.
+    /// For operands of up to `a` and `b` elements of `dtype`, and tiles of up to `tile` elements
+    /// that are multiplied at once.
     pub fn new(dtype: DType, a: usize, b: usize, tile: usize) -> Self {
         let wide = |elements| match dtype {
             DType::F32 => Vec::new(),
@@ -30,7 +29,6 @@ impl Scratch {
             b: wide(b),
             tile: vec![0.0; tile],
             narrow: vec![0.0; tile],
-            partial: vec![0.0; tile],
         }
     }
 }
@@ -45,7 +43,6 @@ impl Scratch {
             b: longer(self.b, other.b),
             tile: longer(self.tile, other.tile),
             narrow: longer(self.narrow, other.narrow),
-            partial: longer(self.partial, other.partial),
         }
     }
 }

@@ -50,7 +50,7 @@ fn impatient(other: Waits) -> impl Fn() + Send + Sync + 'static {
 
 #[test]
 fn a_rank_that_gives_up_takes_its_peer_along() {
-    explore(Some(3), impatient(Waits::Looking));
+    explore(None, impatient(Waits::Looking));
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn reset_and_store(rank: Rank<i8>, before: bool, after: bool) {
 #[test]
 fn a_reset_workspace_works_again() {
     explore(
-        Some(3),
+        None,
         ranks(1, Rules::ALL, |rank| reset_and_store(rank, true, true)),
     );
 }
