@@ -63,7 +63,7 @@ impl FromStr for DType {
     }
 }
 
-/// An element of a matrix: f32, [`f16`] or [`bf16`].
+/// An element of a matrix: f32, [`half::f16`] or [`half::bf16`].
 pub trait Element: bytemuck::Pod + Send + Sync + PartialEq + fmt::Debug {
     /// Which type this is.
     const DTYPE: DType;
