@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_uint};
 
-use crate::dynamic::codes::codes;
+use crate::dynamic::codes::{codes, flags};
 
 codes! {
     /// From where to where a copy goes.
@@ -146,16 +146,6 @@ codes! {
         /// How hard the compiler tries: 0 to 3.
         hipJitOptionOptimizationLevel = 7;
     }
-}
-
-/// Declares flags, and the list of them.
-macro_rules! flags {
-    ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
-        $($(#[$doc])* pub const $name: $type = $value;)*
-
-        /// All flags with their names.
-        pub const FLAGS: &[(&str, i64)] = &[$((stringify!($name), $name as i64)),*];
-    };
 }
 
 flags! {

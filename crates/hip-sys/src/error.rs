@@ -2,7 +2,7 @@
 
 use std::ffi::c_uint;
 
-use crate::dynamic::codes::codes;
+use crate::dynamic::codes::{call_error, codes};
 
 codes! {
     /// How a HIP function ended. Any value is valid; those known here have a name.
@@ -178,29 +178,9 @@ codes! {
     }
 }
 
-impl hipError_t {
-    /// An error that names `call`, unless the code is that of success.
-    ///
-    /// # Errors
-    /// Where the code is not [`hipSuccess`].
-    pub const fn check(self, call: &'static str) -> Result<(), HipError> {
-        match self.0 {
-            0 => Ok(()),
-            _ => Err(HipError { call, code: self }),
-        }
-    }
-}
-
-impl std::error::Error for hipError_t {}
-
-/// A HIP function that did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{call}: {code}")]
-pub struct HipError {
-    /// The function.
-    pub call: &'static str,
-    /// What it returned.
-    pub code: hipError_t,
+call_error! {
+    /// A HIP function that did not succeed.
+    pub struct HipError(hipError_t);
 }
 
 #[cfg(test)]

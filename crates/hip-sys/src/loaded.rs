@@ -6,7 +6,8 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use crate::attributes::{hipDeviceAttribute_t, hipDeviceP2PAttr};
-use crate::dynamic::open::{Installation, Wanted, open};
+use crate::dynamic::open::{Installation, Wanted, environment, once, open};
+use crate::dynamic::text::text;
 use crate::dynamic::{LoadError, Origin, Version};
 use crate::enums::hipMemHandleTypePosixFileDescriptor;
 use crate::error::{HipError, hipError_t};
@@ -66,11 +67,7 @@ impl Loaded {
     /// Where there is no such library, or none that has the functions.
     pub fn load() -> Result<&'static Self, LoadError> {
         static LOADED: OnceLock<Loaded> = OnceLock::new();
-        if let Some(loaded) = LOADED.get() {
-            return Ok(loaded);
-        }
-        let loaded = Self::load_from(|name| std::env::var_os(name))?;
-        Ok(LOADED.get_or_init(|| loaded))
+        once(&LOADED, || Self::load_from(environment))
     }
 
     /// The same, with the environment that `lookup` knows, and anew at each call.
@@ -154,7 +151,7 @@ impl Loaded {
     pub fn device_name(&self, device: c_int) -> Result<String, HipError> {
         let name = self.runtime.hipDeviceGetName;
         // SAFETY: the pointer is to that many bytes; any device may be asked for.
-        text("hipDeviceGetName", |out, len| unsafe {
+        written("hipDeviceGetName", |out, len| unsafe {
             name(out, len, device)
         })
     }
@@ -166,7 +163,7 @@ impl Loaded {
     pub fn device_pci_bus_id(&self, device: c_int) -> Result<String, HipError> {
         let bus_id = self.runtime.hipDeviceGetPCIBusId;
         // SAFETY: the pointer is to that many bytes; any device may be asked for.
-        text("hipDeviceGetPCIBusId", |out, len| unsafe {
+        written("hipDeviceGetPCIBusId", |out, len| unsafe {
             bus_id(out, len, device)
         })
     }
@@ -217,14 +214,14 @@ impl Loaded {
     #[must_use]
     pub fn error_name(&self, code: hipError_t) -> String {
         // SAFETY: any code may be given; the string that comes back is a constant of the library, or null.
-        unsafe { message((self.runtime.hipGetErrorName)(code)) }
+        unsafe { text((self.runtime.hipGetErrorName)(code)) }.unwrap_or_default()
     }
 
     /// What the library says of a code.
     #[must_use]
     pub fn error_string(&self, code: hipError_t) -> String {
         // SAFETY: any code may be given; the string that comes back is a constant of the library, or null.
-        unsafe { message((self.runtime.hipGetErrorString)(code)) }
+        unsafe { text((self.runtime.hipGetErrorString)(code)) }.unwrap_or_default()
     }
 
     /// Imports the memory behind a file descriptor that
@@ -272,7 +269,7 @@ fn integer(
 }
 
 /// The text that `get` writes, with a zero at its end, into so many bytes.
-fn text(
+fn written(
     call: &'static str,
     get: impl FnOnce(*mut c_char, c_int) -> hipError_t,
 ) -> Result<String, HipError> {
@@ -293,19 +290,6 @@ fn version_of(number: c_int) -> Version {
     )
 }
 
-/// A string of a library's; `(nothing)` where there is none.
-///
-/// # Safety
-/// The pointer is null, or to a string with its end.
-pub(crate) unsafe fn message(text: *const c_char) -> String {
-    if text.is_null() {
-        return "(nothing)".to_owned();
-    }
-    // SAFETY: the string has an end, by the caller's word.
-    let text = unsafe { CStr::from_ptr(text) };
-    text.to_string_lossy().into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,14 +304,14 @@ mod tests {
 
     #[test]
     fn a_text_ends_at_its_zero_or_with_its_bytes() {
-        let short = text("test", |out, len| {
+        let short = written("test", |out, len| {
             assert_eq!(len, 256);
             // SAFETY: the pointer is to 256 bytes.
             unsafe { ptr::copy_nonoverlapping(c"gfx942".as_ptr(), out, 7) };
             hipError_t(0)
         });
         assert_eq!(short, Ok("gfx942".to_owned()));
-        let full = text("test", |out, len| {
+        let full = written("test", |out, len| {
             // SAFETY: the pointer is to `len` bytes.
             unsafe { ptr::write_bytes(out, b'x', len as usize) };
             hipError_t(0)

@@ -6,12 +6,12 @@
 use std::ffi::{OsString, c_char, c_int, c_uint};
 use std::sync::OnceLock;
 
-use crate::dynamic::codes::codes;
-use crate::dynamic::open::{Wanted, open};
+use crate::dynamic::codes::{call_error, codes, handles};
+use crate::dynamic::open::{Wanted, environment, once, open};
 use crate::dynamic::table::table;
+use crate::dynamic::text::text;
 use crate::dynamic::{LoadError, Origin, Version};
-use crate::loaded::{ROCM, message};
-use crate::types::handles;
+use crate::loaded::ROCM;
 
 codes! {
     /// How a HIPRTC function ended. Any value is valid; those known here have a name.
@@ -46,29 +46,9 @@ codes! {
     }
 }
 
-impl hiprtcResult {
-    /// An error that names `call`, unless the code is that of success.
-    ///
-    /// # Errors
-    /// Where the code is not [`HIPRTC_SUCCESS`].
-    pub const fn check(self, call: &'static str) -> Result<(), HiprtcError> {
-        match self.0 {
-            0 => Ok(()),
-            _ => Err(HiprtcError { call, code: self }),
-        }
-    }
-}
-
-impl std::error::Error for hiprtcResult {}
-
-/// A HIPRTC function that did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{call}: {code}")]
-pub struct HiprtcError {
-    /// The function.
-    pub call: &'static str,
-    /// What it returned.
-    pub code: hiprtcResult,
+call_error! {
+    /// A HIPRTC function that did not succeed.
+    pub struct HiprtcError(hiprtcResult);
 }
 
 handles! {
@@ -153,11 +133,7 @@ impl LoadedHiprtc {
     /// Where there is no such library, or none that has the functions.
     pub fn load() -> Result<&'static Self, LoadError> {
         static LOADED: OnceLock<LoadedHiprtc> = OnceLock::new();
-        if let Some(loaded) = LOADED.get() {
-            return Ok(loaded);
-        }
-        let loaded = Self::load_from(|name| std::env::var_os(name))?;
-        Ok(LOADED.get_or_init(|| loaded))
+        once(&LOADED, || Self::load_from(environment))
     }
 
     /// The same, with the environment that `lookup` knows, and anew at each call.
@@ -204,6 +180,6 @@ impl LoadedHiprtc {
     #[must_use]
     pub fn error_string(&self, code: hiprtcResult) -> String {
         // SAFETY: any code may be given; the string that comes back is a constant of the library, or null.
-        unsafe { message((self.table.hiprtcGetErrorString)(code)) }
+        unsafe { text((self.table.hiprtcGetErrorString)(code)) }.unwrap_or_default()
     }
 }

@@ -2,30 +2,12 @@
 
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ushort, c_void};
 
+use crate::dynamic::codes::handles;
 use crate::enums::{
     hipMemAccessFlags, hipMemAllocationHandleType, hipMemAllocationType, hipMemLocationType,
     hipMemoryType,
 };
 use crate::error::hipError_t;
-
-/// Declares handles: pointers to structs of which nothing is known.
-macro_rules! handles {
-    ($($(#[$doc:meta])* $handle:ident = *mut $struct:ident;)*) => {
-        $(
-            #[doc = concat!("What a [`", stringify!($handle), "`] points to. Nothing is known of it.")]
-            #[repr(C)]
-            #[derive(Debug)]
-            pub struct $struct {
-                _opaque: [u8; 0],
-                _not_send: std::marker::PhantomData<(*mut u8, std::marker::PhantomPinned)>,
-            }
-
-            $(#[$doc])*
-            pub type $handle = *mut $struct;
-        )*
-    };
-}
-pub(crate) use handles;
 
 handles! {
     /// A stream. Null is the legacy default stream.

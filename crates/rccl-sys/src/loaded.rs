@@ -1,12 +1,13 @@
 //! NCCL or RCCL, loaded.
 
-use std::ffi::{CStr, OsString, c_char, c_int};
+use std::ffi::{OsString, c_int};
 use std::fmt;
 use std::path::Path;
 use std::ptr;
 use std::sync::OnceLock;
 
-use crate::dynamic::open::{Installation, Wanted, open};
+use crate::dynamic::open::{Installation, Wanted, environment, once, open};
+use crate::dynamic::text::text;
 use crate::dynamic::{LoadError, Origin, Version};
 use crate::result::{NcclError, ncclResult_t};
 use crate::table::Nccl;
@@ -103,7 +104,7 @@ impl Loaded {
     /// Where there is no such library, or none that has the functions.
     pub fn load() -> Result<&'static Self, LoadError> {
         static LOADED: OnceLock<Loaded> = OnceLock::new();
-        load_once(&LOADED, None)
+        once(&LOADED, || Self::load_from(None, environment))
     }
 
     /// NCCL alone, or RCCL alone, loaded at the first call that succeeds.
@@ -119,7 +120,7 @@ impl Loaded {
             Flavour::Nccl => &NCCL,
             Flavour::Rccl => &RCCL,
         };
-        load_once(loaded, Some(flavour))
+        once(loaded, || Self::load_from(Some(flavour), environment))
     }
 
     /// The same, with the environment that `lookup` knows, and anew at each call; either where no flavour is given.
@@ -186,7 +187,7 @@ impl Loaded {
     #[must_use]
     pub fn error_string(&self, code: ncclResult_t) -> String {
         // SAFETY: any code may be given; the string that comes back is a constant of the library, or null.
-        unsafe { message((self.table.ncclGetErrorString)(code)) }.unwrap_or_default()
+        unsafe { text((self.table.ncclGetErrorString)(code)) }.unwrap_or_default()
     }
 
     /// The last error of this process in words, where there was one and the library can tell.
@@ -194,20 +195,9 @@ impl Loaded {
     pub fn last_error(&self) -> Option<String> {
         let last_error = self.table.ncclGetLastError?;
         // SAFETY: no communicator is given; the string that comes back is a buffer of the library's, or null.
-        let text = unsafe { message(last_error(ptr::null_mut())) }?;
-        (!text.is_empty()).then_some(text)
+        let words = unsafe { text(last_error(ptr::null_mut())) }?;
+        (!words.is_empty()).then_some(words)
     }
-}
-
-fn load_once(
-    loaded: &'static OnceLock<Loaded>,
-    flavour: Option<Flavour>,
-) -> Result<&'static Loaded, LoadError> {
-    if let Some(loaded) = loaded.get() {
-        return Ok(loaded);
-    }
-    let opened = Loaded::load_from(flavour, |name| std::env::var_os(name))?;
-    Ok(loaded.get_or_init(|| opened))
 }
 
 /// The version that a number of NCCL's stands for. Up to 2.8 it had one digit fewer.
@@ -215,19 +205,6 @@ fn version_of(number: c_int) -> Version {
     let number = u32::try_from(number).unwrap_or(0);
     let major = if number < 10_000 { 1000 } else { 10_000 };
     Version::new(number / major, number % major / 100, number % 100)
-}
-
-/// A string of the library's, where there is one.
-///
-/// # Safety
-/// The pointer is null, or to a string with its end.
-unsafe fn message(text: *const c_char) -> Option<String> {
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: the string has an end, by the caller's word.
-    let text = unsafe { CStr::from_ptr(text) };
-    Some(text.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ffi::c_uint;
 
-use crate::dynamic::codes::codes;
+use crate::dynamic::codes::{call_error, codes};
 
 codes! {
     /// How a function ended. Any value is valid; those known here have a name.
@@ -36,30 +36,10 @@ codes! {
     }
 }
 
-impl ncclResult_t {
-    /// An error that names `call`, unless the code is that of success.
+call_error! {
+    /// A function that did not succeed.
     ///
     /// A communicator that does not block returns [`ncclInProgress`], which is an error here: ask for the code itself
     /// where that is no failure.
-    ///
-    /// # Errors
-    /// Where the code is not [`ncclSuccess`].
-    pub const fn check(self, call: &'static str) -> Result<(), NcclError> {
-        match self.0 {
-            0 => Ok(()),
-            _ => Err(NcclError { call, code: self }),
-        }
-    }
-}
-
-impl std::error::Error for ncclResult_t {}
-
-/// A function that did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{call}: {code}")]
-pub struct NcclError {
-    /// The function.
-    pub call: &'static str,
-    /// What it returned.
-    pub code: ncclResult_t,
+    pub struct NcclError(ncclResult_t);
 }

@@ -3,25 +3,7 @@
 use std::ffi::{c_char, c_int, c_uint};
 use std::ptr;
 
-use crate::dynamic::codes::codes;
-
-/// Declares handles: pointers to structs of which nothing is known.
-macro_rules! handles {
-    ($($(#[$doc:meta])* $handle:ident = *mut $struct:ident;)*) => {
-        $(
-            #[doc = concat!("What a [`", stringify!($handle), "`] points to. Nothing is known of it.")]
-            #[repr(C)]
-            #[derive(Debug)]
-            pub struct $struct {
-                _opaque: [u8; 0],
-                _not_send: std::marker::PhantomData<(*mut u8, std::marker::PhantomPinned)>,
-            }
-
-            $(#[$doc])*
-            pub type $handle = *mut $struct;
-        )*
-    };
-}
+use crate::dynamic::codes::{codes, flags, handles};
 
 handles! {
     /// A communicator: one rank's part in a world.
@@ -162,31 +144,21 @@ codes! {
     }
 }
 
-/// Declares flags, and the list of them.
-macro_rules! flags {
-    ($($(#[$doc:meta])* $name:ident = $value:expr;)*) => {
-        $($(#[$doc])* pub const $name: c_int = $value;)*
-
-        /// All flags with their names.
-        pub const FLAGS: &[(&str, i64)] = &[$((stringify!($name), $name as i64)),*];
-    };
-}
-
 flags! {
     /// What a configuration does not say.
-    NCCL_CONFIG_UNDEF_INT = c_int::MIN;
+    NCCL_CONFIG_UNDEF_INT: c_int = c_int::MIN;
     /// A window like any other.
-    NCCL_WIN_DEFAULT = 0x00;
+    NCCL_WIN_DEFAULT: c_int = 0x00;
     /// A window at the same offset of the same allocation at all ranks, which the library may use in kernels.
-    NCCL_WIN_COLL_SYMMETRIC = 0x01;
+    NCCL_WIN_COLL_SYMMETRIC: c_int = 0x01;
     /// What the address and the bytes of a window are a multiple of.
-    NCCL_WIN_REQUIRED_ALIGNMENT = 4096;
+    NCCL_WIN_REQUIRED_ALIGNMENT: c_int = 4096;
     /// The library chooses for speed.
-    NCCL_CTA_POLICY_DEFAULT = 0x00;
+    NCCL_CTA_POLICY_DEFAULT: c_int = 0x00;
     /// The library uses fewer blocks.
-    NCCL_CTA_POLICY_EFFICIENCY = 0x01;
+    NCCL_CTA_POLICY_EFFICIENCY: c_int = 0x01;
     /// The library uses no blocks where copy engines do.
-    NCCL_CTA_POLICY_ZERO = 0x02;
+    NCCL_CTA_POLICY_ZERO: c_int = 0x02;
 }
 
 const _: () = {

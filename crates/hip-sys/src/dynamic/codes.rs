@@ -1,4 +1,4 @@
-//! C enumerations as integers.
+//! C enumerations as integers, and handles as opaque pointers.
 //!
 //! A C library of another version may return a value that its enumeration did not have when these bindings were
 //! written. So an enumeration is an integer here, of which some values have a name, and any value is valid.
@@ -55,4 +55,62 @@ macro_rules! codes {
     };
 }
 
-pub(crate) use codes;
+/// Declares the error of a call that returned a code other than 0, which is success in all these libraries.
+macro_rules! call_error {
+    ($(#[$meta:meta])* pub struct $error:ident($code:ident);) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+        #[error("{call}: {code}")]
+        pub struct $error {
+            /// The function that was called.
+            pub call: &'static str,
+            /// What it returned.
+            pub code: $code,
+        }
+
+        impl $code {
+            /// An error that names `call`, unless the code is 0, that of success.
+            ///
+            /// # Errors
+            /// Where the code is another.
+            pub const fn check(self, call: &'static str) -> Result<(), $error> {
+                match self.0 {
+                    0 => Ok(()),
+                    _ => Err($error { call, code: self }),
+                }
+            }
+        }
+
+        impl std::error::Error for $code {}
+    };
+}
+
+/// Declares handles: pointers to structs of which nothing is known.
+macro_rules! handles {
+    ($($(#[$doc:meta])* $handle:ident = *mut $struct:ident;)*) => {
+        $(
+            #[doc = concat!("What a [`", stringify!($handle), "`] points to. Nothing is known of it.")]
+            #[repr(C)]
+            #[derive(Debug)]
+            pub struct $struct {
+                _opaque: [u8; 0],
+                _not_send: std::marker::PhantomData<(*mut u8, std::marker::PhantomPinned)>,
+            }
+
+            $(#[$doc])*
+            pub type $handle = *mut $struct;
+        )*
+    };
+}
+
+/// Declares flags, and the list of them.
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
+        $($(#[$doc])* pub const $name: $type = $value;)*
+
+        /// All flags with their names.
+        pub const FLAGS: &[(&str, i64)] = &[$((stringify!($name), $name as i64)),*];
+    };
+}
+
+pub(crate) use {call_error, codes, flags, handles};

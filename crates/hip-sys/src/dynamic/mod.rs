@@ -11,6 +11,7 @@ pub(crate) mod open;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 mod version;
 
 pub use error::{Attempt, LoadError, Rejection};

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
@@ -99,6 +100,26 @@ pub(crate) fn open<T: Table>(
         variable: wanted.variable,
         attempts,
     })
+}
+
+/// What `loaded` holds, or what `load` gives, which it then holds.
+///
+/// Of two threads that load at the same time, both get what the first one has loaded; as libraries are never closed,
+/// the other's does no harm.
+pub(crate) fn once<T>(
+    loaded: &'static OnceLock<T>,
+    load: impl FnOnce() -> Result<T, LoadError>,
+) -> Result<&'static T, LoadError> {
+    if let Some(loaded) = loaded.get() {
+        return Ok(loaded);
+    }
+    let new = load()?;
+    Ok(loaded.get_or_init(|| new))
+}
+
+/// The environment of this process.
+pub(crate) fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// A variable that is set, and not to nothing.
