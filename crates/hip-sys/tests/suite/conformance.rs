@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use hip_sys::*;
 
 use crate::support::compiler::Compiler;
-use crate::support::header::{Checks, Header};
+use crate::support::header::{Checks, Header, size_of_field};
 use crate::support::{skip, unpacked};
 
 /// What headers before a version do not have.
@@ -189,12 +189,15 @@ macro_rules! sizes {
     ($checks:ident: $($type:ident)*) => {$($checks.size::<$type>(stringify!($type));)*};
 }
 
-macro_rules! offsets {
-    ($checks:ident: $type:ident { $($field:ident),* }) => {$(
-        $checks.offset(
+/// Fields, each by its name here, and its name in the header where that is another.
+macro_rules! fields {
+    ($checks:ident: $type:ident { $($field:ident $(as $name:expr)?),* $(,)? }) => {$(
+        let names = [stringify!($field) $(, $name)?];
+        $checks.field(
             stringify!($type),
-            stringify!($field).trim_start_matches("r#"),
+            names[names.len() - 1].trim_start_matches("r#"),
             offset_of!($type, $field),
+            size_of_field(|value: &$type| &value.$field),
         );
     )*};
 }
@@ -241,41 +244,33 @@ fn the_runtimes_layouts_are_those_of_the_header() {
         hipMemGenericAllocationHandle_t hipDevice_t hipDeviceptr_t hipHostFn_t hipStreamCallback_t
         hipIpcMemHandle_t hipIpcEventHandle_t hipUUID hipMemLocation hipMemAllocationProp
         hipMemAccessDesc hipPointerAttribute_t);
-    offsets!(checks: hipMemLocation { r#type, id });
-    offsets!(checks: hipMemAccessDesc { location, flags });
-    offsets!(checks: hipMemAllocationProp { r#type, location, win32HandleMetaData, allocFlags });
-    // The bindings have the plural, which the header has beside the singular since HIP 7.
-    checks.offset(
-        "hipMemAllocationProp",
-        "requestedHandleType",
-        offset_of!(hipMemAllocationProp, requestedHandleTypes),
-    );
+    fields!(checks: hipMemLocation { r#type, id });
+    fields!(checks: hipMemAccessDesc { location, flags });
+    // The plural is the header's too since HIP 7, beside the singular.
+    fields!(checks: hipMemAllocationProp {
+        r#type, requestedHandleTypes as "requestedHandleType", location, win32HandleMetaData, allocFlags,
+    });
     let flags = offset_of!(hipMemAllocationProp, allocFlags);
-    for (field, offset) in [
+    for (field, offset, size) in [
         (
-            "allocFlags.compressionType",
+            "compressionType",
             offset_of!(hipMemAllocationFlags, compressionType),
+            1,
         ),
         (
-            "allocFlags.gpuDirectRDMACapable",
+            "gpuDirectRDMACapable",
             offset_of!(hipMemAllocationFlags, gpuDirectRDMACapable),
+            1,
         ),
-        ("allocFlags.usage", offset_of!(hipMemAllocationFlags, usage)),
+        ("usage", offset_of!(hipMemAllocationFlags, usage), 2),
     ] {
-        checks.offset("hipMemAllocationProp", field, flags + offset);
+        let field = format!("allocFlags.{field}");
+        checks.field("hipMemAllocationProp", &field, flags + offset, size);
     }
-    let renamed = if version(&header) < Version::new(6, 0, 0) {
-        "memoryType"
-    } else {
-        "type"
-    };
-    checks.offset(
-        "hipPointerAttribute_t",
-        renamed,
-        offset_of!(hipPointerAttribute_t, r#type),
-    );
-    offsets!(checks: hipPointerAttribute_t {
-        device, devicePointer, hostPointer, isManaged, allocationFlags
+    let older = version(&header) < Version::new(6, 0, 0);
+    fields!(checks: hipPointerAttribute_t {
+        r#type as if older { "memoryType" } else { "type" },
+        device, devicePointer, hostPointer, isManaged, allocationFlags,
     });
     ask(&header, checks);
 }

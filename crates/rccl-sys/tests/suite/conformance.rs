@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rccl_sys::*;
 
 use crate::support::compiler::Compiler;
-use crate::support::header::{Checks, Header};
+use crate::support::header::{Checks, Header, size_of_field};
 use crate::support::{skip, unpacked};
 
 /// What headers before a version do not have. RCCL's numbers are those of the NCCL that it equals.
@@ -204,10 +204,15 @@ macro_rules! codes {
     )*};
 }
 
-macro_rules! offsets {
-    ($checks:ident: $type:ident { $($field:ident),* $(,)? }) => {
-        $($checks.offset(stringify!($type), stringify!($field), offset_of!($type, $field));)*
-    };
+macro_rules! fields {
+    ($checks:ident: $type:ident { $($field:ident),* $(,)? }) => {$(
+        $checks.field(
+            stringify!($type),
+            stringify!($field),
+            offset_of!($type, $field),
+            size_of_field(|value: &$type| &value.$field),
+        );
+    )*};
 }
 
 #[test]
@@ -230,7 +235,7 @@ fn the_layouts_are_those_of_the_header() {
     checks.size::<ncclWindow_t>("ncclWindow_t");
     checks.size::<ncclStream_t>("ncclStream_t");
     if header.0.has("ncclConfig_t") {
-        offsets!(checks: ncclConfig_t {
+        fields!(checks: ncclConfig_t {
             size, magic, version, blocking, cgaClusterSize, minCTAs, maxCTAs, netName, splitShare,
             trafficClass, commName, collnetEnable, CTAPolicy, shrinkShare, nvlsCTAs,
         });

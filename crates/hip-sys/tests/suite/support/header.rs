@@ -147,15 +147,21 @@ impl Checks {
         self.push(name, "alignment of", format!("_Alignof({name})"), align);
     }
 
-    /// A field, of a name that nothing else has where an older header lacks it, is at this offset.
-    pub(crate) fn offset(&mut self, name: &str, field: &str, ours: usize) {
-        self.0.push(Check {
-            name: format!("{name}.{field}"),
-            what: format!("offset of {name}.{field}"),
-            needs: field.split('.').next().unwrap_or(field).to_owned(),
-            expression: format!("offsetof({name}, {field})"),
-            ours: i64::try_from(ours).expect("an offset"),
-        });
+    /// A field is at this offset, and has this size. Its name is one that nothing else has, where older headers lack it.
+    pub(crate) fn field(&mut self, name: &str, field: &str, offset: usize, size: usize) {
+        let asked = [
+            ("offset", format!("offsetof({name}, {field})"), offset),
+            ("size", format!("sizeof((({name} *)0)->{field})"), size),
+        ];
+        for (what, expression, ours) in asked {
+            self.0.push(Check {
+                name: format!("{name}.{field}"),
+                what: format!("{what} of {name}.{field}"),
+                needs: field.split('.').next().unwrap_or(field).to_owned(),
+                expression,
+                ours: i64::try_from(ours).expect("a number of bytes"),
+            });
+        }
     }
 
     /// A function has this prototype: the types as Rust writes them.
@@ -206,4 +212,9 @@ fn c_type(rust: &str) -> String {
         other => other,
     }
     .to_owned()
+}
+
+/// The size of the field that `get` gives.
+pub(crate) fn size_of_field<T, F>(_get: fn(&T) -> &F) -> usize {
+    size_of::<F>()
 }
