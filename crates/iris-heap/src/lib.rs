@@ -19,6 +19,8 @@
 //! ```
 
 mod allocator;
+pub mod cuda;
+pub mod device;
 mod error;
 mod fault;
 mod host;

@@ -1,0 +1,617 @@
+//! [`Driver`] by the CUDA driver.
+
+use super::table::{AccessDesc, AllocationProp, Handle, Location, NAME, Pointer, Status, Table};
+use crate::device::{DeviceError, Driver, Grid, Info, Raw, Reach};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+// Values of cuda.h.
+const SUCCESS: Status = 0;
+const OUT_OF_MEMORY: Status = 2;
+const NO_DEVICE: Status = 100;
+const NOT_READY: Status = 600;
+const MULTIPROCESSORS: c_int = 16;
+const CAPABILITY_MAJOR: c_int = 75;
+const CAPABILITY_MINOR: c_int = 76;
+const COOPERATIVE: c_int = 95;
+const SHARED_MEMORY: c_int = 97;
+const VIRTUAL_MEMORY: c_int = 102;
+const FILE_DESCRIPTORS: c_int = 103;
+const P2P_ATOMICS: c_int = 3;
+const PINNED: c_uint = 1;
+const FILE_DESCRIPTOR: c_uint = 1;
+const ON_DEVICE: c_uint = 1;
+const READ_WRITE: c_uint = 3;
+const PORTABLE_AND_MAPPED: c_uint = 1 | 2;
+const NON_BLOCKING: c_uint = 1;
+const DYNAMIC_SHARED: c_int = 8;
+const CAPTURE_THREAD: c_uint = 1;
+
+/// The CUDA driver.
+pub struct Cuda {
+    table: Table,
+    /// The primary contexts that are retained: how often, by device.
+    contexts: Mutex<BTreeMap<usize, (usize, u32)>>,
+}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cuda")
+            .field("library", &self.table.library)
+            .finish_non_exhaustive()
+    }
+}
+
+fn handle(raw: Raw) -> Handle {
+    ptr::with_exposed_provenance_mut(raw as usize)
+}
+
+fn raw(handle: Handle) -> Raw {
+    handle.expose_provenance() as Raw
+}
+
+fn on(device: usize) -> Location {
+    Location {
+        kind: ON_DEVICE,
+        id: device as c_int,
+    }
+}
+
+/// Shareable memory of a device.
+fn shareable(device: usize) -> AllocationProp {
+    AllocationProp {
+        kind: PINNED,
+        handle_types: FILE_DESCRIPTOR,
+        location: on(device),
+        win32: ptr::null_mut(),
+        flags: [0; 8],
+    }
+}
+
+impl Cuda {
+    /// The error of a status, if it is one.
+    fn check(
+        &self,
+        what: &'static str,
+        device: Option<usize>,
+        status: Status,
+    ) -> Result<(), DeviceError> {
+        if status == SUCCESS {
+            return Ok(());
+        }
+        if status == OUT_OF_MEMORY {
+            // Who asked for how much is known to the caller.
+            return Err(DeviceError::OutOfMemory {
+                device: device.unwrap_or(0),
+                bytes: 0,
+            });
+        }
+        let mut name = ptr::null();
+        // SAFETY: the name is a constant of the driver's, or null.
+        let known = unsafe { (self.table.error_name)(status, &raw mut name) } == SUCCESS;
+        let name = if known && !name.is_null() {
+            // SAFETY: just so.
+            unsafe { CStr::from_ptr(name) }
+                .to_string_lossy()
+                .into_owned()
+        } else {
+            "unknown".into()
+        };
+        Err(DeviceError::Call {
+            what,
+            device: device.map_or_else(|| "-".into(), |device| device.to_string()),
+            name,
+            code: status,
+        })
+    }
+
+    fn attribute(&self, attribute: c_int, device: usize) -> Result<c_int, DeviceError> {
+        let mut value = 0;
+        // SAFETY: `value` is valid; a device that is not there is an error of the call.
+        let status = unsafe { (self.table.attribute)(&raw mut value, attribute, device as c_int) };
+        self.check("reading an attribute", Some(device), status)?;
+        Ok(value)
+    }
+
+    /// A text that the driver writes into a buffer.
+    fn text(
+        &self,
+        what: &'static str,
+        device: usize,
+        function: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> Status,
+    ) -> Result<String, DeviceError> {
+        let mut text = [0u8; 256];
+        // SAFETY: the driver writes at most so many bytes, the last of which is zero.
+        let status = unsafe {
+            function(
+                text.as_mut_ptr().cast(),
+                text.len() as c_int,
+                device as c_int,
+            )
+        };
+        self.check(what, Some(device), status)?;
+        Ok(CStr::from_bytes_until_nul(&text)
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned())
+    }
+}
+
+// SAFETY (all of the calls below): arguments are what the driver's documentation asks for, given what `Driver` asks of its callers;
+// results go to local variables that outlive the call.
+impl Driver for Cuda {
+    const NAME: &'static str = NAME;
+
+    fn load() -> Result<&'static Self, DeviceError> {
+        static LOADED: OnceLock<Result<Cuda, DeviceError>> = OnceLock::new();
+        let loaded = LOADED.get_or_init(|| {
+            let cuda = Cuda {
+                table: Table::load()?,
+                contexts: Mutex::default(),
+            };
+            // SAFETY: takes no pointers. May be called any number of times.
+            let status = unsafe { (cuda.table.init)(0) };
+            // A driver without a device is there, and says so when asked to count.
+            if status != NO_DEVICE {
+                cuda.check("initialising the driver", None, status)?;
+            }
+            Ok(cuda)
+        });
+        loaded.as_ref().map_err(Clone::clone)
+    }
+
+    fn count(&self) -> Result<usize, DeviceError> {
+        let mut count = 0;
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.count)(&raw mut count) };
+        if status == NO_DEVICE {
+            return Ok(0);
+        }
+        self.check("counting devices", None, status)?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    fn info(&self, device: usize) -> Result<Info, DeviceError> {
+        let mut memory = 0;
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.total_memory)(&raw mut memory, device as c_int) };
+        self.check("reading the memory's size", Some(device), status)?;
+        let (major, minor) = (
+            self.attribute(CAPABILITY_MAJOR, device)?,
+            self.attribute(CAPABILITY_MINOR, device)?,
+        );
+        let flag = |attribute| Ok(self.attribute(attribute, device)? != 0);
+        Ok(Info {
+            name: self.text("reading the name", device, self.table.name)?,
+            architecture: format!("sm_{major}{minor}"),
+            pci_bus_id: self.text("reading the PCI bus id", device, self.table.pci_bus_id)?,
+            memory: memory as u64,
+            multiprocessors: self.attribute(MULTIPROCESSORS, device)?.max(0) as u32,
+            shared_memory: self.attribute(SHARED_MEMORY, device)?.max(0) as u32,
+            cooperative: flag(COOPERATIVE)?,
+            shareable: flag(VIRTUAL_MEMORY)? && flag(FILE_DESCRIPTORS)?,
+        })
+    }
+
+    fn reach(&self, device: usize, peer: usize) -> Result<Reach, DeviceError> {
+        let (mut access, mut atomics) = (0, 0);
+        let (from, to) = (device as c_int, peer as c_int);
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.can_access)(&raw mut access, from, to) };
+        self.check("asking for peer access", Some(device), status)?;
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.p2p_attribute)(&raw mut atomics, P2P_ATOMICS, from, to) };
+        self.check("asking for peer atomics", Some(device), status)?;
+        Ok(Reach {
+            access: access != 0,
+            atomics: atomics != 0,
+        })
+    }
+
+    fn version(&self) -> Result<i32, DeviceError> {
+        let mut version = 0;
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.version)(&raw mut version) };
+        self.check("reading the driver's version", None, status)?;
+        Ok(version)
+    }
+
+    fn retain(&self, device: usize) -> Result<(), DeviceError> {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut context = ptr::null_mut();
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.retain)(&raw mut context, device as c_int) };
+        self.check("retaining the primary context", Some(device), status)?;
+        let entry = contexts
+            .entry(device)
+            .or_insert((context.expose_provenance(), 0));
+        entry.1 += 1;
+        Ok(())
+    }
+
+    unsafe fn release(&self, device: usize) {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, times)) = contexts.get_mut(&device) {
+            *times -= 1;
+            if *times == 0 {
+                contexts.remove(&device);
+            }
+            // SAFETY: see above the impl.
+            unsafe { (self.table.release)(device as c_int) };
+        }
+    }
+
+    fn bind(&self, device: usize) -> Result<(), DeviceError> {
+        let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let context = contexts.get(&device).map_or(0, |&(context, _)| context);
+        drop(contexts);
+        // SAFETY: a retained primary context, or null, which unbinds.
+        let status = unsafe { (self.table.set_current)(handle(context as Raw)) };
+        self.check("making the device current", Some(device), status)
+    }
+
+    fn synchronize_device(&self) -> Result<(), DeviceError> {
+        // SAFETY: takes no pointers.
+        let status = unsafe { (self.table.synchronize)() };
+        self.check("synchronising the device", None, status)
+    }
+
+    unsafe fn allocate(&self, bytes: usize) -> Result<Raw, DeviceError> {
+        let mut address: Pointer = 0;
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.allocate)(&raw mut address, bytes) };
+        self.check("allocating device memory", None, status)?;
+        Ok(address)
+    }
+
+    unsafe fn free(&self, address: Raw) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.free)(address) };
+    }
+
+    unsafe fn allocate_pinned(&self, bytes: usize) -> Result<(*mut u8, Raw), DeviceError> {
+        let (mut host, mut address) = (ptr::null_mut(), 0);
+        // SAFETY: see above the impl.
+        let status =
+            unsafe { (self.table.allocate_host)(&raw mut host, bytes, PORTABLE_AND_MAPPED) };
+        self.check("allocating pinned host memory", None, status)?;
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.device_pointer)(&raw mut address, host, 0) };
+        self.check("mapping pinned host memory", None, status)
+            // SAFETY: just allocated.
+            .inspect_err(|_| unsafe {
+                (self.table.free_host)(host);
+            })?;
+        Ok((host.cast(), address))
+    }
+
+    unsafe fn free_pinned(&self, host: *mut u8) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.free_host)(host.cast()) };
+    }
+
+    fn granularity(&self, device: usize) -> Result<usize, DeviceError> {
+        let (mut granularity, prop) = (0, shareable(device));
+        // SAFETY: see above the impl. Option 0 asks for the minimum.
+        let status = unsafe { (self.table.granularity)(&raw mut granularity, &raw const prop, 0) };
+        self.check("asking for the granularity", Some(device), status)?;
+        Ok(granularity.max(1))
+    }
+
+    unsafe fn create(&self, device: usize, bytes: usize) -> Result<Raw, DeviceError> {
+        let (mut created, prop) = (0, shareable(device));
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.create)(&raw mut created, bytes, &raw const prop, 0) };
+        self.check("creating shareable memory", Some(device), status)?;
+        Ok(created)
+    }
+
+    unsafe fn export(&self, handle: Raw) -> Result<OwnedFd, DeviceError> {
+        let mut fd: c_int = -1;
+        // SAFETY: see above the impl; for this type of handle the driver writes an int.
+        let status = unsafe {
+            (self.table.export)((&raw mut fd).cast::<c_void>(), handle, FILE_DESCRIPTOR, 0)
+        };
+        self.check("exporting shareable memory", None, status)?;
+        // SAFETY: the driver made it for the caller.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    unsafe fn import(&self, fd: BorrowedFd<'_>) -> Result<Raw, DeviceError> {
+        let mut imported = 0;
+        let fd = ptr::without_provenance_mut(fd.as_raw_fd() as usize);
+        // SAFETY: see above the impl; the descriptor is passed as the pointer's value.
+        let status = unsafe { (self.table.import)(&raw mut imported, fd, FILE_DESCRIPTOR) };
+        self.check("importing shareable memory", None, status)?;
+        Ok(imported)
+    }
+
+    unsafe fn release_handle(&self, handle: Raw) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.release_handle)(handle) };
+    }
+
+    unsafe fn reserve(&self, bytes: usize, align: usize) -> Result<Raw, DeviceError> {
+        let mut address = 0;
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.reserve)(&raw mut address, bytes, align, 0, 0) };
+        self.check("reserving addresses", None, status)?;
+        Ok(address)
+    }
+
+    unsafe fn unreserve(&self, address: Raw, bytes: usize) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.unreserve)(address, bytes) };
+    }
+
+    unsafe fn map(
+        &self,
+        address: Raw,
+        bytes: usize,
+        handle: Raw,
+        device: usize,
+    ) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.map)(address, bytes, 0, handle, 0) };
+        self.check("mapping shareable memory", Some(device), status)?;
+        let access = AccessDesc {
+            location: on(device),
+            flags: READ_WRITE,
+        };
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.set_access)(address, bytes, &raw const access, 1) };
+        self.check("making shared memory accessible", Some(device), status)
+            // SAFETY: just mapped.
+            .inspect_err(|_| unsafe {
+                (self.table.unmap)(address, bytes);
+            })
+    }
+
+    unsafe fn unmap(&self, address: Raw, bytes: usize) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.unmap)(address, bytes) };
+    }
+
+    unsafe fn fill(
+        &self,
+        address: Raw,
+        value: u8,
+        bytes: usize,
+        stream: Raw,
+    ) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.fill)(address, value, bytes, handle(stream)) };
+        self.check("filling device memory", None, status)
+    }
+
+    unsafe fn upload(
+        &self,
+        to: Raw,
+        from: *const u8,
+        bytes: usize,
+        stream: Raw,
+    ) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.upload)(to, from.cast(), bytes, handle(stream)) };
+        self.check("copying to the device", None, status)
+    }
+
+    unsafe fn download(
+        &self,
+        to: *mut u8,
+        from: Raw,
+        bytes: usize,
+        stream: Raw,
+    ) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.download)(to.cast(), from, bytes, handle(stream)) };
+        self.check("copying from the device", None, status)
+    }
+
+    unsafe fn copy(
+        &self,
+        to: Raw,
+        from: Raw,
+        bytes: usize,
+        stream: Raw,
+    ) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.copy)(to, from, bytes, handle(stream)) };
+        self.check("copying on the device", None, status)
+    }
+
+    unsafe fn create_stream(&self) -> Result<Raw, DeviceError> {
+        let mut stream = ptr::null_mut();
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.create_stream)(&raw mut stream, NON_BLOCKING) };
+        self.check("creating a stream", None, status)?;
+        Ok(raw(stream))
+    }
+
+    unsafe fn destroy_stream(&self, stream: Raw) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.destroy_stream)(handle(stream)) };
+    }
+
+    unsafe fn synchronize_stream(&self, stream: Raw) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.synchronize_stream)(handle(stream)) };
+        self.check("synchronising a stream", None, status)
+    }
+
+    unsafe fn is_idle(&self, stream: Raw) -> Result<bool, DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.query_stream)(handle(stream)) };
+        if status == NOT_READY {
+            return Ok(false);
+        }
+        self.check("querying a stream", None, status)?;
+        Ok(true)
+    }
+
+    unsafe fn wait_event(&self, stream: Raw, event: Raw) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.wait_event)(handle(stream), handle(event), 0) };
+        self.check("waiting for an event", None, status)
+    }
+
+    unsafe fn create_event(&self) -> Result<Raw, DeviceError> {
+        let mut event = ptr::null_mut();
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.create_event)(&raw mut event, 0) };
+        self.check("creating an event", None, status)?;
+        Ok(raw(event))
+    }
+
+    unsafe fn destroy_event(&self, event: Raw) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.destroy_event)(handle(event)) };
+    }
+
+    unsafe fn record(&self, event: Raw, stream: Raw) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.record)(handle(event), handle(stream)) };
+        self.check("recording an event", None, status)
+    }
+
+    unsafe fn synchronize_event(&self, event: Raw) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.synchronize_event)(handle(event)) };
+        self.check("synchronising an event", None, status)
+    }
+
+    unsafe fn elapsed_ms(&self, from: Raw, to: Raw) -> Result<f32, DeviceError> {
+        let mut elapsed = 0.0;
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.elapsed)(&raw mut elapsed, handle(from), handle(to)) };
+        self.check("reading the time between events", None, status)?;
+        Ok(elapsed)
+    }
+
+    unsafe fn load_module(&self, image: &[u8]) -> Result<Raw, DeviceError> {
+        let mut module = ptr::null_mut();
+        // SAFETY: see above the impl; the image is an ELF file, which tells its own length.
+        let status = unsafe { (self.table.load_module)(&raw mut module, image.as_ptr().cast()) };
+        self.check("loading a module", None, status)?;
+        Ok(raw(module))
+    }
+
+    unsafe fn unload_module(&self, module: Raw) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.unload_module)(handle(module)) };
+    }
+
+    unsafe fn function(&self, module: Raw, name: &CStr) -> Result<Raw, DeviceError> {
+        let mut function = ptr::null_mut();
+        // SAFETY: see above the impl.
+        let status =
+            unsafe { (self.table.function)(&raw mut function, handle(module), name.as_ptr()) };
+        self.check("looking a kernel up", None, status)?;
+        Ok(raw(function))
+    }
+
+    unsafe fn allow_shared(&self, function: Raw, bytes: u32) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe {
+            (self.table.set_function_attribute)(handle(function), DYNAMIC_SHARED, bytes as c_int)
+        };
+        self.check("allowing shared memory", None, status)
+    }
+
+    unsafe fn blocks_per_multiprocessor(
+        &self,
+        function: Raw,
+        threads: u32,
+        shared: u32,
+    ) -> Result<u32, DeviceError> {
+        let mut blocks = 0;
+        // SAFETY: see above the impl.
+        let status = unsafe {
+            (self.table.occupancy)(
+                &raw mut blocks,
+                handle(function),
+                threads as c_int,
+                shared as usize,
+            )
+        };
+        self.check("asking for the occupancy", None, status)?;
+        Ok(blocks.max(0) as u32)
+    }
+
+    unsafe fn launch(
+        &self,
+        function: Raw,
+        grid: Grid,
+        stream: Raw,
+        arguments: *const u8,
+    ) -> Result<(), DeviceError> {
+        let Grid {
+            blocks,
+            threads,
+            shared,
+            cooperative,
+        } = grid;
+        let mut arguments = [arguments.cast_mut().cast::<c_void>()];
+        let (function, stream) = (handle(function), handle(stream));
+        let arguments = arguments.as_mut_ptr();
+        // SAFETY: see above the impl; the driver copies the one argument, whose size it knows from the kernel.
+        let status = unsafe {
+            if cooperative {
+                (self.table.launch_cooperative)(
+                    function, blocks, 1, 1, threads, 1, 1, shared, stream, arguments,
+                )
+            } else {
+                (self.table.launch)(
+                    function,
+                    blocks,
+                    1,
+                    1,
+                    threads,
+                    1,
+                    1,
+                    shared,
+                    stream,
+                    arguments,
+                    ptr::null_mut(),
+                )
+            }
+        };
+        self.check("launching a kernel", None, status)
+    }
+
+    unsafe fn begin_capture(&self, stream: Raw) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.begin_capture)(handle(stream), CAPTURE_THREAD) };
+        self.check("beginning a capture", None, status)
+    }
+
+    unsafe fn end_capture(&self, stream: Raw) -> Result<Raw, DeviceError> {
+        let (mut graph, mut exec) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.end_capture)(handle(stream), &raw mut graph) };
+        self.check("ending a capture", None, status)?;
+        // SAFETY: see above the impl; an executable graph does not need the one it was made from.
+        let status = unsafe {
+            let status = (self.table.instantiate)(&raw mut exec, graph, 0);
+            (self.table.destroy_graph)(graph);
+            status
+        };
+        self.check("instantiating a graph", None, status)?;
+        Ok(raw(exec))
+    }
+
+    unsafe fn launch_graph(&self, graph: Raw, stream: Raw) -> Result<(), DeviceError> {
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.launch_graph)(handle(graph), handle(stream)) };
+        self.check("launching a graph", None, status)
+    }
+
+    unsafe fn destroy_graph(&self, graph: Raw) {
+        // SAFETY: see above the impl.
+        unsafe { (self.table.destroy_exec)(handle(graph)) };
+    }
+}

@@ -1,0 +1,6 @@
+//! The CUDA backend: NVIDIA GPUs through the CUDA driver, whose library is found at run time.
+
+mod driver;
+mod table;
+
+pub use driver::Cuda;

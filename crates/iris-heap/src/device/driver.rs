@@ -1,0 +1,193 @@
+//! A GPU runtime as it is.
+
+use super::{DeviceError, Reach};
+use std::ffi::CStr;
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// A handle or an address of a runtime: as wide as either.
+pub type Raw = u64;
+
+/// What a device is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// Its product name.
+    pub name: String,
+    /// What kernels are compiled for: `sm_90`, `gfx942`.
+    pub architecture: String,
+    /// Where it sits.
+    pub pci_bus_id: String,
+    /// Its memory in bytes.
+    pub memory: u64,
+    /// Its multiprocessors or compute units.
+    pub multiprocessors: u32,
+    /// Shared memory that one block can have, in bytes.
+    pub shared_memory: u32,
+    /// Whether grids can be launched whose blocks are all resident at once, and are refused otherwise.
+    pub cooperative: bool,
+    /// Whether its memory can be shared with other devices and processes by file descriptors.
+    pub shareable: bool,
+}
+
+/// A grid of blocks, along one dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks.
+    pub blocks: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: u32,
+    /// Whether all blocks must be resident at once.
+    pub cooperative: bool,
+}
+
+/// A GPU runtime: raw handles, nothing validated.
+///
+/// Functions that go by the current device say so; [`Driver::bind`] sets it for the calling thread.
+///
+/// # Safety
+/// What each unsafe function asks for beside its own words: handles and addresses come from this driver and have not been
+/// given back, ranges lie inside their memory, and what is destroyed or unmapped is not in use by anything enqueued.
+#[allow(clippy::missing_errors_doc, clippy::missing_safety_doc)] // said once, above: every function fails where the runtime says so
+pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
+    /// The runtime's name.
+    const NAME: &'static str;
+
+    /// Loads the runtime's library, once a process.
+    fn load() -> Result<&'static Self, DeviceError>;
+
+    /// How many devices are visible.
+    fn count(&self) -> Result<usize, DeviceError>;
+    /// What a device is.
+    fn info(&self, device: usize) -> Result<Info, DeviceError>;
+    /// How far kernels on `device` reach into memory of `peer`.
+    fn reach(&self, device: usize, peer: usize) -> Result<Reach, DeviceError>;
+    /// The runtime's version: major * 1000 + minor * 10.
+    fn version(&self) -> Result<i32, DeviceError>;
+
+    /// Has the runtime keep its state for a device until it is released as often.
+    fn retain(&self, device: usize) -> Result<(), DeviceError>;
+    /// See [`Driver::retain`].
+    unsafe fn release(&self, device: usize);
+    /// Makes a retained device current on this thread.
+    fn bind(&self, device: usize) -> Result<(), DeviceError>;
+    /// Waits for everything on the current device.
+    fn synchronize_device(&self) -> Result<(), DeviceError>;
+
+    /// Memory of the current device.
+    unsafe fn allocate(&self, bytes: usize) -> Result<Raw, DeviceError>;
+    /// See [`Driver::allocate`].
+    unsafe fn free(&self, address: Raw);
+    /// Zeroed host memory that kernels of all devices can access at the second address.
+    unsafe fn allocate_pinned(&self, bytes: usize) -> Result<(*mut u8, Raw), DeviceError>;
+    /// See [`Driver::allocate_pinned`].
+    unsafe fn free_pinned(&self, host: *mut u8);
+
+    /// The granularity of shareable memory of a device, in bytes.
+    fn granularity(&self, device: usize) -> Result<usize, DeviceError>;
+    /// Physical memory of a device, shareable by file descriptor; `bytes` is a multiple of the granularity.
+    unsafe fn create(&self, device: usize, bytes: usize) -> Result<Raw, DeviceError>;
+    /// A file descriptor for physical memory, which keeps it alive.
+    unsafe fn export(&self, handle: Raw) -> Result<OwnedFd, DeviceError>;
+    /// Physical memory by a file descriptor of [`Driver::export`], of this or another process.
+    unsafe fn import(&self, fd: BorrowedFd<'_>) -> Result<Raw, DeviceError>;
+    /// Gives a handle of physical memory back; mappings keep it alive.
+    unsafe fn release_handle(&self, handle: Raw);
+    /// Addresses without memory.
+    unsafe fn reserve(&self, bytes: usize, align: usize) -> Result<Raw, DeviceError>;
+    /// See [`Driver::reserve`].
+    unsafe fn unreserve(&self, address: Raw, bytes: usize);
+    /// Puts physical memory at reserved addresses, accessible from `device`.
+    unsafe fn map(
+        &self,
+        address: Raw,
+        bytes: usize,
+        handle: Raw,
+        device: usize,
+    ) -> Result<(), DeviceError>;
+    /// See [`Driver::map`].
+    unsafe fn unmap(&self, address: Raw, bytes: usize);
+
+    /// Fills device memory; enqueued on a stream of the current device.
+    unsafe fn fill(
+        &self,
+        address: Raw,
+        value: u8,
+        bytes: usize,
+        stream: Raw,
+    ) -> Result<(), DeviceError>;
+    /// Copies from the host; enqueued, but done with `from` when it returns.
+    unsafe fn upload(
+        &self,
+        to: Raw,
+        from: *const u8,
+        bytes: usize,
+        stream: Raw,
+    ) -> Result<(), DeviceError>;
+    /// Copies to the host; `to` is valid until the stream has been synchronised.
+    unsafe fn download(
+        &self,
+        to: *mut u8,
+        from: Raw,
+        bytes: usize,
+        stream: Raw,
+    ) -> Result<(), DeviceError>;
+    /// Copies between addresses of this device's reach; enqueued.
+    unsafe fn copy(&self, to: Raw, from: Raw, bytes: usize, stream: Raw)
+    -> Result<(), DeviceError>;
+
+    /// A stream of the current device, which does not wait for the default one.
+    unsafe fn create_stream(&self) -> Result<Raw, DeviceError>;
+    /// See [`Driver::create_stream`].
+    unsafe fn destroy_stream(&self, stream: Raw);
+    /// Waits for all that is enqueued.
+    unsafe fn synchronize_stream(&self, stream: Raw) -> Result<(), DeviceError>;
+    /// Whether all that is enqueued has run.
+    unsafe fn is_idle(&self, stream: Raw) -> Result<bool, DeviceError>;
+    /// Has a stream wait for an event.
+    unsafe fn wait_event(&self, stream: Raw, event: Raw) -> Result<(), DeviceError>;
+    /// An event of the current device, with a time stamp.
+    unsafe fn create_event(&self) -> Result<Raw, DeviceError>;
+    /// See [`Driver::create_event`].
+    unsafe fn destroy_event(&self, event: Raw);
+    /// Records an event.
+    unsafe fn record(&self, event: Raw, stream: Raw) -> Result<(), DeviceError>;
+    /// Waits for an event.
+    unsafe fn synchronize_event(&self, event: Raw) -> Result<(), DeviceError>;
+    /// Milliseconds between two events that have been reached.
+    unsafe fn elapsed_ms(&self, from: Raw, to: Raw) -> Result<f32, DeviceError>;
+
+    /// Loads machine code for the current device, all of it at once.
+    unsafe fn load_module(&self, image: &[u8]) -> Result<Raw, DeviceError>;
+    /// See [`Driver::load_module`].
+    unsafe fn unload_module(&self, module: Raw);
+    /// A kernel of a module.
+    unsafe fn function(&self, module: Raw, name: &CStr) -> Result<Raw, DeviceError>;
+    /// Allows a kernel so much dynamic shared memory.
+    unsafe fn allow_shared(&self, function: Raw, bytes: u32) -> Result<(), DeviceError>;
+    /// How many blocks of a kernel fit one multiprocessor at once.
+    unsafe fn blocks_per_multiprocessor(
+        &self,
+        function: Raw,
+        threads: u32,
+        shared: u32,
+    ) -> Result<u32, DeviceError>;
+    /// Launches a kernel with one argument block. A cooperative grid is refused where its blocks are not all resident at once.
+    unsafe fn launch(
+        &self,
+        function: Raw,
+        grid: Grid,
+        stream: Raw,
+        arguments: *const u8,
+    ) -> Result<(), DeviceError>;
+
+    /// Begins to capture what is enqueued on a stream, on this thread.
+    unsafe fn begin_capture(&self, stream: Raw) -> Result<(), DeviceError>;
+    /// Ends a capture; the executable graph.
+    unsafe fn end_capture(&self, stream: Raw) -> Result<Raw, DeviceError>;
+    /// Enqueues a graph.
+    unsafe fn launch_graph(&self, graph: Raw, stream: Raw) -> Result<(), DeviceError>;
+    /// See [`Driver::end_capture`].
+    unsafe fn destroy_graph(&self, graph: Raw);
+}

@@ -1,0 +1,133 @@
+//! Devices: what a GPU runtime must do for ranks to share memory and run kernels, and what is built on it.
+//!
+//! [`Driver`] is a GPU runtime as it is: raw handles, no validation, every function unsafe that can be misused. Each backend
+//! implements it in its own directory. What owns and checks is written once over it: [`Device`], [`Memory`], [`SharedMemory`],
+//! [`PinnedMemory`], [`Stream`], [`Event`], [`Module`].
+
+mod driver;
+mod error;
+mod memory;
+mod module;
+mod stream;
+
+pub use driver::{Driver, Grid, Info, Raw};
+pub use error::DeviceError;
+pub use memory::{Memory, PinnedMemory, SharedMemory};
+pub use module::{Function, LaunchShape, Module};
+pub use stream::{Event, Graph, Stream};
+
+use std::sync::Arc;
+
+/// A GPU, with its runtime's per-device state held for as long as this or a clone lives.
+#[derive(Debug)]
+pub struct Device<D: Driver> {
+    inner: Arc<Held<D>>,
+}
+
+#[derive(Debug)]
+struct Held<D: Driver> {
+    driver: &'static D,
+    ordinal: usize,
+    info: Info,
+}
+
+impl<D: Driver> Clone for Device<D> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<D: Driver> Drop for Held<D> {
+    fn drop(&mut self) {
+        // SAFETY: retained in `Device::open`, once; everything made on the device holds a clone of it and so is gone.
+        unsafe { self.driver.release(self.ordinal) };
+    }
+}
+
+impl<D: Driver> Device<D> {
+    /// How many devices there are.
+    ///
+    /// # Errors
+    /// Where the runtime is not there, or does not work.
+    pub fn count() -> Result<usize, DeviceError> {
+        D::load()?.count()
+    }
+
+    /// Device number `ordinal`, as the runtime counts those that are visible.
+    ///
+    /// # Errors
+    /// Where the runtime is not there, or has no such device.
+    pub fn open(ordinal: usize) -> Result<Self, DeviceError> {
+        let driver = D::load()?;
+        let count = driver.count()?;
+        if ordinal >= count {
+            return Err(DeviceError::NoSuchDevice {
+                runtime: D::NAME,
+                ordinal,
+                count,
+            });
+        }
+        let info = driver.info(ordinal)?;
+        driver.retain(ordinal)?;
+        Ok(Self {
+            inner: Arc::new(Held {
+                driver,
+                ordinal,
+                info,
+            }),
+        })
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.inner.ordinal
+    }
+
+    /// What it is.
+    pub fn info(&self) -> &Info {
+        &self.inner.info
+    }
+
+    /// Whether kernels here can access memory of `other`, and with native atomics.
+    ///
+    /// # Errors
+    /// Where the runtime cannot tell.
+    pub fn reaches(&self, other: &Self) -> Result<Reach, DeviceError> {
+        if self.ordinal() == other.ordinal() {
+            return Ok(Reach {
+                access: true,
+                atomics: true,
+            });
+        }
+        self.driver().reach(self.ordinal(), other.ordinal())
+    }
+
+    /// Waits until everything on the device has run.
+    ///
+    /// # Errors
+    /// What any of it failed with.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.bind()?;
+        self.driver().synchronize_device()
+    }
+
+    pub(crate) fn driver(&self) -> &'static D {
+        self.inner.driver
+    }
+
+    /// Makes the device current on this thread, which most functions of a runtime go by.
+    pub(crate) fn bind(&self) -> Result<(), DeviceError> {
+        self.driver().bind(self.ordinal())
+    }
+}
+
+/// How far a device reaches into another's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Loads and stores.
+    pub access: bool,
+    /// Atomic read-modify-writes, carried out there.
+    pub atomics: bool,
+}

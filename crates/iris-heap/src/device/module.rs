@@ -1,0 +1,157 @@
+//! Machine code of a device, and its kernels.
+
+use super::{Device, DeviceError, Driver, Grid, Raw, Stream};
+use std::ffi::CString;
+use std::sync::Arc;
+
+/// Loaded machine code. All of it is loaded when this is made, and none while a kernel waits.
+#[derive(Debug)]
+pub struct Module<D: Driver> {
+    loaded: Arc<Loaded<D>>,
+}
+
+impl<D: Driver> Clone for Module<D> {
+    fn clone(&self) -> Self {
+        Self {
+            loaded: Arc::clone(&self.loaded),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Loaded<D: Driver> {
+    device: Device<D>,
+    raw: Raw,
+}
+
+impl<D: Driver> Module<D> {
+    /// Loads an image that was compiled for the device.
+    ///
+    /// # Errors
+    /// Where it was compiled for another, or is damaged.
+    pub fn load(device: &Device<D>, image: &[u8]) -> Result<Self, DeviceError> {
+        device.bind()?;
+        // SAFETY: given back once, when the last clone is dropped.
+        let raw = unsafe { device.driver().load_module(image) }?;
+        Ok(Self {
+            loaded: Arc::new(Loaded {
+                device: device.clone(),
+                raw,
+            }),
+        })
+    }
+
+    /// A kernel, to be launched with `threads` threads a block and `shared` bytes of dynamic shared memory.
+    ///
+    /// # Errors
+    /// Where there is none of that name, or it cannot have that much.
+    pub fn function(
+        &self,
+        name: &str,
+        threads: u32,
+        shared: u32,
+    ) -> Result<Function<D>, DeviceError> {
+        let Loaded { device, raw } = &*self.loaded;
+        let symbol = CString::new(name).unwrap_or_default(); // a name with a zero in it is no kernel's
+        device.bind()?;
+        // SAFETY: the module is alive, and stays so as long as the function.
+        unsafe {
+            let raw = device.driver().function(*raw, &symbol)?;
+            device.driver().allow_shared(raw, shared)?;
+            let resident = device
+                .driver()
+                .blocks_per_multiprocessor(raw, threads, shared)?;
+            Ok(Function {
+                name: name.to_owned(),
+                raw,
+                shape: LaunchShape {
+                    threads,
+                    shared,
+                    most_blocks: resident * device.info().multiprocessors,
+                },
+                module: self.clone(),
+            })
+        }
+    }
+}
+
+impl<D: Driver> Drop for Loaded<D> {
+    fn drop(&mut self) {
+        if self.device.synchronize().is_ok() {
+            // SAFETY: loaded in `load`, given back once; nothing of it is running any more.
+            unsafe { self.device.driver().unload_module(self.raw) };
+        }
+    }
+}
+
+/// How a kernel is launched, and how much of it fits the device at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaunchShape {
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: u32,
+    /// Blocks that are resident at once on an otherwise idle device.
+    pub most_blocks: u32,
+}
+
+/// A kernel.
+#[derive(Debug)]
+pub struct Function<D: Driver> {
+    name: String,
+    raw: Raw,
+    shape: LaunchShape,
+    module: Module<D>,
+}
+
+impl<D: Driver> Function<D> {
+    /// How it is launched.
+    pub fn shape(&self) -> LaunchShape {
+        self.shape
+    }
+
+    /// Enqueues a grid all of whose blocks are resident at once, with `arguments` as its one parameter.
+    ///
+    /// # Safety
+    /// The kernel takes one parameter of this type, and may access all memory that it names until it has run.
+    ///
+    /// # Errors
+    /// [`DeviceError::TooManyBlocks`] where the blocks do not fit at once; where the runtime refuses.
+    pub unsafe fn launch<A: Copy>(
+        &self,
+        stream: &Stream<D>,
+        blocks: u32,
+        arguments: &A,
+    ) -> Result<(), DeviceError> {
+        let LaunchShape {
+            threads,
+            shared,
+            most_blocks,
+        } = self.shape;
+        if blocks > most_blocks {
+            return Err(DeviceError::TooManyBlocks {
+                kernel: self.name.clone(),
+                asked: blocks,
+                most: most_blocks,
+            });
+        }
+        let device = &self.module.loaded.device;
+        device.bind()?;
+        // SAFETY: function and stream are alive; the driver copies the arguments before it returns; the rest is the caller's
+        // promise.
+        unsafe {
+            let grid = Grid {
+                blocks,
+                threads,
+                shared,
+                cooperative: device.info().cooperative,
+            };
+            device.driver().launch(
+                self.raw,
+                grid,
+                stream.raw(),
+                std::ptr::from_ref(arguments).cast(),
+            )
+        }
+    }
+}
