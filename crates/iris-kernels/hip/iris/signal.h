@@ -339,6 +339,44 @@ struct Call {
         return all_go_on(cleared);
     }
 
+    /// Takes spin lock `lock` in the memory of `rank`, for the whole block. The lock is 0 when free and 1 when held: it resets
+    /// itself, and no value of the counter is ever in it.
+    IRIS_DEVICE bool lock(u64 rank, u64 lock) {
+        bool held = true;
+        if (thread_index() == 0) {
+            Word* at = word(rank, layout.lock(lock));
+            u64 since = 0;
+            u32 polls = 1;
+            // Acquire: what the last holder wrote is seen.
+            while (compare_exchange<Order::acquire, Scope::system>(at, Word(0), Word(1)) != 0) {
+                if (polls++ % IRIS_LOOK == 0) {
+                    Wait wait{WordKind::lock, rank, lock, 0, 1};
+                    held = look(&wait);
+                    u64 now = now_ns();
+                    if (since == 0) {
+                        since = now;
+                    } else if (held && now - since >= args.budget_ns) {
+                        fault(args, index, value, Cause::budget_ended, args.budget_ns, &wait);
+                        held = false;
+                    }
+                    if (!held) {
+                        break;
+                    }
+                }
+                pause();
+            }
+        }
+        return all_go_on(held);
+    }
+
+    /// Releases it.
+    IRIS_DEVICE void unlock(u64 rank, u64 lock) {
+        sync_block();
+        if (thread_index() == 0) {
+            store<Order::release, Scope::system>(word(rank, layout.lock(lock)), Word(0));
+        }
+    }
+
     /// Lets the block arrive, and returns in all its threads whether it is the last to do so. Blocks may arrive several times
     /// in a call; `times` counts, from 1.
     IRIS_DEVICE bool arrive(u64 times) {
