@@ -45,7 +45,7 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
         u64 tile = (step + me) % grid.len();
         Block block = grid.block(tile);
         auto add_to = [&](u64 target) {
-            return [&rank, &args, block, sums = accumulators(target)](u32 row, u32 col, const f32(&values)[CHUNK<Element>],
+            return [&args, block, sums = accumulators(target)](u32 row, u32 col, const f32(&values)[CHUNK<Element>],
                                                                       u32 count) {
                 f32* first = sums + (block.row + row) * args.n + block.col + col;
                 IRIS_UNROLL

@@ -13,12 +13,11 @@ namespace {
 /// What the two kernels have in common.
 struct Gather {
     Rank rank;
-    Call& call;
     const Args& args;
     bool by_columns;
 
     IRIS_DEVICE Gather(const Args& args, Shared& shared, bool by_columns)
-        : rank(args, shared), call(rank.call), args(args), by_columns(by_columns) {}
+        : rank(args, shared), args(args), by_columns(by_columns) {}
 
     IRIS_DEVICE Range rows(u64 source) const {
         return by_columns ? Range{0, args.m} : shard(args.m, args.world, source);
@@ -77,6 +76,7 @@ struct Gather {
         u64 me = args.rank;
         // A rank without columns of B reads nothing, and is sent nothing.
         auto sent = [&](u64 target) { return target != me && cols(target) != 0 ? pieces(me) : u64(0); };
+        Call& call = rank.call;
         if (!call.begin() || !call.gate(pieces(me) > 0, sent)) {
             return false;
         }
@@ -107,7 +107,7 @@ struct Gather {
 IRIS_KERNEL(THREADS) iris_all_gather_matmul_rows(const Args args) {
     IRIS_SHARED(Shared, shared);
     Gather gather(args, shared, false);
-    Call& call = gather.call;
+    Call& call = gather.rank.call;
     u64 me = args.rank;
     if (!gather.produce()) {
         return;
@@ -139,7 +139,7 @@ IRIS_KERNEL(THREADS) iris_all_gather_matmul_rows(const Args args) {
 IRIS_KERNEL(THREADS) iris_all_gather_matmul_columns(const Args args) {
     IRIS_SHARED(Shared, shared);
     Gather gather(args, shared, true);
-    Call& call = gather.call;
+    Call& call = gather.rank.call;
     u64 me = args.rank;
     if (!gather.produce()) {
         return;

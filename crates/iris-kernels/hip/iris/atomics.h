@@ -30,15 +30,13 @@ enum class Scope {
 
 #if defined(IRIS_EMULATED) || defined(__AMDGCN__)
 
-/// The order as the compilers number it.
-constexpr int raw_order(Order order) {
-    switch (order) {
-    case Order::relaxed: return __ATOMIC_RELAXED;
-    case Order::acquire: return __ATOMIC_ACQUIRE;
-    case Order::release: return __ATOMIC_RELEASE;
-    default: return __ATOMIC_ACQ_REL;
-    }
-}
+/// The order as the compilers number it. A variable and no function: the builtins take a call for an order to be looked up at
+/// run time.
+template <Order O>
+constexpr int RAW_ORDER = O == Order::relaxed  ? __ATOMIC_RELAXED
+                          : O == Order::acquire ? __ATOMIC_ACQUIRE
+                          : O == Order::release ? __ATOMIC_RELEASE
+                                                : __ATOMIC_ACQ_REL;
 
 #endif
 
@@ -47,28 +45,28 @@ constexpr int raw_order(Order order) {
 template <Order O, Scope S, class T>
 inline T load(const T* from) {
     T value;
-    __atomic_load(const_cast<T*>(from), &value, raw_order(O));
+    __atomic_load(const_cast<T*>(from), &value, RAW_ORDER<O>);
     return value;
 }
 
 template <Order O, Scope S, class T>
 inline void store(T* to, T value) {
-    __atomic_store(to, &value, raw_order(O));
+    __atomic_store(to, &value, RAW_ORDER<O>);
 }
 
 template <Order O, Scope S, class T>
 inline T fetch_add(T* to, T value) {
-    return __atomic_fetch_add(to, value, raw_order(O));
+    return __atomic_fetch_add(to, value, RAW_ORDER<O>);
 }
 
 template <Order O, Scope S, class T>
 inline T exchange(T* to, T value) {
-    return __atomic_exchange_n(to, value, raw_order(O));
+    return __atomic_exchange_n(to, value, RAW_ORDER<O>);
 }
 
 template <Order O, Scope S, class T>
 inline T compare_exchange(T* to, T expected, T desired) {
-    __atomic_compare_exchange_n(to, &expected, desired, false, raw_order(O), __ATOMIC_RELAXED);
+    __atomic_compare_exchange_n(to, &expected, desired, false, RAW_ORDER<O>, __ATOMIC_RELAXED);
     return expected;
 }
 
@@ -83,50 +81,50 @@ inline void add_f32(f32* to, f32 value) {
 
 template <Order O, Scope S>
 inline void fence() {
-    __atomic_thread_fence(raw_order(O));
+    __atomic_thread_fence(RAW_ORDER<O>);
 }
 
 #elif defined(__AMDGCN__)
 
-constexpr int raw_scope(Scope scope) {
-    return scope == Scope::device ? __HIP_MEMORY_SCOPE_AGENT : __HIP_MEMORY_SCOPE_SYSTEM;
-}
+/// The scope as the compiler numbers it.
+template <Scope S>
+constexpr int RAW_SCOPE = S == Scope::device ? __HIP_MEMORY_SCOPE_AGENT : __HIP_MEMORY_SCOPE_SYSTEM;
 
 /// Loads `*from`. `O` is relaxed or acquire.
 template <Order O, Scope S, class T>
 IRIS_DEVICE T load(const T* from) {
-    return __hip_atomic_load(from, raw_order(O), raw_scope(S));
+    return __hip_atomic_load(from, RAW_ORDER<O>, RAW_SCOPE<S>);
 }
 
 /// Stores `value` to `*to`. `O` is relaxed or release.
 template <Order O, Scope S, class T>
 IRIS_DEVICE void store(T* to, T value) {
-    __hip_atomic_store(to, value, raw_order(O), raw_scope(S));
+    __hip_atomic_store(to, value, RAW_ORDER<O>, RAW_SCOPE<S>);
 }
 
 /// Adds to `*to`, and returns what was there before.
 template <Order O, Scope S, class T>
 IRIS_DEVICE T fetch_add(T* to, T value) {
-    return __hip_atomic_fetch_add(to, value, raw_order(O), raw_scope(S));
+    return __hip_atomic_fetch_add(to, value, RAW_ORDER<O>, RAW_SCOPE<S>);
 }
 
 /// Stores `value` to `*to`, and returns what was there before.
 template <Order O, Scope S, class T>
 IRIS_DEVICE T exchange(T* to, T value) {
-    return __hip_atomic_exchange(to, value, raw_order(O), raw_scope(S));
+    return __hip_atomic_exchange(to, value, RAW_ORDER<O>, RAW_SCOPE<S>);
 }
 
 /// Stores `desired` to `*to` if `expected` is there, and returns what was there before.
 template <Order O, Scope S, class T>
 IRIS_DEVICE T compare_exchange(T* to, T expected, T desired) {
-    __hip_atomic_compare_exchange_strong(to, &expected, desired, raw_order(O), __ATOMIC_RELAXED, raw_scope(S));
+    __hip_atomic_compare_exchange_strong(to, &expected, desired, RAW_ORDER<O>, __ATOMIC_RELAXED, RAW_SCOPE<S>);
     return expected;
 }
 
 /// Adds to `*to`, relaxed.
 template <Scope S>
 IRIS_DEVICE void add_f32(f32* to, f32 value) {
-    __hip_atomic_fetch_add(to, value, __ATOMIC_RELAXED, raw_scope(S));
+    __hip_atomic_fetch_add(to, value, __ATOMIC_RELAXED, RAW_SCOPE<S>);
 }
 
 /// Orders all accesses before it against all after it.
