@@ -6,6 +6,19 @@
 
 namespace iris {
 
+/// A kernel's arguments once more, for paths that are rarely taken: on AMD they are then loaded where they are used, and take no
+/// registers elsewhere. Every kernel has one argument, so they lie at the start of its argument segment.
+IRIS_DEVICE const Args& reread(const Args& args) {
+#if defined(__AMDGCN__) && !defined(IRIS_EMULATED)
+    (void)args;
+    auto segment = __builtin_amdgcn_kernarg_segment_ptr();
+    asm volatile("" : "+s"(segment));
+    return *(const Args*)segment;
+#else
+    return args;
+#endif
+}
+
 /// What a wait was for.
 struct Wait {
     WordKind word;
@@ -20,7 +33,8 @@ constexpr u64 NO_TILE = ~u64(0);
 
 /// Writes the fault record, unless another thread of this rank has; poisons the workspace; and asks all peers to leave. The rank
 /// signals nothing more until it is reset: no block arrives after this.
-IRIS_DEVICE void fault(const Args& args, u64 index, u64 value, Cause cause, u64 other, const Wait* wait) {
+IRIS_DEVICE void fault(const Args& hot, u64 index, u64 value, Cause cause, u64 other, const Wait* wait) {
+    const Args& args = reread(hot);
     Layout layout{args.world, args.tiles};
     Heap heap{args.heap, args.rank};
     // The poison cell lies in this device's memory, where a read-modify-write is possible whatever joins device and host.

@@ -138,11 +138,13 @@ struct Call {
 
     /// Whether nobody has asked this rank to leave.
     IRIS_DEVICE bool look(const Wait* wait) const {
-        if (load<Order::relaxed, Scope::device>(cell(args.rank, layout.poison_cell())) != 0) {
+        const Args& args = reread(this->args);
+        u64 mine = args.heap[args.rank];
+        if (load<Order::relaxed, Scope::device>(global<u64>(mine + args.cells) + layout.poison_cell()) != 0) {
             return false; // another thread has said why
         }
         for (u64 by = 0; by < args.world; ++by) {
-            if (load<Order::acquire, Scope::system>(word(args.rank, layout.abort(by))) != 0) {
+            if (load<Order::acquire, Scope::system>(global<Word>(mine + args.words) + layout.abort(by)) != 0) {
                 fault(args, index, value, Cause::aborted, by, wait);
                 return false;
             }
