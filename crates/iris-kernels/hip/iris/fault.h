@@ -61,6 +61,7 @@ IRIS_DEVICE void fault(const Args& hot, u64 index, u64 value, Cause cause, u64 o
         record->ours = args.m;
         store<Order::release, Scope::system>(&record->state, u64(1));
     }
+    IRIS_ROLLED
     for (u64 peer = 0; peer < args.world; ++peer) {
         if (peer != args.rank) {
             Word* word = heap.at<Word>(peer, args.words) + layout.abort(args.rank);

@@ -103,6 +103,7 @@ struct Rank {
     /// Stores a chunk to the outputs of all ranks, this one first. All peers have been met.
     IRIS_DEVICE void store_to_all(u64 row, u64 col, const f32 (&values)[CHUNK<Element>], u32 count) const {
         u64 target = args.rank;
+        IRIS_ROLLED
         for (u64 step = 0; step < args.world; ++step) {
             Element* c = global<Element>(shared.call.output[target]);
             store_chunk(c + row * shared.call.output_row[target] + col, values, count);
@@ -117,6 +118,7 @@ struct Rank {
         }
         const Element* from = call.heap.at<Element>(args.rank, args.output);
         Element* to = global<Element>(args.c);
+        IRIS_ROLLED
         for (u64 row = block_index(); row < args.m; row += args.blocks) {
             copy(to + row * args.c_row, from + row * args.output_row, args.n * sizeof(Element), THREADS);
         }

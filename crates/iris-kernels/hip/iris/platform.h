@@ -22,6 +22,7 @@ using u64 = unsigned long long;
 #define IRIS_KERNEL(THREADS) extern "C" __attribute__((visibility("default"))) void
 #define IRIS_SHARED(TYPE, NAME) TYPE& NAME = *static_cast<TYPE*>(iris_emulator_shared(sizeof(TYPE)))
 #define IRIS_UNROLL
+#define IRIS_ROLLED
 #define IRIS_MAY_ALIAS __attribute__((may_alias))
 /// Lanes of a wave. The emulator takes it as an option, since it can be either.
 #ifndef IRIS_LANES
@@ -37,6 +38,7 @@ using u64 = unsigned long long;
     extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(THREADS, THREADS))) void
 #define IRIS_SHARED(TYPE, NAME) __attribute__((shared)) TYPE NAME
 #define IRIS_UNROLL _Pragma("unroll")
+#define IRIS_ROLLED _Pragma("unroll 1")
 #define IRIS_MAY_ALIAS __attribute__((may_alias))
 #define IRIS_LANES 64
 #define IRIS_LOOK 4096
@@ -47,6 +49,7 @@ using u64 = unsigned long long;
 #define IRIS_KERNEL(THREADS) extern "C" __global__ void __launch_bounds__(THREADS)
 #define IRIS_SHARED(TYPE, NAME) __shared__ TYPE NAME
 #define IRIS_UNROLL _Pragma("unroll")
+#define IRIS_ROLLED _Pragma("unroll 1")
 #define IRIS_MAY_ALIAS
 #define IRIS_LANES 32
 #define IRIS_LOOK 4096

@@ -95,6 +95,7 @@ struct Call {
         if (here && !stalled && args.stall_ns != 0) {
             stalled = true;
             u64 since = now_ns();
+            IRIS_ROLLED
             while (now_ns() - since < args.stall_ns) {
                 pause();
             }
@@ -143,6 +144,7 @@ struct Call {
         if (load<Order::relaxed, Scope::device>(global<u64>(mine + args.cells) + layout.poison_cell()) != 0) {
             return false; // another thread has said why
         }
+        IRIS_ROLLED
         for (u64 by = 0; by < args.world; ++by) {
             if (load<Order::acquire, Scope::system>(global<Word>(mine + args.words) + layout.abort(by)) != 0) {
                 fault(args, index, value, Cause::aborted, by, wait);
@@ -174,6 +176,7 @@ struct Call {
     IRIS_DEVICE bool wait(WordKind kind, u64 peer, u64 tile, u64 place, u64 target, bool exactly) const {
         const Word* at = word(args.rank, place);
         u64 since = 0;
+        IRIS_ROLLED
         for (u32 polls = 1;; ++polls) {
             u64 seen = u64(load<Order::acquire, Scope::system>(at));
             if (exactly ? seen == target : has_reached(seen, target)) {
@@ -246,6 +249,7 @@ struct Call {
             u64 previous = load<Order::relaxed, Scope::device>(cell_of_used);
             u64 now = used(peer);
             if (keeps(Rule::clear)) {
+                IRIS_ROLLED
                 for (u64 tile = now; tile < previous; ++tile) {
                     signal(peer, layout.ready(bank, args.rank, tile), 0);
                 }

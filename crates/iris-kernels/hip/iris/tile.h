@@ -105,6 +105,7 @@ struct Item {
 template <class Count>
 IRIS_DEVICE Item item_of(u64 at, u64 first, u64 world, Count count) {
     u64 rank = first;
+    IRIS_ROLLED
     for (u64 step = 1; step < world; ++step) {
         u64 here = count(rank);
         if (at < here) {
@@ -120,6 +121,7 @@ IRIS_DEVICE Item item_of(u64 at, u64 first, u64 world, Count count) {
 template <class Count>
 IRIS_DEVICE u64 items(u64 world, Count count) {
     u64 sum = 0;
+    IRIS_ROLLED
     for (u64 rank = 0; rank < world; ++rank) {
         sum += count(rank);
     }
