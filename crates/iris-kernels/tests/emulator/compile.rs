@@ -115,7 +115,8 @@ pub(crate) fn compiler() -> Option<&'static str> {
 fn fingerprint() -> u64 {
     static FINGERPRINT: OnceLock<u64> = OnceLock::new();
     *FINGERPRINT.get_or_init(|| {
-        let mut files: Vec<_> = [hip(), hip().join("iris"), emulator_sources()]
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator");
+        let mut files: Vec<_> = [hip(), hip().join("iris"), emulator_sources(), own]
             .iter()
             .flat_map(|directory| {
                 fs::read_dir(directory).expect("the sources lie beside this test")
@@ -217,7 +218,8 @@ pub(crate) fn kernel(source: &str, target: &Target, dtype: &str, ring: u64) -> P
     ] {
         options.push(format!("-DIRIS_{name}={value}"));
     }
-    let name = format!("{source}-{}-{dtype}-{ring}", target.name);
+    let stem = source.rsplit('/').next().unwrap_or(source);
+    let name = format!("{stem}-{}-{dtype}-{ring}", target.name);
     compile(&name, &options, &[hip().join(source).with_extension("hip")])
 }
 
