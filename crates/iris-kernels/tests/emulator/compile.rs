@@ -165,6 +165,11 @@ fn compile(name: &str, options: &[String], sources: &[PathBuf]) -> PathBuf {
             "-Wextra",
             "-Wno-unknown-pragmas",
         ])
+        // A GPU faults at 16 bytes that are not aligned to 16; here the check traps.
+        .args([
+            "-fsanitize=alignment,shift,bounds,integer-divide-by-zero",
+            "-fsanitize-undefined-trap-on-error",
+        ])
         .args(["-DIRIS_EMULATED", "-DIRIS_CONTROLS", "-DIRIS_STALLS"])
         .arg("-I")
         .arg(hip())
