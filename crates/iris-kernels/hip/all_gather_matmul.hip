@@ -52,12 +52,7 @@ struct Gather {
             if (wide && at + CHUNK<Element> <= depths) {
                 vector = *reinterpret_cast<const Vec16*>(source);
             } else {
-                IRIS_UNROLL
-                for (u32 element = 0; element < CHUNK<Element>; ++element) {
-                    if (at + element < depths) {
-                        set<Element>(vector, element, source[element * from.depth_stride]);
-                    }
-                }
+                vector = gather(source, from.depth_stride, smaller(depths - at, CHUNK<Element>));
             }
             *reinterpret_cast<Vec16*>(to + row * pitch(me) + at) = vector;
         }

@@ -4,8 +4,12 @@
 #include "matrix.h"
 
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
+#include <sys/mman.h>
+#include <utility>
 #include <vector>
 
 namespace emulator {
@@ -65,27 +69,65 @@ inline double decode(const std::string& dtype, const void* from) {
     return number(half, dtype == "bf16");
 }
 
+/// Memory that ends where a page ends that nobody may touch: reading or writing beyond it ends the program.
+class Guarded {
+  public:
+    /// `bytes` bytes of 0xff, which is not a number in any dtype, at a multiple of `alignment`.
+    Guarded(std::size_t bytes, std::size_t alignment) {
+        size_ = (bytes + alignment + PAGE - 1) / PAGE * PAGE + PAGE;
+        base_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (base_ == MAP_FAILED) {
+            std::perror("emulator: no memory for an operand");
+            std::exit(3);
+        }
+        unsigned char* end = static_cast<unsigned char*>(base_) + size_ - PAGE;
+        mprotect(end, PAGE, PROT_NONE);
+        std::memset(base_, 0xff, size_ - PAGE);
+        data = end - (bytes + alignment - 1) / alignment * alignment;
+    }
+    Guarded(Guarded&& other) noexcept
+        : data(other.data), base_(std::exchange(other.base_, nullptr)), size_(other.size_) {}
+    Guarded& operator=(Guarded&& other) noexcept {
+        std::swap(data, other.data);
+        std::swap(base_, other.base_);
+        std::swap(size_, other.size_);
+        return *this;
+    }
+    ~Guarded() {
+        if (base_ != nullptr) {
+            munmap(base_, size_);
+        }
+    }
+
+    unsigned char* data;
+
+  private:
+    static constexpr std::size_t PAGE = 4096;
+    void* base_;
+    std::size_t size_;
+};
+
 /// A matrix in memory, with the strides of one of several layouts.
 struct Stored {
-    std::vector<unsigned char> memory;
+    Guarded memory;
     std::uint64_t address = 0;
     std::uint64_t row = 0;
     std::uint64_t col = 0;
 
-    /// The part (`row0`, `col0`), `rows` by `cols`, of `from`. Row-major or transposed, aligned or not, with or without gaps.
+    /// The part (`row0`, `col0`), `rows` by `cols`, of `from`. Row-major or transposed, aligned or not, with or without gaps; the last
+    /// line has no gap after it.
     Stored(const std::string& dtype, const Matrix& from, std::uint64_t row0, std::uint64_t rows, std::uint64_t col0,
-           std::uint64_t cols, Random& random) {
+           std::uint64_t cols, Random& random)
+        : memory(0, 1) {
         bool transposed = random.below(2) == 0;
         bool aligned = random.below(2) == 0;
         std::uint64_t inner = transposed ? rows : cols;
         std::uint64_t outer = transposed ? cols : rows;
         std::uint64_t stride = aligned ? (inner + 7) / 8 * 8 : inner + random.below(4);
         stride = stride == 0 ? 1 : stride;
-        std::uint64_t skip = aligned ? 0 : random.below(8);
         unsigned bytes = element_bytes(dtype);
-        memory.assign((outer * stride + skip) * bytes + 64, 0xff); // not a number around it
-        auto start = reinterpret_cast<std::uintptr_t>(memory.data());
-        address = (start + 15) / 16 * 16 + skip * bytes;
+        memory = Guarded((outer == 0 ? 0 : (outer - 1) * stride + inner) * bytes, aligned ? 16 : bytes);
+        address = reinterpret_cast<std::uintptr_t>(memory.data);
         row = transposed ? 1 : stride;
         col = transposed ? stride : 1;
         for (std::uint64_t i = 0; i < rows; ++i) {

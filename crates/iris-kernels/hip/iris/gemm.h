@@ -79,7 +79,7 @@ struct SlabInFlight {
         bool wide = inner == 1 && aligned16(reinterpret_cast<u64>(from.data) | outer * sizeof(T));
         IRIS_UNROLL
         for (u32 each = 0; each < EACH; ++each) {
-            u32 chunk = each * THREADS + thread_index();
+            u32 chunk = opaque(each * THREADS + thread_index());
             chunks[each] = {};
             if (CHUNKS % THREADS != 0 && chunk >= CHUNKS) {
                 continue;
@@ -94,15 +94,9 @@ struct SlabInFlight {
             if (wide && rest >= CHUNK<T>) {
                 chunks[each] = *reinterpret_cast<const Vec16*>(first);
             } else {
-                IRIS_UNROLL
-                for (u32 element = 0; element < CHUNK<T>; ++element) {
-                    if (element < rest) {
-                        set<T>(chunks[each], element, first[element * inner]);
-                    }
-                }
+                chunks[each] = gather(first, inner, smaller(rest, CHUNK<T>));
             }
         }
-        (void)outer;
     }
 
     /// Stores what was loaded from the same matrix.

@@ -136,6 +136,15 @@ IRIS_DEVICE u64 now_ns() {
 #endif
 }
 
+/// The same value, as if the compiler had never seen it: on AMD it would otherwise keep what follows from it across whole loops, masks
+/// of lanes above all, and run out of scalar registers.
+IRIS_DEVICE u32 opaque(u32 value) {
+#if defined(__AMDGCN__)
+    asm volatile("" : "+v"(value));
+#endif
+    return value;
+}
+
 /// An address of global memory as a pointer. On AMD the compiler learns that it is neither LDS nor scratch.
 template <class T>
 IRIS_DEVICE T* global(u64 address) {

@@ -155,6 +155,36 @@ IRIS_DEVICE Vec16 narrow(const f32 (&values)[CHUNK<T>]) {
     return vector;
 }
 
+/// The bits of an element.
+IRIS_DEVICE u32 raw_bits(f32 value) {
+    return bits_of(value);
+}
+IRIS_DEVICE u32 raw_bits(f16 value) {
+    return value.bits;
+}
+IRIS_DEVICE u32 raw_bits(bf16 value) {
+    return value.bits;
+}
+
+/// `count` elements, `stride` apart, one after the other; the rest of the vector is zero. A loop that is not unrolled: where vectors
+/// are gathered like this the masks of all their elements would be kept in registers.
+template <class T>
+IRIS_DEVICE Vec16 gather(const T* from, u64 stride, u64 count) {
+    u64 low = 0;
+    u64 high = 0;
+    IRIS_ROLLED
+    for (u32 at = 0; at < count; ++at) {
+        u64 bits = raw_bits(from[at * stride]);
+        u32 shift = at * 8 * sizeof(T);
+        if (shift < 64) {
+            low |= bits << shift;
+        } else {
+            high |= bits << (shift - 64);
+        }
+    }
+    return {{u32(low), u32(low >> 32), u32(high), u32(high >> 32)}};
+}
+
 /// Whether an address, and whatever is or-ed to it, is a multiple of 16.
 IRIS_DEVICE bool aligned16(u64 bits) {
     return (bits & 15) == 0;

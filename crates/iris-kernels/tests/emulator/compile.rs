@@ -115,7 +115,8 @@ pub(crate) fn compiler() -> Option<&'static str> {
 fn fingerprint() -> u64 {
     static FINGERPRINT: OnceLock<u64> = OnceLock::new();
     *FINGERPRINT.get_or_init(|| {
-        let mut files: Vec<_> = [hip(), hip().join("iris"), emulator_sources()]
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator");
+        let mut files: Vec<_> = [hip(), hip().join("iris"), emulator_sources(), own]
             .iter()
             .flat_map(|directory| {
                 fs::read_dir(directory).expect("the sources lie beside this test")
@@ -163,6 +164,11 @@ fn compile(name: &str, options: &[String], sources: &[PathBuf]) -> PathBuf {
             "-Wall",
             "-Wextra",
             "-Wno-unknown-pragmas",
+        ])
+        // A GPU faults at 16 bytes that are not aligned to 16; here the check traps.
+        .args([
+            "-fsanitize=alignment,shift,bounds,integer-divide-by-zero",
+            "-fsanitize-undefined-trap-on-error",
         ])
         .args(["-DIRIS_EMULATED", "-DIRIS_CONTROLS", "-DIRIS_STALLS"])
         .arg("-I")
@@ -217,7 +223,8 @@ pub(crate) fn kernel(source: &str, target: &Target, dtype: &str, ring: u64) -> P
     ] {
         options.push(format!("-DIRIS_{name}={value}"));
     }
-    let name = format!("{source}-{}-{dtype}-{ring}", target.name);
+    let stem = source.rsplit('/').next().unwrap_or(source);
+    let name = format!("{stem}-{}-{dtype}-{ring}", target.name);
     compile(&name, &options, &[hip().join(source).with_extension("hip")])
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cases::MAX;
 use crate::compile::{TARGETS, compiler, emulate, kernel};
-use iris_sync::{Layout, Signal, SignalCounter, reached};
+use iris_sync::{Layout, Phase, Signal, SignalCounter, reached};
 use std::path::Path;
 
 #[test]
@@ -99,5 +99,65 @@ fn a_rank_that_stops_ends_its_peers_within_their_budget() {
             result.contains("budget ended, at `") && result.contains("of rank 2"),
             "{result}"
         );
+    }
+}
+
+#[test]
+fn calls_lap_the_smallest_ring_while_ranks_stall() {
+    if compiler().is_none() {
+        return;
+    }
+    for (source, op) in [
+        ("one_shot", "one_shot"),
+        ("two_shot", "two_shot"),
+        ("accumulate", "atomic"),
+        ("accumulate", "spinlock"),
+        ("matmul_reduce_scatter", "matmul_reduce_scatter"),
+        ("all_gather_matmul", "all_gather_matmul_rows"),
+        ("all_gather_matmul", "all_gather_matmul_columns"),
+        ("matmul_all_gather", "matmul_all_gather"),
+    ] {
+        let kernel = kernel(source, &TARGETS[0], "f32", 7);
+        // 22 calls: three laps. Sizes that vary, fewer rows than ranks among them; each phase stalled once.
+        let lines: Vec<_> = Phase::ALL
+            .into_iter()
+            .enumerate()
+            .map(|(number, phase)| {
+                format!(
+                    "{} world=3 m=40,1,70,2,1,3,99,1,2,40,3,1,1,70,5,1,2,3,40,1,2,70 n=34 k=7 bias=1 first={} seed={number} \
+                     blocks=2,1,3 budget_ms=60000 bounced={} stall={},{},{},20",
+                    TARGETS[0].describe(op, "f32"),
+                    1 + number % 7,
+                    number % 2,
+                    number % 3,
+                    number % 9 + 2,
+                    phase as u64,
+                )
+            })
+            .collect();
+        for (line, result) in lines.iter().zip(emulate(&[&kernel], &lines)) {
+            assert_eq!(result, "ok", "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_of_ones_own_exchanges_around_a_ring() {
+    if compiler().is_none() {
+        return;
+    }
+    for (target, dtype) in [(&TARGETS[0], "f32"), (&TARGETS[2], "bf16")] {
+        let kernel = kernel("../tests/emulator/ring_all_reduce", target, dtype, MAX);
+        let lines: Vec<_> = (1..=4)
+            .map(|world| {
+                format!(
+                    "{} world={world} m=5,40,1,33 n=45 k={world} given=1 blocks={world} budget_ms=60000",
+                    target.describe("ring_all_reduce", dtype)
+                )
+            })
+            .collect();
+        for (line, result) in lines.iter().zip(emulate(&[&kernel], &lines)) {
+            assert_eq!(result, "ok", "{line}");
+        }
     }
 }
