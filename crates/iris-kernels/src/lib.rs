@@ -1,8 +1,9 @@
 //! The tile programs of the fused operations.
 //!
-//! [`host`] has them in Rust, for the backend that runs everywhere. They share [`geometry`] with the operations that launch
+//! [`host`] has them in Rust, for the backend that runs everywhere; [`device`] as HIP sources for GPUs. They share [`geometry`] with the operations that launch
 //! them: how matrices are split among ranks and products into tiles.
 
+pub mod device;
 pub mod element;
 pub mod geometry;
 pub mod host;

@@ -1,0 +1,158 @@
+// The one place that knows what the code is compiled for: AMD, NVIDIA, or the emulator on a CPU.
+//
+// No vendor's header is included. What crosses devices is written as clang builtins on AMD and as inline PTX on NVIDIA, where
+// clang 22 would drop the order and the scope of read-modify-writes and nvcc has them only in headers.
+#pragma once
+
+// This comes first: compilers that compile at run time offer no <cstdint>.
+namespace iris {
+using u8 = unsigned char;
+using u16 = unsigned short;
+using i32 = int;
+using u32 = unsigned int;
+using i64 = long long;
+using u64 = unsigned long long;
+} // namespace iris
+
+#if defined(IRIS_EMULATED)
+
+#include "emulator.h"
+
+#define IRIS_DEVICE inline
+#define IRIS_KERNEL(THREADS) extern "C" __attribute__((visibility("default"))) void
+#define IRIS_SHARED(TYPE, NAME) TYPE& NAME = *static_cast<TYPE*>(iris_emulator_shared(sizeof(TYPE)))
+#define IRIS_UNROLL
+#define IRIS_ROLLED
+#define IRIS_MAY_ALIAS __attribute__((may_alias))
+/// Lanes of a wave. The emulator takes it as an option, since it can be either.
+#ifndef IRIS_LANES
+#define IRIS_LANES 64
+#endif
+/// Unsuccessful polls between two looks at the clock and at the abort words.
+#define IRIS_LOOK 64
+
+#elif defined(__AMDGCN__)
+
+#define IRIS_DEVICE __attribute__((device)) __attribute__((always_inline)) inline
+#define IRIS_KERNEL(THREADS) \
+    extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(THREADS, THREADS))) void
+#define IRIS_SHARED(TYPE, NAME) __attribute__((shared)) TYPE NAME
+#define IRIS_UNROLL _Pragma("unroll")
+#define IRIS_ROLLED _Pragma("unroll 1")
+#define IRIS_MAY_ALIAS __attribute__((may_alias))
+#define IRIS_LANES 64
+#define IRIS_LOOK 4096
+
+#elif defined(__CUDACC__) || defined(__NVPTX__)
+
+#define IRIS_DEVICE __device__ __forceinline__
+#define IRIS_KERNEL(THREADS) extern "C" __global__ void __launch_bounds__(THREADS)
+#define IRIS_SHARED(TYPE, NAME) __shared__ TYPE NAME
+#define IRIS_UNROLL _Pragma("unroll")
+#define IRIS_ROLLED _Pragma("unroll 1")
+#define IRIS_MAY_ALIAS
+#define IRIS_LANES 32
+#define IRIS_LOOK 4096
+
+#else
+#error "iris kernels are compiled for AMD, for NVIDIA, or with IRIS_EMULATED for a CPU"
+#endif
+
+namespace iris {
+
+/// Lanes that run in step: a wave on AMD, a warp on NVIDIA.
+constexpr u32 LANES = IRIS_LANES;
+
+/// This thread's number in its block.
+IRIS_DEVICE u32 thread_index() {
+#if defined(IRIS_EMULATED)
+    return iris_emulator_thread();
+#elif defined(__AMDGCN__)
+    return __builtin_amdgcn_workitem_id_x();
+#else
+    return threadIdx.x;
+#endif
+}
+
+/// This block's number in its grid.
+IRIS_DEVICE u32 block_index() {
+#if defined(IRIS_EMULATED)
+    return iris_emulator_block();
+#elif defined(__AMDGCN__)
+    return __builtin_amdgcn_workgroup_id_x();
+#else
+    return blockIdx.x;
+#endif
+}
+
+/// This thread's lane in its wave.
+IRIS_DEVICE u32 lane_index() {
+    return thread_index() % LANES;
+}
+
+/// This wave's number in its block. The same in all its lanes, and the compiler is told so.
+IRIS_DEVICE u32 wave_index() {
+#if defined(__AMDGCN__)
+    return __builtin_amdgcn_readfirstlane(thread_index() / LANES);
+#else
+    return thread_index() / LANES;
+#endif
+}
+
+/// Waits for all threads of the block; what each did before is seen by all after.
+IRIS_DEVICE void sync_block() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_sync_block();
+#elif defined(__AMDGCN__)
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+    __builtin_amdgcn_s_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+#else
+    __syncthreads();
+#endif
+}
+
+/// Passes a moment between two polls.
+IRIS_DEVICE void pause() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_pause();
+#elif defined(__AMDGCN__)
+    __builtin_amdgcn_s_sleep(1);
+#else
+    asm volatile("nanosleep.u32 20;" ::: "memory");
+#endif
+}
+
+/// Nanoseconds since some moment, the same for all threads of the device.
+IRIS_DEVICE u64 now_ns() {
+#if defined(IRIS_EMULATED)
+    return iris_emulator_now_ns();
+#elif defined(__AMDGCN__)
+    return __builtin_amdgcn_s_memrealtime() * 10; // a clock of 100 MHz on gfx90a, gfx942 and gfx950
+#else
+    u64 now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    return now;
+#endif
+}
+
+/// The same value, as if the compiler had never seen it: on AMD it would otherwise keep what follows from it across whole loops, masks
+/// of lanes above all, and run out of scalar registers.
+IRIS_DEVICE u32 opaque(u32 value) {
+#if defined(__AMDGCN__)
+    asm volatile("" : "+v"(value));
+#endif
+    return value;
+}
+
+/// An address of global memory as a pointer. On AMD the compiler learns that it is neither LDS nor scratch.
+template <class T>
+IRIS_DEVICE T* global(u64 address) {
+#if defined(__AMDGCN__)
+    return (T*)(__attribute__((address_space(1))) T*)address;
+#else
+    return reinterpret_cast<T*>(address);
+#endif
+}
+
+} // namespace iris

@@ -1,0 +1,496 @@
+// One call of an operation, as its kernel walks through it. Every wait and every signal of every operation is made here: the
+// twin of `iris_sync`'s `call.rs`, for a grid of blocks in place of one thread a rank.
+//
+// # The order of a call
+//
+// 1. `begin` reads the call's index; the first block tells every peer `entered` and what it announces.
+// 2. `gate` waits until every peer has read all of the call before the previous one, whose bank this call reuses.
+// 3. Every block produces all its tiles: data into a rank's staging, then `push_ready`.
+// 4. The block reduces: `meet`, then `await_ready` and the data, tile by tile.
+// 5. `finish` lets the block arrive. The last one to do so tells every peer `done`, waits for what makes this rank's output
+//    whole, and advances the index.
+//
+// No step before 4 waits for anything of the same call but `entered`, so no rank can wait for one that waits for it. Blocks of
+// one rank wait for each other too (a rank's own tiles are announced to itself like to its peers), so all of them must be
+// resident at once.
+//
+// # Memory order
+//
+// Signals are stored with release order and awaited with acquire order, at system scope, by one thread of a block each; the
+// block synchronises before a signal and after a wait, so that what holds for this thread holds for all. What speaks for the
+// whole rank is signalled by the last block to arrive, and each makes a release fence of system scope before it arrives: blocks
+// may have caches of their own.
+//
+// # Leaving
+//
+// Everything here that can wait returns whether to go on. Where it returns false, it does so in all threads of the block, and the
+// block leaves the kernel at once, without arriving: so the index stays, and nothing more is signalled.
+#pragma once
+
+#include "fault.h"
+
+namespace iris {
+
+/// The protocol's rules by name, numbered as `iris_sync::Rule`. With IRIS_CONTROLS a test can take some out.
+enum class Rule : u32 {
+    gate,
+    gate_of_all,
+    gate_from_index_two,
+    entered,
+    reached,
+    reached_on_ring,
+    bank_from_index,
+    two_banks,
+    value_from_index,
+    clear,
+    gathered,
+    release,
+    compare,
+};
+
+/// The points of a call where a test can stall a rank, numbered as `iris_sync::Phase`.
+enum class Phase : u64 { begin, gate, ready, reduce, read, store, gathered, added, cleared, done, leave };
+
+/// What the threads of a block share of a call.
+struct CallShared {
+    /// Whether some thread wants to leave, in three copies that are used in turn.
+    u32 votes[3];
+    /// Whether this block was the last to arrive.
+    u32 last;
+    /// Where each rank's output begins, as this device sees it, and the elements from one row to the next.
+    u64 output[MAX_RANKS];
+    u64 output_row[MAX_RANKS];
+};
+
+/// A call in progress, as one thread sees it. All members are the same in all threads of the block.
+struct Call {
+    const Args& args;
+    CallShared& shared;
+    Layout layout;
+    Heap heap;
+    u64 index;
+    u64 value;
+    u64 bank;
+    u32 turn;
+    bool met;
+    bool stalled;
+
+    IRIS_DEVICE Call(const Args& args, CallShared& shared)
+        : args(args), shared(shared), layout{args.world, args.tiles}, heap{args.heap, args.rank}, index(0), value(0), bank(0),
+          turn(0), met(false), stalled(false) {}
+
+    IRIS_DEVICE bool keeps(Rule rule) const {
+#if defined(IRIS_CONTROLS)
+        return (args.removed >> u32(rule) & 1) == 0;
+#else
+        (void)rule;
+        return true;
+#endif
+    }
+
+    /// Stands still where the test asked for it, once in each block.
+    IRIS_DEVICE void stall(Phase phase) {
+#if defined(IRIS_STALLS)
+        bool here = args.stall_rank == args.rank + 1 && args.stall_index == index && args.stall_phase == u64(phase);
+        if (here && !stalled && args.stall_ns != 0) {
+            stalled = true;
+            u64 since = now_ns();
+            IRIS_ROLLED
+            while (now_ns() - since < args.stall_ns) {
+                pause();
+            }
+        }
+#else
+        (void)phase;
+#endif
+    }
+
+    IRIS_DEVICE Word* word(u64 rank, u64 place) const { return heap.at<Word>(rank, args.words) + place; }
+    IRIS_DEVICE u64* cell(u64 rank, u64 place) const { return heap.at<u64>(rank, args.cells) + place; }
+
+    /// Thread t signals to rank t.
+    IRIS_DEVICE bool speaks_to_peer() const { return thread_index() < args.world && thread_index() != args.rank; }
+
+    IRIS_DEVICE void signal(u64 rank, u64 place, u64 with) const {
+        if (keeps(Rule::release)) {
+            store<Order::release, Scope::system>(word(rank, place), Word(with));
+        } else {
+            store<Order::relaxed, Scope::system>(word(rank, place), Word(with));
+        }
+    }
+
+    /// Synchronises the block, and returns whether all its threads want to go on.
+    ///
+    /// A thread that comes to the next vote finds its copy cleared before the barrier of this one; and nobody clears a copy
+    /// before all have read it, since a thread that is two votes on has passed a barrier that all reached after reading.
+    IRIS_DEVICE bool all_go_on(bool go_on) {
+        if (!go_on) {
+            shared.votes[turn] = 1;
+        }
+        u32 next = turn == 2 ? 0 : turn + 1;
+        if (thread_index() == 0) {
+            shared.votes[next] = 0;
+        }
+        sync_block();
+        bool all = shared.votes[turn] == 0;
+        turn = next;
+        return all;
+    }
+
+    /// Whether nobody has asked this rank to leave.
+    IRIS_DEVICE bool look(const Wait* wait) const {
+        const Args& args = reread(this->args);
+        u64 mine = args.heap[args.rank];
+        if (load<Order::relaxed, Scope::device>(global<u64>(mine + args.cells) + layout.poison_cell()) != 0) {
+            return false; // another thread has said why
+        }
+        IRIS_ROLLED
+        for (u64 by = 0; by < args.world; ++by) {
+            if (load<Order::acquire, Scope::system>(global<Word>(mine + args.words) + layout.abort(by)) != 0) {
+                fault(args, index, value, Cause::aborted, by, wait);
+                return false;
+            }
+        }
+        if (args.abort != 0) {
+            i32 by = load<Order::acquire, Scope::system>(global<i32>(args.abort));
+            if (by != 0) {
+                fault(args, index, value, Cause::aborted, u64(by - 1), wait);
+                return false;
+            }
+        }
+        return true;
+    }
+
+    /// Whether a word that reads `seen` has come to `target`, by the rule for words that are not banked.
+    IRIS_DEVICE bool has_reached(u64 seen, u64 target) const {
+        if (!keeps(Rule::reached)) {
+            return seen == target;
+        }
+        if (!keeps(Rule::reached_on_ring)) {
+            return seen != 0 && seen >= target;
+        }
+        return reached(seen, target);
+    }
+
+    /// One thread's wait for the word at `place` of this rank's memory: to equal `target` where `exactly`, else to reach it.
+    IRIS_DEVICE bool wait(WordKind kind, u64 peer, u64 tile, u64 place, u64 target, bool exactly) const {
+        const Word* at = word(args.rank, place);
+        u64 since = 0;
+        IRIS_ROLLED
+        for (u32 polls = 1;; ++polls) {
+            u64 seen = u64(load<Order::acquire, Scope::system>(at));
+            if (exactly ? seen == target : has_reached(seen, target)) {
+                return true;
+            }
+            if (polls % IRIS_LOOK == 0) {
+                Wait wait{kind, peer, tile, target, seen};
+                if (!look(&wait)) {
+                    return false;
+                }
+                u64 now = now_ns();
+                if (since == 0) {
+                    since = now;
+                } else if (now - since >= args.budget_ns) {
+                    fault(args, index, value, Cause::budget_ended, args.budget_ns, &wait);
+                    return false;
+                }
+            }
+            pause();
+        }
+    }
+
+    /// Begins the call.
+    IRIS_DEVICE bool begin() {
+        if (thread_index() == 0) {
+            shared.votes[0] = 0;
+        }
+        sync_block();
+        // Stored by the last block of the previous call, before its kernel ended.
+        index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
+        value = keeps(Rule::value_from_index) ? signal_value(args.first, index) : args.first;
+        bank = !keeps(Rule::two_banks) ? 0 : keeps(Rule::bank_from_index) ? index % 2 : value % 2;
+        // The one thread that looks speaks for its block.
+        if (!all_go_on(thread_index() != 0 || look(nullptr))) {
+            return false;
+        }
+        stall(Phase::begin);
+        if (block_index() == 0 && speaks_to_peer()) {
+            u64 peer = thread_index();
+            // Published by the release store of `entered`.
+            u64* announced = cell(peer, layout.announced_cell(index, args.rank));
+            store<Order::relaxed, Scope::system>(announced, args.m);
+            store<Order::relaxed, Scope::system>(announced + 1, args.output);
+            store<Order::relaxed, Scope::system>(announced + 2, args.output_row);
+            signal(peer, layout.entered(args.rank), value);
+        }
+        stall(Phase::gate);
+        return true;
+    }
+
+    /// Waits until this call's bank may be written; then the first block clears what this call leaves unused in it.
+    ///
+    /// `writes` says whether this rank writes, and `used(p)` how many `ready` words it will use at `p`, itself included, in this
+    /// call, from the first on. The words beyond, which the bank's previous call used, are cleared here, so that no word is ever
+    /// old enough to be believed again.
+    template <class Used>
+    IRIS_DEVICE bool gate(bool writes, Used used) {
+        bool gated = keeps(Rule::gate) && (writes || keeps(Rule::gate_of_all))
+            && (index >= 2 || !keeps(Rule::gate_from_index_two));
+        bool passed = true;
+        if (gated && speaks_to_peer()) {
+            passed = await_before_previous(WordKind::done, layout.done(thread_index()));
+        }
+        if (!all_go_on(passed)) {
+            return false;
+        }
+        if (block_index() == 0 && thread_index() < args.world) {
+            u64 peer = thread_index();
+            u64* cell_of_used = cell(args.rank, layout.used_cell(bank, peer));
+            u64 previous = load<Order::relaxed, Scope::device>(cell_of_used);
+            u64 now = used(peer);
+            if (keeps(Rule::clear)) {
+                IRIS_ROLLED
+                for (u64 tile = now; tile < previous; ++tile) {
+                    signal(peer, layout.ready(bank, args.rank, tile), 0);
+                }
+            }
+            if (now != previous) {
+                store<Order::relaxed, Scope::device>(cell_of_used, now);
+            }
+        }
+        return true;
+    }
+
+    /// Waits for an unbanked word of rank `thread_index()` to reach the value of index `i - 2`.
+    IRIS_DEVICE bool await_before_previous(WordKind kind, u64 place) const {
+        // MAX - 2 calls after the value of `i` is the value of `i - 2`.
+        return wait(kind, thread_index(), NO_TILE, place, signal_value(value, WORD_MAX - 2), false);
+    }
+
+    /// Tells ranks that this rank's tile `tile` lies in their staging: those for which `told` is true. All threads' stores of the
+    /// tile's data come before.
+    template <class Told>
+    IRIS_DEVICE void push_ready_to(u64 tile, Told told) {
+        stall(Phase::ready);
+        sync_block();
+        if (thread_index() < args.world && told(u64(thread_index()))) {
+            signal(thread_index(), layout.ready(bank, args.rank, tile), value);
+        }
+    }
+
+    /// The same to one rank.
+    IRIS_DEVICE void push_ready(u64 peer, u64 tile) {
+        push_ready_to(tile, [&](u64 rank) { return rank == peer; });
+    }
+
+    /// Waits until tile `tile` of every rank for which `from` is true lies in this rank's staging.
+    template <class From>
+    IRIS_DEVICE bool await_ready_from(u64 tile, From from) {
+        stall(Phase::reduce);
+        bool there = true;
+        u64 source = thread_index();
+        if (source < args.world && from(source)) {
+            // Equality: the word is banked with its data, so nothing newer can stand in it before this call is done here, and a
+            // call that a fault left out is not taken for its successor.
+            there = wait(WordKind::ready, source, tile, layout.ready(bank, source, tile), value, true);
+        }
+        if (!all_go_on(there)) {
+            return false;
+        }
+        stall(Phase::read);
+        return true;
+    }
+
+    /// The same of one rank.
+    IRIS_DEVICE bool await_ready(u64 source, u64 tile) {
+        return await_ready_from(tile, [&](u64 rank) { return rank == source; });
+    }
+
+    /// Waits until every peer has entered this call, compares each one's m with this rank's, and learns where their outputs are.
+    IRIS_DEVICE bool meet() {
+        if (met) {
+            return true;
+        }
+        bool entered = true;
+        u64 rank = thread_index();
+        if (rank < args.world) {
+            Announcement theirs{args.m, args.output, args.output_row};
+            if (rank != args.rank && keeps(Rule::entered)) {
+                entered = wait(WordKind::entered, rank, NO_TILE, layout.entered(rank), value, false);
+                const u64* announced = cell(args.rank, layout.announced_cell(index, rank));
+                if (entered) {
+                    theirs.m = load<Order::relaxed, Scope::system>(announced);
+                    theirs.output = load<Order::relaxed, Scope::system>(announced + 1);
+                    theirs.row = load<Order::relaxed, Scope::system>(announced + 2);
+                }
+                if (entered && theirs.m != args.m && keeps(Rule::compare)) {
+                    Wait wait{WordKind::entered, rank, NO_TILE, value, value};
+                    fault(args, index, value, Cause::mismatch, theirs.m, &wait);
+                    entered = false;
+                }
+            }
+            shared.output[rank] = args.heap[rank] + theirs.output;
+            shared.output_row[rank] = theirs.row;
+        }
+        met = true;
+        return all_go_on(entered);
+    }
+
+    /// Waits until every peer has cleared the accumulators of this call's bank.
+    IRIS_DEVICE bool await_cleared() {
+        bool cleared = true;
+        if (index >= 2 && speaks_to_peer()) {
+            cleared = await_before_previous(WordKind::cleared, layout.cleared(thread_index()));
+        }
+        return all_go_on(cleared);
+    }
+
+    /// Takes spin lock `lock` in the memory of `rank`, for the whole block. The lock is 0 when free and 1 when held: it resets
+    /// itself, and no value of the counter is ever in it.
+    IRIS_DEVICE bool lock(u64 rank, u64 lock) {
+        bool held = true;
+        if (thread_index() == 0) {
+            Word* at = word(rank, layout.lock(lock));
+            u64 since = 0;
+            u32 polls = 1;
+            // Acquire: what the last holder wrote is seen.
+            while (compare_exchange<Order::acquire, Scope::system>(at, Word(0), Word(1)) != 0) {
+                if (polls++ % IRIS_LOOK == 0) {
+                    Wait wait{WordKind::lock, rank, lock, 0, 1};
+                    held = look(&wait);
+                    u64 now = now_ns();
+                    if (since == 0) {
+                        since = now;
+                    } else if (held && now - since >= args.budget_ns) {
+                        fault(args, index, value, Cause::budget_ended, args.budget_ns, &wait);
+                        held = false;
+                    }
+                    if (!held) {
+                        break;
+                    }
+                }
+                pause();
+            }
+        }
+        return all_go_on(held);
+    }
+
+    /// Releases it.
+    IRIS_DEVICE void unlock(u64 rank, u64 lock) {
+        sync_block();
+        if (thread_index() == 0) {
+            store<Order::release, Scope::system>(word(rank, layout.lock(lock)), Word(0));
+        }
+    }
+
+    /// Lets the block arrive, and returns in all its threads whether it is the last to do so. Blocks may arrive several times
+    /// in a call; `times` counts, from 1.
+    IRIS_DEVICE bool arrive(u64 times) {
+        sync_block();
+        if (thread_index() == 0) {
+            if (keeps(Rule::release)) {
+                fence<Order::release, Scope::system>();
+            }
+            u64 before = fetch_add<Order::acq_rel, Scope::device>(cell(args.rank, layout.arrivals_cell()), u64(1));
+            shared.last = before + 1 == times * args.blocks;
+        }
+        sync_block();
+        return shared.last != 0;
+    }
+
+    /// Lets the block arrive; the last one tells every rank, this one too, that this rank has added all it adds. Then waits until
+    /// all have.
+    IRIS_DEVICE bool exchange_added() {
+        if (arrive(1)) {
+            stall(Phase::added);
+            if (thread_index() < args.world) {
+                signal(thread_index(), layout.added(bank, args.rank), value);
+            }
+        }
+        bool added = true;
+        u64 source = thread_index();
+        if (source < args.world) {
+            added = wait(WordKind::added, source, NO_TILE, layout.added(bank, source), value, true);
+        }
+        if (!all_go_on(added)) {
+            return false;
+        }
+        stall(Phase::read);
+        return true;
+    }
+
+    /// Ends a call in which this rank has read and cleared accumulators.
+    IRIS_DEVICE void finish_cleared() {
+        if (arrive(2)) {
+            stall(Phase::cleared);
+            if (speaks_to_peer()) {
+                signal(thread_index(), layout.cleared(args.rank), value);
+            }
+            push_done();
+            leave();
+        }
+    }
+
+    /// Ends a call in which nobody stores into a peer's output.
+    IRIS_DEVICE void finish() {
+        if (arrive(1)) {
+            push_done();
+            leave();
+        }
+    }
+
+    /// Ends a call in which owners store into their peers' outputs: the last block waits until this rank's output is whole, which
+    /// it is once every rank for which `owns` is true has told so. Where the output is bounced, all blocks wait for that, and for
+    /// this rank's own stores, since all of them copy.
+    ///
+    /// Every rank tells `gathered` in every call, also one that stored nothing, and to no peer before having seen its `entered`.
+    /// So the word is never overwritten before all blocks have left the call that they wait for it in.
+    template <class Owns>
+    IRIS_DEVICE bool finish_gathered(Owns owns) {
+        bool last = arrive(1);
+        if (last) {
+            if (!meet()) {
+                return false;
+            }
+            stall(Phase::gathered);
+            if (thread_index() < args.world) {
+                signal(thread_index(), layout.gathered(args.rank), value);
+            }
+            push_done();
+        }
+        if (!last && args.bounced == 0) {
+            return true;
+        }
+        bool whole = true;
+        u64 owner = thread_index();
+        if (owner < args.world && (owner == args.rank || (owns(owner) && keeps(Rule::gathered)))) {
+            whole = wait(WordKind::gathered, owner, NO_TILE, layout.gathered(owner), value, true);
+        }
+        if (!all_go_on(whole)) {
+            return false;
+        }
+        if (last) {
+            leave();
+        }
+        return true;
+    }
+
+    /// Tells every peer that this rank has read all it reads in this call.
+    IRIS_DEVICE void push_done() {
+        stall(Phase::done);
+        if (speaks_to_peer()) {
+            signal(thread_index(), layout.done(args.rank), value);
+        }
+    }
+
+    /// Advances the index. All blocks have arrived, so all have read it.
+    IRIS_DEVICE void leave() {
+        stall(Phase::leave);
+        if (thread_index() == 0) {
+            store<Order::relaxed, Scope::device>(cell(args.rank, layout.arrivals_cell()), u64(0));
+            store<Order::release, Scope::device>(cell(args.rank, layout.index_cell()), index + 1);
+        }
+    }
+};
+
+} // namespace iris

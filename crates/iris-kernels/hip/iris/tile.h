@@ -1,0 +1,131 @@
+// How matrices are split among ranks, and products into tiles: the twin of `iris-kernels`' `geometry.rs`. And the order in which
+// the blocks of a grid walk through what there is to do.
+#pragma once
+
+#include "args.h"
+
+/// The type of the matrices' elements: f32, f16 or bf16.
+#ifndef IRIS_DTYPE
+#define IRIS_DTYPE f32
+#endif
+/// Rows and columns of a tile, the unit of signalling and of a block's work; and the depth that is staged in LDS at a time.
+#ifndef IRIS_TILE_M
+#define IRIS_TILE_M 128
+#endif
+#ifndef IRIS_TILE_N
+#define IRIS_TILE_N 128
+#endif
+#ifndef IRIS_TILE_K
+#define IRIS_TILE_K 32
+#endif
+/// How the waves of a block share a tile.
+#ifndef IRIS_WAVES_M
+#define IRIS_WAVES_M 2
+#endif
+#ifndef IRIS_WAVES_N
+#if IRIS_LANES == 64
+#define IRIS_WAVES_N 2
+#else
+#define IRIS_WAVES_N 4
+#endif
+#endif
+
+namespace iris {
+
+using Element = IRIS_DTYPE;
+constexpr u32 TILE_M = IRIS_TILE_M;
+constexpr u32 TILE_N = IRIS_TILE_N;
+constexpr u32 TILE_K = IRIS_TILE_K;
+constexpr u32 WAVES_M = IRIS_WAVES_M;
+constexpr u32 WAVES_N = IRIS_WAVES_N;
+/// Threads of a block.
+constexpr u32 THREADS = WAVES_M * WAVES_N * LANES;
+
+static_assert(TILE_M % 8 == 0 && TILE_N % 8 == 0 && TILE_K % 8 == 0, "a tile's sides are whole chunks of 16 bytes");
+static_assert(THREADS >= MAX_RANKS, "a thread for each rank");
+
+IRIS_DEVICE u64 ceil_div(u64 a, u64 b) {
+    return (a + b - 1) / b;
+}
+
+IRIS_DEVICE u64 smaller(u64 a, u64 b) {
+    return a < b ? a : b;
+}
+
+/// A half-open range.
+struct Range {
+    u64 start;
+    u64 end;
+
+    IRIS_DEVICE u64 len() const { return end - start; }
+    IRIS_DEVICE bool empty() const { return end == start; }
+};
+
+/// The part of `total` that falls to `rank`: min(total, r*c) .. min(total, (r+1)*c) with c = ceil(total / world).
+IRIS_DEVICE Range shard(u64 total, u64 world, u64 rank) {
+    u64 size = ceil_div(total, world);
+    return {smaller(total, rank * size), smaller(total, (rank + 1) * size)};
+}
+
+/// One tile's place in a matrix. At the lower and right edge it may be smaller than a whole tile.
+struct Block {
+    u64 row;
+    u64 col;
+    u32 rows;
+    u32 cols;
+};
+
+/// The tiles that cover a matrix, numbered row by row. A tile's number does not depend on how many rows there are.
+struct Grid {
+    u64 rows;
+    u64 cols;
+
+    IRIS_DEVICE u64 across() const { return ceil_div(cols, TILE_N); }
+    IRIS_DEVICE u64 len() const { return ceil_div(rows, TILE_M) * across(); }
+    IRIS_DEVICE Block block(u64 index) const {
+        u64 row = index / across() * TILE_M;
+        u64 col = index % across() * TILE_N;
+        return {row, col, u32(smaller(TILE_M, rows - row)), u32(smaller(TILE_N, cols - col))};
+    }
+};
+
+/// How many of `tiles` tiles fall to `rank` where tile t is dealt to rank t mod W, as its t/W-th.
+IRIS_DEVICE u64 dealt(u64 tiles, u64 world, u64 rank) {
+    return (tiles + world - 1 - rank) / world;
+}
+
+/// One of a number of items that each rank has some of.
+struct Item {
+    u64 rank;
+    u64 index;
+};
+
+/// The item with number `at` if all items of rank `first` come first, then those of the next rank, and so on around; `count(r)`
+/// is how many rank r has.
+template <class Count>
+IRIS_DEVICE Item item_of(u64 at, u64 first, u64 world, Count count) {
+    u64 rank = first;
+    IRIS_ROLLED
+    for (u64 step = 1; step < world; ++step) {
+        u64 here = count(rank);
+        if (at < here) {
+            break;
+        }
+        at -= here;
+        rank = rank + 1 == world ? 0 : rank + 1;
+    }
+    return {rank, at};
+}
+
+/// How many items all ranks have together.
+template <class Count>
+IRIS_DEVICE u64 items(u64 world, Count count) {
+    u64 sum = 0;
+    IRIS_ROLLED
+    for (u64 rank = 0; rank < world; ++rank) {
+        sum += count(rank);
+    }
+    return sum;
+}
+
+} // namespace iris

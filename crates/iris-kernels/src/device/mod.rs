@@ -1,0 +1,32 @@
+//! The operations as programs for GPUs: one HIP source tree, compiled at run time.
+//!
+//! `hip/` holds the sources; [`sources`] has them embedded; [`nvrtc`] compiles them for NVIDIA GPUs; [`Args`] and [`FaultRecord`]
+//! are what host and kernel exchange.
+
+mod args;
+pub mod nvrtc;
+pub mod sources;
+
+pub use args::{Args, FaultRecord, MAX_RANKS};
+
+use crate::host::{GatherDim, Program};
+
+impl Program {
+    /// The source of its kernel, and the kernel's name.
+    pub fn kernel(self) -> (&'static str, &'static str) {
+        match self {
+            Self::OneShot => ("one_shot.hip", "iris_one_shot"),
+            Self::TwoShot => ("two_shot.hip", "iris_two_shot"),
+            Self::Atomic => ("accumulate.hip", "iris_atomic"),
+            Self::Spinlock => ("accumulate.hip", "iris_spinlock"),
+            Self::ReduceScatter => ("matmul_reduce_scatter.hip", "iris_matmul_reduce_scatter"),
+            Self::AllGatherMatmul(GatherDim::Rows) => {
+                ("all_gather_matmul.hip", "iris_all_gather_matmul_rows")
+            }
+            Self::AllGatherMatmul(GatherDim::Columns) => {
+                ("all_gather_matmul.hip", "iris_all_gather_matmul_columns")
+            }
+            Self::MatmulAllGather => ("matmul_all_gather.hip", "iris_matmul_all_gather"),
+        }
+    }
+}

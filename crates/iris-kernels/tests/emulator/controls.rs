@@ -1,0 +1,212 @@
+//! Negative controls: with one rule of the protocol removed, a case that is right with all of them is wrong, or ends in a fault.
+//!
+//! The cases stall one rank at one point, so that the others come to do what the rule forbids.
+
+use crate::cases::MAX;
+use crate::compile::{TARGETS, Target, compiler, emulate, kernel};
+use iris_sync::{Phase, Rule};
+
+/// The smallest ring that the rules allow: calls lap it soon.
+const RING: u64 = 7;
+/// How long a stalled rank stands still, in milliseconds: its peers make several calls meanwhile.
+const STALL: u64 = 400;
+
+struct Control {
+    source: &'static str,
+    op: &'static str,
+    rule: Rule,
+    ring: u64,
+    case: String,
+    /// How the case ends without the rule: `wrong` data, or a `fault`, where a word is overwritten before it is seen.
+    ends: &'static [&'static str],
+}
+
+/// The plain path: what is controlled is the protocol.
+fn target() -> &'static Target {
+    &TARGETS[0]
+}
+
+fn stall(rank: u64, index: u64, phase: Phase) -> String {
+    format!("stall={rank},{index},{},{STALL}", phase as u64)
+}
+
+fn run(control: &Control, removed: u64) -> String {
+    let kernel = kernel(control.source, target(), "f32", control.ring);
+    let line = format!(
+        "{} {} removed={removed} budget_ms={}",
+        target().describe(control.op, "f32"),
+        control.case,
+        if removed == 0 { 60_000 } else { 2_000 }
+    );
+    emulate(&[&kernel], &[line]).remove(0)
+}
+
+/// Right with all rules, and not without the one.
+fn check(control: &Control) {
+    if compiler().is_none() {
+        return;
+    }
+    assert_eq!(run(control, 0), "ok", "with all rules: {}", control.case);
+    let without = run(control, 1 << control.rule as u32);
+    assert!(
+        control.ends.iter().any(|end| without.starts_with(end)),
+        "without {:?}: {without}",
+        control.rule
+    );
+}
+
+const RS: &str = "matmul_reduce_scatter";
+
+#[test]
+fn without_the_gate_a_bank_is_overwritten_while_its_owner_reads() {
+    // Fewer rows than ranks: rank 2 reduces nothing, and so waits for nobody.
+    check(&Control {
+        source: RS,
+        op: RS,
+        rule: Rule::Gate,
+        ring: MAX,
+        case: format!(
+            "world=3 m=2,2,2,2,2,2 n=20 k=9 {}",
+            stall(0, 2, Phase::Read)
+        ),
+        ends: &["wrong", "fault"],
+    });
+}
+
+#[test]
+fn a_gate_kept_by_writers_only_lets_the_others_lap_the_ring() {
+    // Rank 2 has no rows of A and no columns of B: it neither writes nor reads.
+    check(&Control {
+        source: "all_gather_matmul",
+        op: "all_gather_matmul_rows",
+        rule: Rule::GateOfAll,
+        ring: RING,
+        case: format!(
+            "world=3 m=2,2,2,2,2,2,2,2,2,2 n=2 k=9 {}",
+            stall(0, 2, Phase::Begin)
+        ),
+        ends: &["fault", "wrong"],
+    });
+}
+
+#[test]
+fn a_gate_at_the_first_calls_is_never_passed() {
+    check(&Control {
+        source: RS,
+        op: RS,
+        rule: Rule::GateFromIndexTwo,
+        ring: MAX,
+        case: "world=2 m=3,3 n=20 k=9".to_owned(),
+        ends: &["fault"],
+    });
+}
+
+#[test]
+fn without_entered_a_peer_stores_into_an_output_that_its_user_still_reads() {
+    check(&Control {
+        source: "matmul_all_gather",
+        op: "matmul_all_gather",
+        rule: Rule::Entered,
+        ring: MAX,
+        case: format!("world=2 m=40,40,40 n=20 k=9 user=0,0,{STALL}"),
+        ends: &["wrong"],
+    });
+}
+
+#[test]
+fn equality_at_a_gate_misses_a_peer_that_has_moved_on() {
+    check(&Control {
+        source: RS,
+        op: RS,
+        rule: Rule::Reached,
+        ring: MAX,
+        case: format!("world=2 m=3,3,3,3 n=20 k=9 {}", stall(0, 2, Phase::Gate)),
+        ends: &["fault"],
+    });
+}
+
+#[test]
+fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
+    // Call 0 signals MAX, call 1 signals 1.
+    check(&Control {
+        source: RS,
+        op: RS,
+        rule: Rule::ReachedOnRing,
+        ring: MAX,
+        case: format!(
+            "world=2 m=3,3,3,3 n=20 k=9 first={MAX} {}",
+            stall(0, 2, Phase::Gate)
+        ),
+        ends: &["fault"],
+    });
+}
+
+#[test]
+fn a_bank_from_the_value_is_shared_by_two_calls_at_the_wrap() {
+    // Call 1 signals MAX, call 2 signals 1: both are odd.
+    check(&Control {
+        source: RS,
+        op: RS,
+        rule: Rule::BankFromIndex,
+        ring: MAX,
+        case: format!(
+            "world=3 m=2,2,2,2 n=20 k=9 first={} {}",
+            MAX - 1,
+            stall(0, 1, Phase::Read)
+        ),
+        ends: &["wrong", "fault"],
+    });
+}
+
+#[test]
+fn one_bank_is_overwritten_while_its_owner_reads() {
+    check(&Control {
+        source: RS,
+        op: RS,
+        rule: Rule::TwoBanks,
+        ring: MAX,
+        case: format!("world=3 m=2,2,2,2 n=20 k=9 {}", stall(0, 1, Phase::Read)),
+        ends: &["wrong", "fault"],
+    });
+}
+
+#[test]
+fn a_frozen_value_makes_a_call_believe_the_words_of_earlier_ones() {
+    check(&Control {
+        source: RS,
+        op: RS,
+        rule: Rule::ValueFromIndex,
+        ring: MAX,
+        case: format!("world=2 m=3,3,3,3 n=20 k=9 {}", stall(1, 2, Phase::Ready)),
+        ends: &["wrong", "fault"],
+    });
+}
+
+#[test]
+fn a_word_that_is_not_cleared_is_believed_two_laps_later() {
+    // Calls 0 and 14 have one value, and one bank, and alone use more than one tile. Rank 0 has a block for each of them.
+    let small = ",3".repeat(13);
+    check(&Control {
+        source: RS,
+        op: RS,
+        rule: Rule::Clear,
+        ring: RING,
+        case: format!(
+            "world=2 m=130{small},130 n=20 k=9 blocks=3,1 {}",
+            stall(1, 14, Phase::Ready)
+        ),
+        ends: &["wrong"],
+    });
+}
+
+#[test]
+fn without_gathered_a_user_reads_an_output_with_holes() {
+    check(&Control {
+        source: "two_shot",
+        op: "two_shot",
+        rule: Rule::Gathered,
+        ring: MAX,
+        case: format!("world=2 m=70,70 n=20 k=9 {}", stall(1, 0, Phase::Read)),
+        ends: &["wrong"],
+    });
+}

@@ -1,0 +1,163 @@
+//! The HIP header's protocol beside `iris_sync`'s: places, values, comparisons, and how calls end that cannot go on.
+
+use crate::cases::MAX;
+use crate::compile::{TARGETS, compiler, emulate, kernel};
+use iris_sync::{Layout, Phase, Signal, SignalCounter, reached};
+use std::path::Path;
+
+#[test]
+fn words_and_cells_have_the_places_that_the_rust_side_gives_them() {
+    if compiler().is_none() {
+        return;
+    }
+    for (world, tiles, locks) in [(1, 1, 0), (2, 3, 5), (3, 0, 1), (16, 7, 2)] {
+        let asked = [world, tiles, locks].map(|number: usize| number.to_string());
+        let asked: Vec<_> = std::iter::once("--layout")
+            .chain(asked.iter().map(String::as_str))
+            .map(Path::new)
+            .collect();
+        let answer = emulate(&asked, &[]);
+        let layout = Layout::new(world, tiles, locks);
+        // The arrival count comes after the cells that both sides have.
+        let cells = 2 + 14 * world;
+        assert_eq!(answer, [format!("{} {cells}", layout.words())]);
+        assert!(layout.cells() >= cells);
+    }
+}
+
+#[test]
+fn values_and_comparisons_are_those_of_the_rust_side() {
+    if compiler().is_none() {
+        return;
+    }
+    for first in [1, 2, MAX - 3, MAX] {
+        let first = first.to_string();
+        let answer = emulate(&[Path::new("--signals"), Path::new(&first)], &[]);
+        let counter =
+            SignalCounter::<i32>::starting_at(first.parse().expect("a number")).expect("a value");
+        let mut lines = answer.iter();
+        let edges = [0, 1, 2, 3, MAX - 1, MAX, MAX + 1, 2 * MAX + 5, u64::MAX];
+        for index in edges {
+            let value = counter.value(index).get();
+            assert_eq!(lines.next(), Some(&format!("{value}")), "index {index}");
+        }
+        let half = i64::from(i32::MAX) / 2;
+        let seen = [
+            0,
+            1,
+            2,
+            half - 1,
+            half,
+            half + 1,
+            half + 2,
+            i64::from(i32::MAX) - 1,
+            i64::from(i32::MAX),
+        ];
+        for target in seen.into_iter().skip(1) {
+            let signal = Signal::<i32>::new(target).expect("a value");
+            for seen in seen {
+                let expected = u8::from(reached(seen, signal));
+                assert_eq!(
+                    lines.next(),
+                    Some(&expected.to_string()),
+                    "{seen} for {target}"
+                );
+            }
+        }
+        assert_eq!(lines.next(), None);
+    }
+}
+
+/// Runs one case of two-shot on the plain path.
+fn two_shot(case: &str) -> Option<String> {
+    compiler()?;
+    let kernel = kernel("two_shot", &TARGETS[0], "f32", MAX);
+    let line = format!("{} {case}", TARGETS[0].describe("two_shot", "f32"));
+    Some(emulate(&[&kernel], &[line]).remove(0))
+}
+
+#[test]
+fn a_call_with_other_rows_than_a_peer_is_a_fault_that_says_so() {
+    if let Some(result) = two_shot("world=3 m=9,9,9 n=20 k=9 other_m=1,1 budget_ms=2000") {
+        assert!(result.starts_with("fault call 1"), "{result}");
+        assert!(
+            result.contains("mismatch m 9 here, 10 there")
+                || result.contains("mismatch m 10 here, 9 there"),
+            "{result}"
+        );
+    }
+}
+
+#[test]
+fn a_rank_that_stops_ends_its_peers_within_their_budget() {
+    if let Some(result) = two_shot("world=3 m=9,9,9 n=20 k=9 dead=2,1 budget_ms=500") {
+        assert!(
+            result.starts_with("fault call 1 (value 2), rank"),
+            "{result}"
+        );
+        assert!(
+            result.contains("budget ended, at `") && result.contains("of rank 2"),
+            "{result}"
+        );
+    }
+}
+
+#[test]
+fn calls_lap_the_smallest_ring_while_ranks_stall() {
+    if compiler().is_none() {
+        return;
+    }
+    for (source, op) in [
+        ("one_shot", "one_shot"),
+        ("two_shot", "two_shot"),
+        ("accumulate", "atomic"),
+        ("accumulate", "spinlock"),
+        ("matmul_reduce_scatter", "matmul_reduce_scatter"),
+        ("all_gather_matmul", "all_gather_matmul_rows"),
+        ("all_gather_matmul", "all_gather_matmul_columns"),
+        ("matmul_all_gather", "matmul_all_gather"),
+    ] {
+        let kernel = kernel(source, &TARGETS[0], "f32", 7);
+        // 22 calls: three laps. Sizes that vary, fewer rows than ranks among them; each phase stalled once.
+        let lines: Vec<_> = Phase::ALL
+            .into_iter()
+            .enumerate()
+            .map(|(number, phase)| {
+                format!(
+                    "{} world=3 m=40,1,70,2,1,3,99,1,2,40,3,1,1,70,5,1,2,3,40,1,2,70 n=34 k=7 bias=1 first={} seed={number} \
+                     blocks=2,1,3 budget_ms=60000 bounced={} stall={},{},{},20",
+                    TARGETS[0].describe(op, "f32"),
+                    1 + number % 7,
+                    number % 2,
+                    number % 3,
+                    number % 9 + 2,
+                    phase as u64,
+                )
+            })
+            .collect();
+        for (line, result) in lines.iter().zip(emulate(&[&kernel], &lines)) {
+            assert_eq!(result, "ok", "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_of_ones_own_exchanges_around_a_ring() {
+    if compiler().is_none() {
+        return;
+    }
+    for (target, dtype) in [(&TARGETS[0], "f32"), (&TARGETS[2], "bf16")] {
+        let kernel = kernel("../tests/emulator/ring_all_reduce", target, dtype, MAX);
+        let lines: Vec<_> = (1..=4)
+            .map(|world| {
+                format!(
+                    "{} world={world} m=5,40,1,33 n=45 k={world} given=1 blocks={world} budget_ms=60000",
+                    target.describe("ring_all_reduce", dtype)
+                )
+            })
+            .collect();
+        for (line, result) in lines.iter().zip(emulate(&[&kernel], &lines)) {
+            assert_eq!(result, "ok", "{line}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+// One case: which operation runs, on what, and what is done to it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace emulator {
+
+/// A case, as one line of `key=value` pairs describes it.
+struct Case {
+    /// The operation's name, which is its kernel's without `iris_`.
+    std::string op;
+    /// f32, f16 or bf16; lanes of a wave; threads of a block; and the tile: as the kernel was compiled.
+    std::string dtype = "f32";
+    unsigned lanes = 64;
+    unsigned threads = 64;
+    std::uint64_t tile_m = 32;
+    std::uint64_t tile_n = 32;
+
+    unsigned world = 2;
+    /// The rows of each call, one after the other.
+    std::vector<std::uint64_t> m;
+    std::uint64_t n = 1;
+    std::uint64_t k = 1;
+    /// Blocks of the grid, at each rank.
+    std::vector<unsigned> blocks = {2};
+    bool bias = false;
+    /// Whether matrices are exchanged as they are.
+    bool given = false;
+    /// Whether C is no symmetric memory.
+    bool bounced = false;
+    std::uint64_t first = 1;
+    std::uint64_t seed = 1;
+    std::uint64_t budget_ms = 20000;
+
+    /// Rules removed.
+    std::uint64_t removed = 0;
+    /// Stall this rank in the call of this index at this phase for so long.
+    unsigned stall_rank = 0;
+    std::uint64_t stall_index = 0;
+    std::uint64_t stall_phase = 0;
+    std::uint64_t stall_ms = 0;
+    /// After the call of this index, this rank's user waits so long before reading C.
+    unsigned user_rank = 0;
+    std::uint64_t user_index = 0;
+    std::uint64_t user_ms = 0;
+    /// From the call of this index on, this rank calls with one row more than its peers.
+    unsigned other_m_rank = 0;
+    std::uint64_t other_m_index = ~std::uint64_t(0);
+    /// This rank leaves before the call of this index, as if it had died.
+    unsigned dead_rank = 0;
+    std::uint64_t dead_index = ~std::uint64_t(0);
+};
+
+/// Reads a line.
+Case parse(const std::string& line);
+
+/// Runs a case. The result begins with `ok`, `wrong` (data) or `fault`, and says more.
+std::string run_case(const Case& c, void* kernel);
+
+} // namespace emulator

@@ -1,0 +1,70 @@
+// Runs cases on a kernel that was compiled for the CPU: `emulator KERNEL.so`, a case a line on stdin, a result a line on stdout.
+//
+// `emulator --layout WORLD TILES LOCKS` prints the number of words and the place of the arrival count; `emulator --signals FIRST`
+// prints signal values and comparisons: for a comparison of the device's protocol with the host's.
+
+#include "case.h"
+
+#include "iris/words.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <iostream>
+
+namespace {
+
+int print_layout(char** argv) {
+    iris::Layout layout{std::strtoull(argv[2], nullptr, 10), std::strtoull(argv[3], nullptr, 10)};
+    std::cout << layout.lock(std::strtoull(argv[4], nullptr, 10)) << " " << layout.arrivals_cell() << std::endl;
+    return 0;
+}
+
+int print_signals(char** argv) {
+    using iris::u64;
+    const u64 max = iris::WORD_MAX;
+    for (u64 index : {u64(0), u64(1), u64(2), u64(3), max - 1, max, max + 1, 2 * max + 5, ~u64(0)}) {
+        std::cout << iris::signal_value(std::strtoull(argv[2], nullptr, 10), index) << "\n";
+    }
+    const u64 half = max / 2;
+    const u64 values[] = {0, 1, 2, half - 1, half, half + 1, half + 2, max - 1, max};
+    for (u64 target : values) {
+        for (u64 seen : values) {
+            if (target != 0) {
+                std::cout << iris::reached(seen, target) << "\n";
+            }
+        }
+    }
+    return 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    if (argc == 5 && std::strcmp(argv[1], "--layout") == 0) {
+        return print_layout(argv);
+    }
+    if (argc == 3 && std::strcmp(argv[1], "--signals") == 0) {
+        return print_signals(argv);
+    }
+    if (argc != 2) {
+        std::fprintf(stderr, "usage: %s KERNEL.so < CASES\n", argv[0]);
+        return 2;
+    }
+    void* library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+        std::fprintf(stderr, "%s\n", dlerror());
+        return 2;
+    }
+    for (std::string line; std::getline(std::cin, line);) {
+        emulator::Case c = emulator::parse(line);
+        void* kernel = dlsym(library, ("iris_" + c.op).c_str());
+        if (kernel == nullptr || c.m.empty()) {
+            std::fprintf(stderr, "unusable case: %s\n", line.c_str());
+            return 2;
+        }
+        std::cout << emulator::run_case(c, kernel) << std::endl;
+    }
+    return 0;
+}
