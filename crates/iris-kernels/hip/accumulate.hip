@@ -30,7 +30,8 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
     Grid grid{args.m, args.n};
     bool has_depth = !rank.depth(me).empty();
     auto accumulators = [&](u64 target) {
-        return call.heap.at<f32>(target, args.accumulators) + call.bank * args.accumulator_elements;
+        const Args& again = reread(args);
+        return global<f32>(again.heap[target] + again.accumulators) + call.bank * again.accumulator_elements;
     };
 
     if (!call.begin() || !call.gate(has_depth, [](u64) { return u64(0); })) {
@@ -41,13 +42,13 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
     }
 
     u64 all = has_depth ? grid.len() : 0;
-    for (u64 step = block_index(); step < all; step += args.blocks) {
+    for (u64 step = block_index(); step < all; step += reread(args).blocks) {
         u64 tile = (step + me) % grid.len();
         Block block = grid.block(tile);
         auto add_to = [&](u64 target) {
             return [&args, block, sums = accumulators(target)](u32 row, u32 col, const f32(&values)[CHUNK<Element>],
                                                                       u32 count) {
-                f32* first = sums + (block.row + row) * args.n + block.col + col;
+                f32* first = sums + (block.row + row) * reread(args).n + block.col + col;
                 IRIS_UNROLL
                 for (u32 at = 0; at < CHUNK<Element>; ++at) {
                     if (at < count) {
@@ -60,16 +61,18 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
             // The product is made before the first lock is taken, and stays in registers.
             Sums sums;
             sums.clear();
-            if (args.given == 0) {
+            if (reread(args).given == 0) {
                 multiply(sums, shared.slabs, rank.a().from(block.row, 0), block.rows, rank.b().from(block.col, 0), block.cols,
                          rank.depth(me).len());
             }
-            for (u64 round = 0; round < args.world; ++round) {
-                u64 target = (me + 1 + round) % args.world;
+            u64 target = me;
+            IRIS_ROLLED
+            for (u64 round = 0; round < reread(args).world; ++round) {
+                target = next_rank(target, reread(args).world);
                 if (!call.lock(target, tile)) {
                     return;
                 }
-                if (args.given != 0) {
+                if (reread(args).given != 0) {
                     Lines<Element> matrix = rank.a();
                     drain_given(matrix.from(block.row, block.col), block.rows, block.cols, add_to(target));
                 } else {
@@ -80,8 +83,11 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
         } else {
             rank.produce(block.row, block.col, block.rows, block.cols, rank.depth(me).len(),
                          [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
-                             for (u64 round = 0; round < args.world; ++round) {
-                                 add_to((me + 1 + round) % args.world)(row, col, values, count);
+                             u64 target = me;
+                             IRIS_ROLLED
+                             for (u64 round = 0; round < reread(args).world; ++round) {
+                                 target = next_rank(target, reread(args).world);
+                                 add_to(target)(row, col, values, count);
                              }
                          });
         }

@@ -20,14 +20,19 @@ struct Gather {
         : rank(args, shared), args(args), by_columns(by_columns) {}
 
     IRIS_DEVICE Range rows(u64 source) const {
+        const Args& args = reread(this->args);
         return by_columns ? Range{0, args.m} : shard(args.m, args.world, source);
     }
     IRIS_DEVICE Range depth(u64 source) const {
+        const Args& args = reread(this->args);
         return by_columns ? shard(args.k, args.world, source) : Range{0, args.k};
     }
     IRIS_DEVICE u64 pieces(u64 source) const { return depth(source).empty() ? 0 : ceil_div(rows(source).len(), TILE_M); }
     /// The columns of B, and of C, that `target` has.
-    IRIS_DEVICE u64 cols(u64 target) const { return shard(args.n, args.world, target).len(); }
+    IRIS_DEVICE u64 cols(u64 target) const {
+        const Args& args = reread(this->args);
+        return shard(args.n, args.world, target).len();
+    }
     /// Elements from one row of a staged piece to the next.
     IRIS_DEVICE u64 pitch(u64 source) const { return ceil_div(depth(source).len(), CHUNK<Element>) * CHUNK<Element>; }
 

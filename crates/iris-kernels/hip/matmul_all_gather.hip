@@ -6,34 +6,51 @@
 
 using namespace iris;
 
+namespace {
+
+/// Adds the bias to a chunk, and stores it to all outputs.
+struct Store {
+    const Rank& rank;
+    Block block;
+    /// The first of this rank's rows.
+    u64 first;
+
+    IRIS_DEVICE void operator()(u32 row, u32 col, f32 (&values)[CHUNK<Element>], u32 count) const {
+        add_bias(values, rank.bias(), block.col + col, count);
+        rank.store_to_all(first + block.row + row, block.col + col, values, count);
+    }
+};
+
+} // namespace
+
 IRIS_KERNEL(THREADS) iris_matmul_all_gather(const Args args) {
     IRIS_SHARED(Shared, shared);
     Rank rank(args, shared);
     Call& call = rank.call;
-    auto rows = [&](u64 owner) { return shard(args.m, args.world, owner); };
-    u64 first = rows(args.rank).start;
+    auto rows = [&](u64 owner) {
+        const Args& again = reread(args);
+        return shard(again.m, again.world, owner);
+    };
     Grid grid{rows(args.rank).len(), args.n};
 
     if (!call.begin() || !call.gate(grid.len() != 0, [](u64) { return u64(0); })) {
         return;
     }
-    for (u64 tile = block_index(); tile < grid.len(); tile += args.blocks) {
+    for (u64 tile = block_index(); tile < grid.len(); tile += reread(args).blocks) {
         Block block = grid.block(tile);
         Sums sums;
         sums.clear();
-        if (args.given == 0) {
-            multiply(sums, shared.slabs, rank.a().from(block.row, 0), block.rows, rank.b().from(block.col, 0), block.cols, args.k);
+        if (reread(args).given == 0) {
+            multiply(sums, shared.slabs, rank.a().from(block.row, 0), block.rows, rank.b().from(block.col, 0), block.cols,
+                     reread(args).k);
         }
         // The first tile is multiplied before waiting for anybody.
         if (!call.meet()) {
             return;
         }
         call.stall(Phase::store);
-        auto store = [&](u32 row, u32 col, f32(&values)[CHUNK<Element>], u32 count) {
-            add_bias(values, rank.bias(), block.col + col, count);
-            rank.store_to_all(first + block.row + row, block.col + col, values, count);
-        };
-        if (args.given == 0) {
+        Store store{rank, block, rows(reread(args).rank).start};
+        if (reread(args).given == 0) {
             drain<Element>(sums, shared.strip, block.rows, block.cols, store);
         } else {
             drain_given(rank.a().from(block.row, block.col), block.rows, block.cols, store);

@@ -24,11 +24,11 @@ IRIS_KERNEL(THREADS) iris_matmul_reduce_scatter(const Args args) {
     // Peers' tiles first, beginning with the next rank's, so that not all ranks hand their first tile to rank 0.
     u64 all = has_depth ? items(args.world, tiles) : 0;
     for (u64 at = block_index(); at < all; at += args.blocks) {
-        Item tile = item_of(at, me + 1 == args.world ? 0 : me + 1, args.world, tiles);
+        Item tile = item_of(at, next_rank(me, args.world), args.world, tiles);
         Block block = grid(tile.rank).block(tile.index);
         u8* slot = rank.staged(tile.rank, me, tile.index);
         rank.produce(rows(tile.rank).start + block.row, block.col, block.rows, block.cols, rank.depth(me).len(),
-                     [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32) { Rank::stage(slot, row, col, values); });
+                     [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32) { Rank::stage(slot, row, col, narrow<Element>(values)); });
         call.push_ready(tile.rank, tile.index);
     }
 

@@ -23,9 +23,12 @@ IRIS_KERNEL(THREADS) iris_one_shot(const Args args) {
         Block block = grid.block(tile);
         rank.produce(block.row, block.col, block.rows, block.cols, rank.depth(me).len(),
                      [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32) {
+                         Vec16 chunk = narrow<Element>(values);
+                         u64 target = me;
+                         IRIS_ROLLED
                          for (u64 step = 0; step < args.world; ++step) {
-                             u64 target = (me + 1 + step) % args.world;
-                             Rank::stage(rank.staged(target, me, tile), row, col, values);
+                             target = next_rank(target, args.world);
+                             Rank::stage(rank.staged(target, me, tile), row, col, chunk);
                          }
                      });
         call.push_ready_to(tile, [](u64) { return true; });

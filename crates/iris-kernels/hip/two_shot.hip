@@ -28,7 +28,7 @@ IRIS_KERNEL(THREADS) iris_two_shot(const Args args) {
         Block block = grid.block(tile);
         u8* slot = rank.staged(tile % world, me, tile / world);
         rank.produce(block.row, block.col, block.rows, block.cols, rank.depth(me).len(),
-                     [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32) { Rank::stage(slot, row, col, values); });
+                     [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32) { Rank::stage(slot, row, col, narrow<Element>(values)); });
         call.push_ready(tile % world, tile / world);
     }
 

@@ -35,7 +35,8 @@ IRIS_DEVICE void drain(const Sums& sums, Strip& strip, u32 rows, u32 cols, Sink 
             }
         }
         sync_block();
-        for (u32 chunk = thread_index(); chunk < STRIP_M * TILE_N / CHUNK<T>; chunk += THREADS) {
+        IRIS_ROLLED
+        for (u32 chunk = opaque(thread_index()); chunk < STRIP_M * TILE_N / CHUNK<T>; chunk += THREADS) {
             u32 strip_row = chunk / (TILE_N / CHUNK<T>);
             u32 row = strip_row / Mma::M * WAVE_M + i * Mma::M + strip_row % Mma::M;
             u32 col = chunk % (TILE_N / CHUNK<T>) * CHUNK<T>;
@@ -69,16 +70,16 @@ IRIS_DEVICE void drain_given(const Lines<T>& matrix, u32 rows, u32 cols, Sink si
     }
 }
 
-/// Stores the first `count` of the values, rounded, side by side.
+/// Stores the first `count` elements of a vector, side by side.
 template <class T>
-IRIS_DEVICE void store_chunk(T* to, const f32 (&values)[CHUNK<T>], u32 count) {
+IRIS_DEVICE void store_chunk(T* to, const Vec16& chunk, u32 count) {
     if (count == CHUNK<T> && aligned16(reinterpret_cast<u64>(to))) {
-        *reinterpret_cast<Vec16*>(to) = narrow<T>(values);
+        *reinterpret_cast<Vec16*>(to) = chunk;
     } else {
         IRIS_UNROLL
         for (u32 at = 0; at < CHUNK<T>; ++at) {
             if (at < count) {
-                to[at] = from_f32<T>(values[at]);
+                to[at] = get<T>(chunk, at);
             }
         }
     }

@@ -21,6 +21,11 @@
 // whole rank is signalled by the last block to arrive, and each makes a release fence of system scope before it arrives: blocks
 // may have caches of their own.
 //
+// # Kernels of one's own
+//
+// A kernel that uses `Call` takes `Args` as its first argument, by value: on AMD it is read again from the start of the argument
+// segment (`reread`). `barrier.h` has what needs no `Args`.
+//
 // # Leaving
 //
 // Everything here that can wait returns whether to go on. Where it returns false, it does so in all threads of the block, and the
@@ -105,8 +110,14 @@ struct Call {
 #endif
     }
 
-    IRIS_DEVICE Word* word(u64 rank, u64 place) const { return heap.at<Word>(rank, args.words) + place; }
-    IRIS_DEVICE u64* cell(u64 rank, u64 place) const { return heap.at<u64>(rank, args.cells) + place; }
+    IRIS_DEVICE Word* word(u64 rank, u64 place) const {
+        const Args& args = reread(this->args);
+        return global<Word>(args.heap[rank] + args.words) + place;
+    }
+    IRIS_DEVICE u64* cell(u64 rank, u64 place) const {
+        const Args& args = reread(this->args);
+        return global<u64>(args.heap[rank] + args.cells) + place;
+    }
 
     /// Thread t signals to rank t.
     IRIS_DEVICE bool speaks_to_peer() const { return thread_index() < args.world && thread_index() != args.rank; }
@@ -201,6 +212,7 @@ struct Call {
 
     /// Begins the call.
     IRIS_DEVICE bool begin() {
+        const Args& args = reread(this->args);
         if (thread_index() == 0) {
             shared.votes[0] = 0;
         }
@@ -234,6 +246,7 @@ struct Call {
     /// old enough to be believed again.
     template <class Used>
     IRIS_DEVICE bool gate(bool writes, Used used) {
+        const Args& args = reread(this->args);
         bool gated = keeps(Rule::gate) && (writes || keeps(Rule::gate_of_all))
             && (index >= 2 || !keeps(Rule::gate_from_index_two));
         bool passed = true;
@@ -286,6 +299,7 @@ struct Call {
     /// Waits until tile `tile` of every rank for which `from` is true lies in this rank's staging.
     template <class From>
     IRIS_DEVICE bool await_ready_from(u64 tile, From from) {
+        const Args& args = reread(this->args);
         stall(Phase::reduce);
         bool there = true;
         u64 source = thread_index();
@@ -311,6 +325,7 @@ struct Call {
         if (met) {
             return true;
         }
+        const Args& args = reread(this->args);
         bool entered = true;
         u64 rank = thread_index();
         if (rank < args.world) {
@@ -386,6 +401,7 @@ struct Call {
     /// Lets the block arrive, and returns in all its threads whether it is the last to do so. Blocks may arrive several times
     /// in a call; `times` counts, from 1.
     IRIS_DEVICE bool arrive(u64 times) {
+        const Args& args = reread(this->args);
         sync_block();
         if (thread_index() == 0) {
             if (keeps(Rule::release)) {
@@ -401,6 +417,7 @@ struct Call {
     /// Lets the block arrive; the last one tells every rank, this one too, that this rank has added all it adds. Then waits until
     /// all have.
     IRIS_DEVICE bool exchange_added() {
+        const Args& args = reread(this->args);
         if (arrive(1)) {
             stall(Phase::added);
             if (thread_index() < args.world) {
@@ -447,6 +464,7 @@ struct Call {
     /// So the word is never overwritten before all blocks have left the call that they wait for it in.
     template <class Owns>
     IRIS_DEVICE bool finish_gathered(Owns owns) {
+        const Args& args = reread(this->args);
         bool last = arrive(1);
         if (last) {
             if (!meet()) {
@@ -477,6 +495,7 @@ struct Call {
 
     /// Tells every peer that this rank has read all it reads in this call.
     IRIS_DEVICE void push_done() {
+        const Args& args = reread(this->args);
         stall(Phase::done);
         if (speaks_to_peer()) {
             signal(thread_index(), layout.done(args.rank), value);

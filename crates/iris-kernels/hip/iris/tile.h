@@ -52,6 +52,11 @@ IRIS_DEVICE u64 smaller(u64 a, u64 b) {
     return a < b ? a : b;
 }
 
+/// The rank after `rank`, around.
+IRIS_DEVICE u64 next_rank(u64 rank, u64 world) {
+    return rank + 1 == world ? 0 : rank + 1;
+}
+
 /// A half-open range.
 struct Range {
     u64 start;
@@ -112,7 +117,7 @@ IRIS_DEVICE Item item_of(u64 at, u64 first, u64 world, Count count) {
             break;
         }
         at -= here;
-        rank = rank + 1 == world ? 0 : rank + 1;
+        rank = next_rank(rank, world);
     }
     return {rank, at};
 }

@@ -66,6 +66,13 @@ IRIS_DEVICE f32 to_f32(bf16 value) {
 
 /// Exactly the same number.
 IRIS_DEVICE f32 to_f32(f16 value) {
+#if defined(__AMDGCN__)
+    return f32(__builtin_bit_cast(_Float16, value.bits));
+#elif defined(__CUDACC__)
+    f32 wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+    return wide;
+#else
     u32 sign = u32(value.bits & 0x8000u) << 16;
     u32 rest = value.bits & 0x7fffu;
     if (rest >= 0x7c00u) { // infinite, or not a number
@@ -75,6 +82,7 @@ IRIS_DEVICE f32 to_f32(f16 value) {
     // normal number of a subnormal one. 2^112 is exact, and so is the product.
     f32 magnitude = f32_from_bits(rest << 13) * f32_from_bits((127u + 112u) << 23);
     return f32_from_bits(sign | bits_of(magnitude));
+#endif
 }
 
 /// The nearest number, ties to even.
@@ -97,6 +105,13 @@ IRIS_DEVICE bf16 from_f32<bf16>(f32 value) {
 
 template <>
 IRIS_DEVICE f16 from_f32<f16>(f32 value) {
+#if defined(__AMDGCN__)
+    return {__builtin_bit_cast(u16, _Float16(value))};
+#elif defined(__CUDACC__)
+    u16 bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return {bits};
+#else
     u32 bits = bits_of(value);
     u32 sign = bits >> 16 & 0x8000u;
     u32 rest = bits & 0x7fffffffu;
@@ -113,6 +128,7 @@ IRIS_DEVICE f16 from_f32<f16>(f32 value) {
     }
     u32 rounded = rest + 0xfffu + (rest >> 13 & 1u);
     return {u16(sign | ((rounded - (112u << 23)) >> 13))};
+#endif
 }
 
 /// Element `at` of a vector. With a constant `at` it costs a shift at most.
