@@ -19,6 +19,7 @@ embed![
     "two_shot.hip",
     "iris/args.h",
     "iris/atomics.h",
+    "iris/barrier.h",
     "iris/epilogue.h",
     "iris/fault.h",
     "iris/gemm.h",
