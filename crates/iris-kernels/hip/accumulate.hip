@@ -27,7 +27,10 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
     Rank rank(args, shared);
     Call& call = rank.call;
     u64 me = args.rank;
-    Grid grid{args.m, args.n};
+    auto grid = [&] {
+        const Args& again = reread(args);
+        return Grid{again.m, again.n};
+    };
     bool has_depth = !rank.depth(me).empty();
     auto accumulators = [&](u64 target) {
         const Args& again = reread(args);
@@ -41,10 +44,10 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
         return;
     }
 
-    u64 all = has_depth ? grid.len() : 0;
+    u64 all = has_depth ? grid().len() : 0;
     for (u64 step = block_index(); step < all; step += reread(args).blocks) {
-        u64 tile = (step + me) % grid.len();
-        Block block = grid.block(tile);
+        u64 tile = (step + me) % grid().len();
+        Block block = grid().block(tile);
         auto add_to = [&](u64 target) {
             return [&args, block, sums = accumulators(target)](u32 row, u32 col, const f32(&values)[CHUNK<Element>],
                                                                       u32 count) {

@@ -31,13 +31,16 @@ IRIS_KERNEL(THREADS) iris_matmul_all_gather(const Args args) {
         const Args& again = reread(args);
         return shard(again.m, again.world, owner);
     };
-    Grid grid{rows(args.rank).len(), args.n};
+    auto grid = [&] {
+        const Args& again = reread(args);
+        return Grid{rows(again.rank).len(), again.n};
+    };
 
-    if (!call.begin() || !call.gate(grid.len() != 0, [](u64) { return u64(0); })) {
+    if (!call.begin() || !call.gate(grid().len() != 0, [](u64) { return u64(0); })) {
         return;
     }
-    for (u64 tile = block_index(); tile < grid.len(); tile += reread(args).blocks) {
-        Block block = grid.block(tile);
+    for (u64 tile = block_index(); tile < grid().len(); tile += reread(args).blocks) {
+        Block block = grid().block(tile);
         Sums sums;
         sums.clear();
         if (reread(args).given == 0) {
@@ -49,6 +52,7 @@ IRIS_KERNEL(THREADS) iris_matmul_all_gather(const Args args) {
             return;
         }
         call.stall(Phase::store);
+        block = grid().block(opaque_scalar(tile)); // once more, so that it takes no registers in between
         Store store{rank, block, rows(reread(args).rank).start};
         if (reread(args).given == 0) {
             drain<Element>(sums, shared.strip, block.rows, block.cols, store);

@@ -71,7 +71,8 @@ struct SlabInFlight {
     IRIS_DEVICE static bool along_depth(const Lines<T>& from) { return from.depth_stride == 1 || from.line_stride != 1; }
 
     /// Loads depths `depth..depth + TILE_K` of `lines` lines. What lies outside is zero: a masked edge adds nothing.
-    IRIS_DEVICE void load(const Lines<T>& from, u32 lines, u64 depth, u64 depths) {
+    IRIS_DEVICE void load(const Lines<T>& matrix, u32 lines, u64 depth, u64 depths) {
+        Lines<T> from{matrix.data, opaque_scalar(matrix.line_stride), opaque_scalar(matrix.depth_stride)};
         bool deep = along_depth(from);
         u64 inner = deep ? from.depth_stride : from.line_stride;
         u64 outer = deep ? from.line_stride : from.depth_stride;

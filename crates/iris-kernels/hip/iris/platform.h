@@ -145,6 +145,14 @@ IRIS_DEVICE u32 opaque(u32 value) {
     return value;
 }
 
+/// The same, of a value that all lanes have in common.
+IRIS_DEVICE u64 opaque_scalar(u64 value) {
+#if defined(__AMDGCN__)
+    asm volatile("" : "+s"(value));
+#endif
+    return value;
+}
+
 /// An address of global memory as a pointer. On AMD the compiler learns that it is neither LDS nor scratch.
 template <class T>
 IRIS_DEVICE T* global(u64 address) {
