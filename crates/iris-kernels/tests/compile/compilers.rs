@@ -65,6 +65,14 @@ fn a_program_of_ours_compiles_and_is_kept() {
                 "{}",
                 compiler.identity()
             );
+            let resources = image.resources().unwrap();
+            assert_eq!(resources.len(), 1, "{}", compiler.identity());
+            assert_eq!(resources[0].kernel, program.kernel().1);
+            assert!(
+                (16..=512).contains(&resources[0].registers),
+                "{resources:?}"
+            );
+            assert_eq!(resources[0].scratch, 0, "{}", compiler.identity());
             let again = cache.compile(compiler, &request).unwrap();
             assert!(matches!(again.provenance().cache, CacheUse::Hit(_)));
             assert_eq!(again.bytes(), image.bytes());
@@ -163,4 +171,28 @@ fn targets_of_devices() {
         known.contains(&"sm_90a".to_owned()),
         known.contains(&"sm_90".to_owned())
     );
+}
+
+/// An array that is indexed at run time lies in memory.
+#[test]
+fn scratch_is_seen() {
+    let text = "#include \"iris/heap.h\"\n\
+        IRIS_KERNEL(64) scratch(iris::u32* x) {\n\
+            iris::u32 at[64];\n\
+            for (int i = 0; i < 64; ++i) at[(i * 7 + x[65]) % 64] = x[i];\n\
+            *x = at[x[70] % 64];\n\
+        }\n";
+    for name in ARCHITECTURES {
+        let architecture = architecture(name);
+        for compiler in compilers("scratch", &architecture) {
+            let request = Request::new(Source::user("scratch.hip", text), architecture.clone());
+            let image = Cache::off().compile(compiler, &request).unwrap();
+            let resources = image.resources().unwrap();
+            assert!(
+                resources[0].scratch >= 256,
+                "{}: {resources:?}",
+                compiler.identity()
+            );
+        }
+    }
 }

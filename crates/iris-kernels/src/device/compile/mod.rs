@@ -33,6 +33,7 @@ mod compiler;
 mod error;
 mod hiprtc;
 mod program;
+mod resources;
 mod source;
 
 pub use architecture::{Architecture, UnknownArchitecture, Vendor};
@@ -41,6 +42,7 @@ pub use compiler::{Compiler, Identity, Output};
 pub use error::CompileError;
 pub use hiprtc::Hiprtc;
 pub use program::Program;
+pub use resources::Resources;
 pub use source::Source;
 
 use compiler::{check, hex};
@@ -134,6 +136,11 @@ impl Image {
     /// What the compiler said when it made it: warnings. Mostly nothing.
     pub fn log(&self) -> &str {
         &self.output.log
+    }
+
+    /// What its kernels take of a device, by their names; nothing where the form of the code object is not known here.
+    pub fn resources(&self) -> Option<Vec<Resources>> {
+        resources::resources(self.provenance.architecture.vendor(), &self.output.bytes)
     }
 
     /// Where it comes from.
