@@ -1,6 +1,7 @@
 //! Collectives on the host, for set-up: each is one exchange.
 
 use super::{Port, World};
+use crate::backend::Backend;
 use crate::error::WorldError;
 use crate::hub::Gathered;
 use crate::hub::message::MAX_PAYLOAD;
@@ -8,7 +9,7 @@ use bytemuck::Pod;
 use std::any::type_name;
 use std::sync::PoisonError;
 
-impl World {
+impl<B: Backend> World<B> {
     /// Gives `payload` to all ranks, and gets those of all. `collective` says what for; it must be the same on all.
     pub(super) fn exchange(
         &self,
@@ -22,7 +23,7 @@ impl World {
                 limit: MAX_PAYLOAD,
             });
         }
-        let inner = &*self.inner;
+        let inner = &*self.member;
         let mut turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // A turn is used up even by a collective that fails, on all ranks alike.
         let seq = *turn;
@@ -82,6 +83,32 @@ impl World {
             size: self.size(),
         })?;
         value_of(bytes)
+    }
+
+    /// What `own` is, where it is no error on any rank. Collective: it ends what ranks did by themselves, so that none goes on
+    /// where another could not.
+    ///
+    /// # Errors
+    /// This rank's own error; [`WorldError::RankFailed`] where another rank has one; those of [`World::barrier`].
+    pub fn all_succeed<T, E: From<WorldError> + std::fmt::Display>(
+        &self,
+        what: &str,
+        own: Result<T, E>,
+    ) -> Result<T, E> {
+        let said = own.as_ref().err().map(E::to_string).unwrap_or_default();
+        let mut said = said.into_bytes();
+        said.truncate(MAX_PAYLOAD);
+        let gathered = self.exchange(&format!("end of {what}"), said)?;
+        let value = own?;
+        match gathered.iter().enumerate().find(|(_, said)| !said.is_empty()) {
+            None => Ok(value),
+            Some((rank, said)) => Err(WorldError::RankFailed {
+                rank,
+                during: what.to_owned(),
+                error: String::from_utf8_lossy(said).into_owned(),
+            }
+            .into()),
+        }
     }
 
     /// Makes sure that all ranks give the same values to the fields of `what`. Collective.
