@@ -195,6 +195,26 @@ pub enum WorldError {
         /// The most that may be given.
         limit: usize,
     },
+    /// A rank could not give its file to the others.
+    #[error("rank {rank} could not give its file ({during}): {reason}")]
+    FileNotGiven {
+        /// The rank whose file it is.
+        rank: usize,
+        /// The collective.
+        during: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A rank could not get the files of the others: its process has too many open, say.
+    #[error("rank {rank} could not get the files of the others ({during}): {reason}")]
+    FilesNotReceived {
+        /// The lowest rank that could not.
+        rank: usize,
+        /// The collective.
+        during: String,
+        /// Why not.
+        reason: String,
+    },
     /// Rank 0 refused this rank.
     #[error("rank 0 refused this rank: {reason}")]
     Refused {
