@@ -279,45 +279,42 @@ impl Driver for Cuda {
         unsafe { (self.table.release_handle)(handle) };
     }
 
-    unsafe fn reserve(&self, bytes: usize, align: usize) -> Result<Raw, DeviceError> {
+    unsafe fn map(
+        &self,
+        handle: Raw,
+        bytes: usize,
+        align: usize,
+        device: usize,
+    ) -> Result<Raw, DeviceError> {
         let mut address = 0;
         // SAFETY: see above the impl.
         let status = unsafe { (self.table.reserve)(&raw mut address, bytes, align, 0, 0) };
-        self.check("reserving addresses", None, status)?;
-        Ok(address)
-    }
-
-    unsafe fn unreserve(&self, address: Raw, bytes: usize) {
-        // SAFETY: see above the impl.
-        unsafe { (self.table.unreserve)(address, bytes) };
-    }
-
-    unsafe fn map(
-        &self,
-        address: Raw,
-        bytes: usize,
-        handle: Raw,
-        device: usize,
-    ) -> Result<(), DeviceError> {
-        // SAFETY: see above the impl.
+        self.check("reserving addresses", Some(device), status)?;
+        // SAFETY: see above the impl; just reserved.
         let status = unsafe { (self.table.map)(address, bytes, 0, handle, 0) };
-        self.check("mapping shareable memory", Some(device), status)?;
+        self.check("mapping shareable memory", Some(device), status)
+            // SAFETY: just reserved.
+            .inspect_err(|_| unsafe {
+                (self.table.unreserve)(address, bytes);
+            })?;
         let access = AccessDesc {
             location: on(device),
             flags: READ_WRITE,
         };
-        // SAFETY: see above the impl.
+        // SAFETY: see above the impl; just mapped.
         let status = unsafe { (self.table.set_access)(address, bytes, &raw const access, 1) };
         self.check("making shared memory accessible", Some(device), status)
             // SAFETY: just mapped.
-            .inspect_err(|_| unsafe {
-                (self.table.unmap)(address, bytes);
-            })
+            .inspect_err(|_| unsafe { self.unmap(address, bytes) })?;
+        Ok(address)
     }
 
     unsafe fn unmap(&self, address: Raw, bytes: usize) {
-        // SAFETY: see above the impl.
-        unsafe { (self.table.unmap)(address, bytes) };
+        // SAFETY: see above the impl; mapped and reserved as one.
+        unsafe {
+            (self.table.unmap)(address, bytes);
+            (self.table.unreserve)(address, bytes);
+        }
     }
 
     unsafe fn fill(

@@ -150,29 +150,28 @@ pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     /// See [`Driver::allocate_pinned`].
     unsafe fn free_pinned(&self, host: *mut u8);
 
-    /// The granularity of shareable memory of a device, in bytes.
+    /// What the size of shareable memory of a device is a multiple of, in bytes: a power of two.
     fn granularity(&self, device: usize) -> Result<usize, DeviceError>;
-    /// Physical memory of a device, shareable by file descriptor; `bytes` is a multiple of the granularity.
+    /// Memory of the current device, shareable by file descriptor; `bytes` is a multiple of the granularity. What is returned is a
+    /// handle; the memory has no address yet.
     unsafe fn create(&self, device: usize, bytes: usize) -> Result<Raw, DeviceError>;
-    /// A file descriptor for physical memory, which keeps it alive.
+    /// A file descriptor for shareable memory. The memory stays as long as a handle or a mapping of it does, here or elsewhere;
+    /// whether a descriptor alone keeps it is up to the runtime.
     unsafe fn export(&self, handle: Raw) -> Result<OwnedFd, DeviceError>;
-    /// Physical memory by a file descriptor of [`Driver::export`], of this or another process.
+    /// Shareable memory by a file descriptor of [`Driver::export`], of this or another process, for the current device.
     unsafe fn import(&self, fd: BorrowedFd<'_>) -> Result<Raw, DeviceError>;
-    /// Gives a handle of physical memory back; mappings keep it alive.
+    /// Gives a handle of shareable memory back; mappings keep the memory.
     unsafe fn release_handle(&self, handle: Raw);
-    /// Addresses without memory.
-    unsafe fn reserve(&self, bytes: usize, align: usize) -> Result<Raw, DeviceError>;
-    /// See [`Driver::reserve`].
-    unsafe fn unreserve(&self, address: Raw, bytes: usize);
-    /// Puts physical memory at reserved addresses, accessible from `device`.
+    /// Makes shareable memory accessible from `device`, which is current; where it begins, a multiple of `align`, which is the
+    /// granularity or less.
     unsafe fn map(
         &self,
-        address: Raw,
-        bytes: usize,
         handle: Raw,
+        bytes: usize,
+        align: usize,
         device: usize,
-    ) -> Result<(), DeviceError>;
-    /// See [`Driver::map`].
+    ) -> Result<Raw, DeviceError>;
+    /// See [`Driver::map`]; the same address and bytes.
     unsafe fn unmap(&self, address: Raw, bytes: usize);
 
     /// Fills device memory; enqueued on a stream of the current device.

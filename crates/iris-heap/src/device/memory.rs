@@ -248,7 +248,7 @@ impl<D: Driver> Drop for PinnedMemory<D> {
 
 /// Memory of one device that others can map: an owner's, or a peer's as this device sees it.
 ///
-/// Invariant: `address..address + bytes` is reserved, mapped to one physical allocation, and accessible from `device`.
+/// Invariant: `address..address + bytes` is mapped to the memory of `handle`, and accessible from `device`.
 #[derive(Debug)]
 pub struct SharedMemory<D: Driver> {
     device: Device<D>,
@@ -272,6 +272,7 @@ impl<D: Driver> SharedMemory<D> {
                 what: "share its memory by file descriptors",
             });
         }
+        device.bind()?;
         let granularity = device.driver().granularity(device.ordinal())?;
         let bytes =
             bytes
@@ -281,7 +282,6 @@ impl<D: Driver> SharedMemory<D> {
                     device: device.ordinal(),
                     bytes,
                 })?;
-        device.bind()?;
         // SAFETY: the size is a multiple of the granularity; the handle is given back when this is dropped.
         let handle = unsafe { device.driver().create(device.ordinal(), bytes) }
             .map_err(|error| out_of_memory(error, device.ordinal(), bytes))?;
@@ -317,17 +317,11 @@ impl<D: Driver> SharedMemory<D> {
         granularity: usize,
     ) -> Result<Self, DeviceError> {
         let driver = device.driver();
-        // SAFETY: handle and addresses are given back in the order that the driver asks for, here or when this is dropped.
+        // SAFETY: mapping and handle are given back in this order, here or when this is dropped.
         unsafe {
-            let address = driver.reserve(bytes, granularity).inspect_err(|_| {
-                driver.release_handle(handle);
-            })?;
-            driver
-                .map(address, bytes, handle, device.ordinal())
-                .inspect_err(|_| {
-                    driver.unreserve(address, bytes);
-                    driver.release_handle(handle);
-                })?;
+            let address = driver
+                .map(handle, bytes, granularity, device.ordinal())
+                .inspect_err(|_| driver.release_handle(handle))?;
             Ok(Self {
                 device: device.clone(),
                 address,
@@ -368,10 +362,9 @@ impl<D: Driver> Drop for SharedMemory<D> {
         let driver = self.device.driver();
         // Nothing enqueued here uses it any more after this; that peers are through with it is the world's affair.
         let _ = self.device.synchronize();
-        // SAFETY: by the invariant all three are alive; unmapped first, then the addresses, then the handle.
+        // SAFETY: by the invariant both are alive; unmapped first.
         unsafe {
             driver.unmap(self.address, self.bytes);
-            driver.unreserve(self.address, self.bytes);
             driver.release_handle(self.handle);
         }
     }
