@@ -9,9 +9,13 @@ pub mod nvrtc;
 pub mod sources;
 
 pub use args::{Args, FaultRecord, MAX_RANKS};
-pub use nvrtc::CompileError;
+pub use compile::CompileError;
 
+use crate::Tile;
 use crate::host::{GatherDim, Program};
+
+/// The kernels' tile where none is asked for.
+pub const TILE: Tile = Tile { m: 128, n: 128 };
 
 impl Program {
     /// All of them.

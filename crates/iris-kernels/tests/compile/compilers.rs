@@ -2,6 +2,7 @@
 
 use crate::fake::architecture;
 use iris_kernels::DType;
+use iris_kernels::device::TILE;
 use iris_kernels::device::compile::{
     Architecture, Cache, CacheUse, CompileError, Compiler, Hiprtc, Program, Request, Source,
     Vendor, find,
@@ -52,7 +53,7 @@ fn a_program_of_ours_compiles_and_is_kept() {
             let directory = tempfile::tempdir().unwrap();
             let cache = Cache::at(directory.path(), 1 << 30);
             let program = host::Program::OneShot;
-            let request = Request::program(program, DType::F32, architecture.clone());
+            let request = Request::program(program, DType::F32, TILE, architecture.clone());
             let image = cache.compile(compiler, &request).unwrap();
             assert!(
                 image.bytes().starts_with(b"\x7fELF"),

@@ -48,8 +48,8 @@ pub use source::Source;
 use compiler::{check, hex};
 pub(super) use compiler::{fingerprint, mapped_at};
 
-use crate::DType;
 use crate::device::nvrtc::Nvrtc;
+use crate::{DType, Tile};
 
 /// What to compile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,19 +69,18 @@ impl Request {
         }
     }
 
-    /// The source of one of our programs, for elements of a type.
+    /// One of our programs, for elements of a type and tiles of a size: the same at run time and ahead of time, so that what is
+    /// compiled ahead is found.
     pub fn program(
         program: crate::host::Program,
         dtype: DType,
+        tile: Tile,
         architecture: Architecture,
     ) -> Self {
-        Self::new(Source::program(program), architecture).dtype(dtype)
-    }
-
-    /// The same with elements of a type, as our headers take it.
-    #[must_use]
-    pub fn dtype(self, dtype: DType) -> Self {
-        self.define("IRIS_DTYPE", dtype)
+        Self::new(Source::program(program), architecture)
+            .define("IRIS_DTYPE", dtype)
+            .define("IRIS_TILE_M", tile.m)
+            .define("IRIS_TILE_N", tile.n)
     }
 
     /// The same with a macro defined.
