@@ -41,6 +41,25 @@ impl Hiprtc {
             .map_err(Clone::clone)
     }
 
+    /// The same where it is of ROCm 6 or newer, as [`find`](super::find) takes it. What came before knows no gfx942, and ends the
+    /// process over some of our kernels for gfx90a, where its LLVM cannot encode an instruction that it has chosen.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load); [`CompileError::TooOld`].
+    pub fn recent() -> Result<&'static Self, CompileError> {
+        let hiprtc = Self::load()?;
+        match &hiprtc.supported {
+            Some(known) if !known.iter().any(|known| known == "gfx942") => {
+                Err(CompileError::TooOld {
+                    compiler: hiprtc.identity.to_string(),
+                    release: "ROCm 5",
+                    remedy: REMEDY,
+                })
+            }
+            _ => Ok(hiprtc),
+        }
+    }
+
     fn open() -> Result<Self, CompileError> {
         let loaded = LoadedHiprtc::load().map_err(|error| CompileError::NotThere {
             compiler: NAME,

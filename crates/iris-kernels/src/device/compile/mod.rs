@@ -7,7 +7,7 @@
 //! | vendor | compilers, in this order | named by |
 //! |---|---|---|
 //! | NVIDIA | NVRTC; nvcc | `IRIS_NVRTC_LIBRARY`; `IRIS_NVCC` |
-//! | AMD | HIPRTC; `amdclang++`, clang from version 22 on | `IRIS_HIPRTC_LIBRARY`; `IRIS_CLANG` |
+//! | AMD | HIPRTC of ROCm 6 or newer; `amdclang++`, clang from version 22 on | `IRIS_HIPRTC_LIBRARY`; `IRIS_CLANG` |
 //!
 //! A program that its variable names goes first. The same order holds at run time and ahead of time, so that either finds what the
 //! other has left in the cache.
@@ -194,7 +194,7 @@ fn find_where(
     let vendor = architecture.vendor();
     let mut order: [Find; 2] = match vendor {
         Vendor::Nvidia => [|| Ok(Nvrtc::load()?), || Ok(Program::nvcc()?)],
-        Vendor::Amd => [|| Ok(Hiprtc::load()?), || Ok(Program::clang()?)],
+        Vendor::Amd => [|| Ok(Hiprtc::recent()?), || Ok(Program::clang()?)],
     };
     if program::is_named(vendor) {
         order.reverse();
