@@ -385,6 +385,7 @@ fn what_is_compiled_ahead_is_found_at_run_time() {
         let compiler = match find(&architecture) {
             Ok(compiler) => compiler,
             Err(error) => {
+                assert!(std::env::var_os("IRIS_REQUIRE_TOOLS").is_none(), "{error}");
                 eprintln!("what_is_compiled_ahead_is_found_at_run_time SKIPPED: {error}");
                 continue;
             }
