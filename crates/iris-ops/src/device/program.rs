@@ -10,6 +10,8 @@ use iris_kernels::device::{CompileError, MAX_RANKS, sources};
 use iris_kernels::host::{Needs, Program, Shape};
 use iris_kernels::{Element, Tile};
 use iris_sync::{Layout, Rules};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The tile where none is asked for, and what another one must be made of.
 const TILE: Tile = Tile { m: 128, n: 128 };
@@ -19,11 +21,31 @@ const MOST: Tile = Tile { m: 128, n: 128 };
 /// Threads of a block.
 const THREADS: u32 = 256;
 
-fn compile(name: &str, architecture: &str, definitions: &[String]) -> Result<Vec<u8>, CompileError> {
-    let source = sources::file(name).unwrap_or_default();
-    let text = sources::amalgamate(name, source);
-    let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
-    Nvrtc::load()?.compile(name, &text, architecture, &definitions)
+/// What was compiled already, by source, architecture and definitions. Ranks of one process need the same kernels.
+type Compiled =
+    BTreeMap<(String, String, Vec<String>), Arc<OnceLock<Result<Vec<u8>, CompileError>>>>;
+
+fn compile(
+    name: &str,
+    architecture: &str,
+    definitions: &[String],
+) -> Result<Vec<u8>, CompileError> {
+    static COMPILED: Mutex<Compiled> = Mutex::new(BTreeMap::new());
+    let key = (
+        name.to_owned(),
+        architecture.to_owned(),
+        definitions.to_vec(),
+    );
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let image = Arc::clone(compiled.entry(key).or_default());
+    drop(compiled);
+    let compiled = image.get_or_init(|| {
+        let source = sources::file(name).unwrap_or_default();
+        let text = sources::amalgamate(name, source);
+        let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
+        Nvrtc::load()?.compile(name, &text, architecture, &definitions)
+    });
+    compiled.clone()
 }
 
 /// How kernels lay out an operation's memory.
@@ -184,12 +206,27 @@ mod tests {
         };
         assert_eq!(slot(gather, needs, TILE, 2), Some(128 * 80));
         assert_eq!(slot(Program::TwoShot, needs, TILE, 2), Some(128 * 66));
-        assert_eq!(slot(gather, Needs { slot_elements: usize::MAX, ..needs }, TILE, 256), None);
+        assert_eq!(
+            slot(
+                gather,
+                Needs {
+                    slot_elements: usize::MAX,
+                    ..needs
+                },
+                TILE,
+                256
+            ),
+            None
+        );
     }
 
     #[test]
     fn there_is_always_something_to_do() {
-        let shape = Shape { n: 1, k: 1, tile: TILE };
+        let shape = Shape {
+            n: 1,
+            k: 1,
+            tile: TILE,
+        };
         for program in [Program::OneShot, Program::Atomic, Program::MatmulAllGather] {
             assert_eq!(work(program, 1, shape, 8), 1);
         }
