@@ -24,6 +24,7 @@ pub mod cuda;
 pub mod device;
 mod error;
 mod fault;
+pub mod hip;
 mod host;
 mod hub;
 pub mod launch;
