@@ -1,8 +1,9 @@
 //! Which backend ranks compute on, and the world there.
 
+use iris::heap::World;
 use iris::heap::cuda::Cuda;
-use iris::heap::device::{Device, DeviceConfig};
-use iris::heap::{Host, World};
+use iris::heap::device::{Device, DeviceConfig, Driver};
+use iris::heap::hip::Hip;
 use iris::kernels::device::nvrtc::Nvrtc;
 use iris::ops::{Element, Runs};
 
@@ -21,22 +22,44 @@ pub(crate) trait Job<T: Element> {
 pub(crate) fn check(arguments: &WorldArguments) -> Result<(), Unusable> {
     match arguments.backend {
         Backend::Auto | Backend::Host => Ok(()),
-        Backend::Cuda => cuda().map(drop).map_err(|detail| Unusable::NoBackend {
+        Backend::Cuda => devices::<Cuda>().map(drop).map_err(|detail| Unusable::NoBackend {
             backend: "cuda",
             detail,
         }),
-        Backend::Hip => Err(Unusable::Backend { backend: "hip" }),
+        Backend::Hip => devices::<Hip>().map(drop).map_err(|detail| Unusable::NoBackend {
+            backend: "hip",
+            detail,
+        }),
     }
 }
 
 /// How many devices there are, where there are any and kernels can be compiled; else what is missing.
-fn cuda() -> Result<usize, String> {
-    let count = Device::<Cuda>::count().map_err(|error| error.to_string())?;
+fn devices<D: Compiles>() -> Result<usize, String> {
+    let count = Device::<D>::count().map_err(|error| error.to_string())?;
     if count == 0 {
-        return Err("the driver finds no device".into());
+        return Err(format!("the {} finds no device", D::NAME));
     }
-    Nvrtc::load().map_err(|error| error.to_string())?;
+    D::compiler()?;
     Ok(count)
+}
+
+/// A runtime with its compiler.
+trait Compiles: Driver {
+    /// Whether the compiler is there; else what is missing.
+    fn compiler() -> Result<(), String>;
+}
+
+impl Compiles for Cuda {
+    fn compiler() -> Result<(), String> {
+        Nvrtc::load().map(drop).map_err(|error| error.to_string())
+    }
+}
+
+impl Compiles for Hip {
+    fn compiler() -> Result<(), String> {
+        let loaded = hip_sys::Rtc::load();
+        loaded.map(drop).map_err(|error| error.to_string())
+    }
 }
 
 /// Runs a rank's job where the arguments say. `auto` takes GPUs where each rank has one of its own, and the host elsewhere; all
@@ -47,30 +70,26 @@ pub(crate) fn run<T: Element, J: Job<T>>(
     arguments: &WorldArguments,
     heap_bytes: usize,
 ) -> anyhow::Result<J::Output>
-where
-    Host: Runs<T, i32>,
-    Cuda: Runs<T, i32>,
 {
-    let cuda = match arguments.backend {
-        Backend::Host | Backend::Hip => false,
-        Backend::Cuda => true,
-        Backend::Auto => {
-            let local = world.size(); // all ranks are on one host
-            let mine = cuda().is_ok_and(|count| count >= local || count == 1 && local == 1);
-            world
-                .all_gather(u8::from(mine))?
-                .iter()
-                .all(|&its| its == 1)
-        }
+    let all_have = |mine: bool| -> anyhow::Result<bool> {
+        Ok(world.all_gather(u8::from(mine))?.iter().all(|&its| its == 1))
     };
-    if !cuda {
-        return job.run::<Host>(world, world);
-    }
+    // All ranks are on one host; one that sees a single device has been given that one.
+    let enough = |count: Result<usize, String>| count.is_ok_and(|count| count >= world.size());
+    let backend = match arguments.backend {
+        Backend::Auto if all_have(enough(devices::<Cuda>()))? => Backend::Cuda,
+        Backend::Auto if all_have(enough(devices::<Hip>()))? => Backend::Hip,
+        Backend::Auto => Backend::Host,
+        named => named,
+    };
     let config = DeviceConfig {
         heap_bytes,
         device: None,
         share_devices: arguments.share_devices,
     };
-    let device = world.on::<Cuda>(&config)?;
-    job.run::<Cuda>(world, &device)
+    match backend {
+        Backend::Cuda => job.run(world, &world.on::<Cuda>(&config)?),
+        Backend::Hip => job.run(world, &world.on::<Hip>(&config)?),
+        Backend::Host | Backend::Auto => job.run(world, world),
+    }
 }

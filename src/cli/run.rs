@@ -6,8 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use iris::heap::cuda::Cuda;
-use iris::heap::{Host, Queue, World, WorldConfig};
+use iris::heap::{Queue, World, WorldConfig};
 use iris::ops::{DType, Element, FusedConfig, Runs, Variant};
 use iris_testkit::{AnyOperation, Number, Share};
 use serde::Serialize;
@@ -139,11 +138,7 @@ impl<T: Element + Number> backend::Job<T> for OnRank<'_, T> {
 }
 
 impl Job<'_> {
-    fn start<T: Element + Number>(&self, place: &Place, problem: Problem) -> anyhow::Result<bool>
-    where
-        Host: Runs<T, i32>,
-        Cuda: Runs<T, i32>,
-    {
+    fn start<T: Element + Number>(&self, place: &Place, problem: Problem) -> anyhow::Result<bool> {
         let matrices = problem.matrices::<T>(self.arguments.seed);
         drop(problem);
         let config = WorldConfig {

@@ -13,6 +13,7 @@ use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Target};
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{DeviceError, Driver, RankStream};
+use iris_heap::hip::Hip;
 use iris_heap::{Activity, AnyBuffer, Faults, Heap, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
 use iris_kernels::device::Args;
@@ -44,6 +45,10 @@ pub struct DeviceKernel<T, D: Driver> {
 }
 
 impl<T: Element> Runs<T, i32> for Cuda {
+    type Kernel = DeviceKernel<T, Self>;
+}
+
+impl<T: Element> Runs<T, i32> for Hip {
     type Kernel = DeviceKernel<T, Self>;
 }
 

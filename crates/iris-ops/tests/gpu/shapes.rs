@@ -31,11 +31,11 @@ fn exercise(op: Op, at: usize) -> Exercise {
     let calls = vec![m, m.div_ceil(2), 1, m, m];
     let mut exercise = Exercise::new(op, (n, k), Tile { m: 128, n: 128 }, calls);
     exercise.seed = at as u64;
-    exercise.strided = at % 2 == 0;
-    exercise.config.bias = at % 3 != 0;
+    exercise.strided = at.is_multiple_of(2);
+    exercise.config.bias = !at.is_multiple_of(3);
     exercise.config.plain_output = at % 4 == 1;
     exercise.config.first = i64::from(i32::MAX) - 3;
-    exercise.config.tile = (at % 5 == 0).then_some(Tile { m: 64, n: 128 });
+    exercise.config.tile = at.is_multiple_of(5).then_some(Tile { m: 64, n: 128 });
     exercise
 }
 
