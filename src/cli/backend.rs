@@ -4,7 +4,7 @@ use iris::heap::World;
 use iris::heap::cuda::Cuda;
 use iris::heap::device::{Device, DeviceConfig, Driver};
 use iris::heap::hip::Hip;
-use iris::kernels::device::nvrtc::Nvrtc;
+use iris::kernels::device::compile::{self, UnknownArchitecture};
 use iris::ops::{Element, Runs};
 
 use crate::cli::args::{Backend, WorldArguments};
@@ -22,44 +22,32 @@ pub(crate) trait Job<T: Element> {
 pub(crate) fn check(arguments: &WorldArguments) -> Result<(), Unusable> {
     match arguments.backend {
         Backend::Auto | Backend::Host => Ok(()),
-        Backend::Cuda => devices::<Cuda>().map(drop).map_err(|detail| Unusable::NoBackend {
-            backend: "cuda",
-            detail,
-        }),
-        Backend::Hip => devices::<Hip>().map(drop).map_err(|detail| Unusable::NoBackend {
-            backend: "hip",
-            detail,
-        }),
+        Backend::Cuda => devices::<Cuda>()
+            .map(drop)
+            .map_err(|detail| Unusable::NoBackend {
+                backend: "cuda",
+                detail,
+            }),
+        Backend::Hip => devices::<Hip>()
+            .map(drop)
+            .map_err(|detail| Unusable::NoBackend {
+                backend: "hip",
+                detail,
+            }),
     }
 }
 
-/// How many devices there are, where there are any and kernels can be compiled; else what is missing.
-fn devices<D: Compiles>() -> Result<usize, String> {
+/// How many devices there are, where there are any and kernels can be compiled for the first; else what is missing.
+fn devices<D: Driver>() -> Result<usize, String> {
     let count = Device::<D>::count().map_err(|error| error.to_string())?;
     if count == 0 {
         return Err(format!("the {} finds no device", D::NAME));
     }
-    D::compiler()?;
+    let first = Device::<D>::open(0).map_err(|error| error.to_string())?;
+    let architecture = first.info().architecture.parse();
+    let architecture = architecture.map_err(|error: UnknownArchitecture| error.to_string())?;
+    compile::target(&architecture).map_err(|error| error.to_string())?;
     Ok(count)
-}
-
-/// A runtime with its compiler.
-trait Compiles: Driver {
-    /// Whether the compiler is there; else what is missing.
-    fn compiler() -> Result<(), String>;
-}
-
-impl Compiles for Cuda {
-    fn compiler() -> Result<(), String> {
-        Nvrtc::load().map(drop).map_err(|error| error.to_string())
-    }
-}
-
-impl Compiles for Hip {
-    fn compiler() -> Result<(), String> {
-        let loaded = hip_sys::Rtc::load();
-        loaded.map(drop).map_err(|error| error.to_string())
-    }
 }
 
 /// Runs a rank's job where the arguments say. `auto` takes GPUs where each rank has one of its own, and the host elsewhere; all
@@ -69,10 +57,12 @@ pub(crate) fn run<T: Element, J: Job<T>>(
     world: &World,
     arguments: &WorldArguments,
     heap_bytes: usize,
-) -> anyhow::Result<J::Output>
-{
+) -> anyhow::Result<J::Output> {
     let all_have = |mine: bool| -> anyhow::Result<bool> {
-        Ok(world.all_gather(u8::from(mine))?.iter().all(|&its| its == 1))
+        Ok(world
+            .all_gather(u8::from(mine))?
+            .iter()
+            .all(|&its| its == 1))
     };
     // All ranks are on one host; one that sees a single device has been given that one.
     let enough = |count: Result<usize, String>| count.is_ok_and(|count| count >= world.size());

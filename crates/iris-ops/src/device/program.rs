@@ -5,48 +5,18 @@ use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Target, variant_of};
 use iris_heap::World;
 use iris_heap::device::{Driver, Function, Module};
-use iris_kernels::device::nvrtc::Nvrtc;
-use iris_kernels::device::{CompileError, MAX_RANKS, sources};
+use iris_kernels::device::compile::{self, Architecture, Request};
+use iris_kernels::device::{CompileError, MAX_RANKS, TILE};
 use iris_kernels::host::{Needs, Program, Shape};
 use iris_kernels::{Element, Tile};
 use iris_sync::{Layout, Rules};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The tile where none is asked for, and what another one must be made of.
-const TILE: Tile = Tile { m: 128, n: 128 };
+/// What a tile that is asked for must be made of.
 const STEP: Tile = Tile { m: 32, n: 128 };
 const MOST: Tile = Tile { m: 128, n: 128 };
 
 /// Threads of a block.
 const THREADS: u32 = 256;
-
-/// What was compiled already, by source, architecture and definitions. Ranks of one process need the same kernels.
-type Compiled =
-    BTreeMap<(String, String, Vec<String>), Arc<OnceLock<Result<Vec<u8>, CompileError>>>>;
-
-fn compile(
-    name: &str,
-    architecture: &str,
-    definitions: &[String],
-) -> Result<Vec<u8>, CompileError> {
-    static COMPILED: Mutex<Compiled> = Mutex::new(BTreeMap::new());
-    let key = (
-        name.to_owned(),
-        architecture.to_owned(),
-        definitions.to_vec(),
-    );
-    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    let image = Arc::clone(compiled.entry(key).or_default());
-    drop(compiled);
-    let compiled = image.get_or_init(|| {
-        let source = sources::file(name).unwrap_or_default();
-        let text = sources::amalgamate(name, source);
-        let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
-        Nvrtc::load()?.compile(name, &text, architecture, &definitions)
-    });
-    compiled.clone()
-}
 
 /// How kernels lay out an operation's memory.
 pub(super) fn target() -> Target {
@@ -109,25 +79,26 @@ pub(super) fn load<T: Element, D: Driver>(
     }
     let device = world.device();
     let ranks_here = world.heap().ranks_here();
-    let mut definitions = vec![
-        format!("IRIS_DTYPE={}", T::DTYPE),
-        format!("IRIS_TILE_M={}", blueprint.shape.tile.m),
-        format!("IRIS_TILE_N={}", blueprint.shape.tile.n),
-    ];
-    if config.rules != Rules::ALL {
-        definitions.push("IRIS_CONTROLS".into());
-    }
-    if config.stall.is_some() {
-        definitions.push("IRIS_STALLS".into());
-    }
+    let architecture: Architecture = (device.info().architecture)
+        .parse()
+        .map_err(CompileError::from)?;
+    let architecture = compile::target(&architecture)?;
     let mut loaded = Vec::new();
     for &(_, program) in &blueprint.programs {
         if matches!(program, Program::Atomic | Program::Spinlock) {
             check_atomics(world, operation, program)?;
         }
-        let (source, kernel) = program.kernel();
-        let image = compile(source, &device.info().architecture, &definitions)?;
-        let module = Module::load(device, &image)?;
+        let tile = blueprint.shape.tile;
+        let mut request = Request::program(program, T::DTYPE, tile, architecture.clone());
+        if config.rules != Rules::ALL {
+            request = request.define("IRIS_CONTROLS", 1);
+        }
+        if config.stall.is_some() {
+            request = request.define("IRIS_STALLS", 1);
+        }
+        let image = compile::compile(&request)?;
+        let module = Module::load(device, image.bytes())?;
+        let (_, kernel) = program.kernel();
         let function = module.function(kernel, THREADS, 0)?;
         let most = function.shape().most_blocks;
         let most_blocks = most / u32::try_from(ranks_here).unwrap_or(u32::MAX);
