@@ -186,18 +186,18 @@ fn ended(reports: &[Report]) -> Option<End> {
 }
 
 fn say(reports: &[Report]) -> String {
-    let said = reports.iter().enumerate().find_map(|(rank, report)| {
-        if faulted(report) {
-            Some(describe(&report.fault))
-        } else {
-            report
-                .found
-                .right(report.checked)
-                .err()
-                .map(|error| format!("rank {rank}: {error}"))
-        }
+    // Who gave up by itself says more than who was asked to.
+    const ABORTED: u64 = 1;
+    let mut faults: Vec<_> = reports.iter().filter(|report| faulted(report)).collect();
+    faults.sort_by_key(|report| report.fault.cause == ABORTED);
+    if let Some(report) = faults.first() {
+        return describe(&report.fault);
+    }
+    let wrong = reports.iter().enumerate().find_map(|(rank, report)| {
+        let found = report.found.right(report.checked);
+        found.err().map(|error| format!("rank {rank}: {error}"))
     });
-    said.unwrap_or_else(|| "nothing is amiss".to_owned())
+    wrong.unwrap_or_else(|| "nothing is amiss".to_owned())
 }
 
 fn controls(test: &'static str, controls: Vec<Control>) {

@@ -7,8 +7,12 @@
 mod common;
 mod harness;
 
+mod bits;
 mod checks;
 mod controls;
+mod faults;
+mod graphs;
+mod offsets;
 mod reuse;
 mod shapes;
 mod source;

@@ -1,7 +1,7 @@
 //! Calls enqueued back to back on one workspace, as fast as the driver takes them, a GPU held up in the midst of a call now and then,
 //! the counter started just below the wrap.
 
-use crate::harness::{Build, Case, Form, PROGRAMS, Ranks, Stalls};
+use crate::harness::{Build, Case, Form, PROGRAMS, Ranks, Stalls, all_right};
 use iris_kernels::DType;
 use iris_testkit::device::{Gpus, Placement};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ fn cases() -> Vec<Case> {
             case.first = i64::from(i32::MAX) - 3;
             case.build = Build::Stalls;
             case.stalls = Stalls::Random {
+                seed: cases.len() as u64,
                 one_in: 20,
                 longest: Duration::from_micros(200),
             };
@@ -83,4 +84,21 @@ fn a_thousand_calls_of_ranks_that_share_gpus() {
             back_to_back(&gpus, placement, 1000);
         }
     }
+}
+
+/// Grids of ranks that share a GPU run side by side whichever way they are launched.
+#[test]
+fn ranks_that_share_a_gpu_may_launch_cooperatively() {
+    let Some(gpus) = Gpus::take("reuse::cooperative", 1) else {
+        return;
+    };
+    let mut case = Case::new(PROGRAMS[0], DType::BF16, &ROWS, 200, 33);
+    case.budget = Duration::from_secs(2);
+    let placement = gpus.place(2 * gpus.devices().len());
+    let ranks = Ranks::new(&gpus, placement, std::slice::from_ref(&case));
+    let reports = ranks.run(&case, |side| {
+        side.cooperative = true;
+        (0..20).try_for_each(|call| side.call(call))
+    });
+    all_right(&case, &reports, 20);
 }

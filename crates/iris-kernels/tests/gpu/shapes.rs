@@ -111,6 +111,17 @@ fn tiles() {
     });
 }
 
+/// A few calls of every program: for tools that slow kernels down.
+#[test]
+fn few() {
+    every_program("shapes::few", false, |program, dtype, _| {
+        let mut case = Case::new(program, dtype, &[150, 1], 139, 35);
+        case.form = Form::number(2);
+        case.blocks = vec![3];
+        vec![case]
+    });
+}
+
 /// The whole problem in which each rank's product is of this size.
 fn whole(
     program: Program,

@@ -77,6 +77,7 @@ pub(crate) enum Stalls {
     One(Stall),
     /// In one of so many calls a rank, at a phase, both drawn by chance, for up to `longest`.
     Random {
+        seed: u64,
         one_in: u64,
         longest: Duration,
     },
@@ -167,8 +168,12 @@ impl Case {
             Stalls::None => None,
             // The kernel looks at the index: a launch may be captured, and replayed.
             Stalls::One(stall) => Some(stall),
-            Stalls::Random { one_in, longest } => {
-                let mut random = Stream::new(self.seed, 0, call, Tensor::Plan);
+            Stalls::Random {
+                seed,
+                one_in,
+                longest,
+            } => {
+                let mut random = Stream::new(seed, 0, call, Tensor::Plan);
                 (random.below(one_in) == 0).then(|| Stall {
                     rank: random.below(world as u64) as usize,
                     index: call,

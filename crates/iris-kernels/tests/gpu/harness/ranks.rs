@@ -9,6 +9,7 @@ use iris_kernels::host::Program;
 use iris_testkit::device::check::NAME as CHECKS;
 use iris_testkit::device::{Checks, Gpu, Gpus, Kernel, Placement, Verdict, images};
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::{Barrier, Mutex, PoisonError};
 
 /// Threads of a block of the programs.
@@ -136,7 +137,8 @@ impl Ranks {
 
     /// The kernels' code on the GPU of a rank, loaded once.
     pub(crate) fn module(&self, rank: usize, kernel: &Kernel) -> Module<Gpu> {
-        static LOADED: Mutex<Option<HashMap<(Kernel, usize), Module<Gpu>>>> = Mutex::new(None);
+        type Loaded = HashMap<(Kernel, usize), Module<Gpu>>;
+        static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
         let device = &self.placement.devices[rank];
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         loaded
@@ -199,20 +201,32 @@ pub(crate) fn describe(record: &FaultRecord) -> String {
     ];
     const CAUSES: [&str; 4] = ["budget ended", "aborted", "mismatch", "poisoned"];
     let name = |names: &[&'static str], at: u64| names.get(at as usize).copied().unwrap_or("?");
-    format!(
-        "rank {} in call {} (value {}): {} ({}), waiting {} for `{}` of rank {}, tile {}, expected {}, seen {}",
+    let mut text = format!(
+        "rank {} in call {} (value {}): {}",
         record.rank,
         record.index,
         record.value,
-        name(&CAUSES, record.cause),
-        record.other,
-        record.waited,
-        name(&WORDS, record.word),
-        record.peer,
-        record.tile as i64,
-        record.expected,
-        record.seen
-    )
+        name(&CAUSES, record.cause)
+    );
+    // What is said beside the cause, and what was waited for, is as the cause has it.
+    let _ = match record.cause {
+        0 => write!(text, " after {} ns", record.other),
+        1 => write!(text, " by rank {}", record.other),
+        2 => write!(text, ", m {} there and {} here", record.other, record.ours),
+        _ => Ok(()),
+    };
+    if record.waited != 0 {
+        let _ = write!(
+            text,
+            ", waiting for `{}` of rank {}, tile {}, expected {}, seen {}",
+            name(&WORDS, record.word),
+            record.peer,
+            record.tile as i64,
+            record.expected,
+            record.seen
+        );
+    }
+    text
 }
 
 /// Whether a program can exchange a matrix that is there already.

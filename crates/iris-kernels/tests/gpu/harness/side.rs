@@ -60,6 +60,8 @@ pub(crate) struct Side<'a> {
     /// Blocks of a launch at most.
     most_blocks: u32,
     pub(crate) checks: Checks<Gpu>,
+    /// Whether the driver is asked to see to it that all blocks are resident: it is, where the rank has a GPU of its own.
+    pub(crate) cooperative: bool,
     /// Whether the seed of each call is counted by the device.
     pub(crate) counted: bool,
     checked: u64,
@@ -97,6 +99,7 @@ impl<'a> Side<'a> {
             most_blocks: ranks.placement.blocks(function.shape().most_blocks),
             function,
             checks: ranks.checks(rank, case),
+            cooperative: !ranks.placement.is_shared(),
             counted: false,
             checked: 0,
         })
@@ -283,10 +286,10 @@ impl<'a> Side<'a> {
         // SAFETY: the kernel takes such a block; all that it names lives until the run has ended, and `Ranks::run` waits for that.
         // Where ranks share a GPU their grids fit it together, by `Placement::blocks`.
         unsafe {
-            if self.ranks.placement.is_shared() {
-                self.function.launch_ordinary(stream, blocks, args)
-            } else {
+            if self.cooperative {
                 self.function.launch(stream, blocks, args)
+            } else {
+                self.function.launch_ordinary(stream, blocks, args)
             }
         }
     }
