@@ -149,7 +149,7 @@ impl<D: Driver> World<D> {
 }
 
 impl<D: Driver> Backend for D {
-    const NAME: &'static str = D::NAME;
+    const NAME: &'static str = D::BACKEND;
     type Heap = Heaps<D>;
     type Storage = Storage<D>;
     type Stream = super::RankStream<D>;

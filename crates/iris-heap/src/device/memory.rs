@@ -338,7 +338,14 @@ impl<D: Driver> SharedMemory<D> {
     pub fn export(&self) -> Result<OwnedFd, DeviceError> {
         self.device.bind()?;
         // SAFETY: the handle is alive.
-        unsafe { self.device.driver().export(self.handle) }
+        let fd = unsafe { self.device.driver().export(self.handle) }?;
+        // A program that is started meanwhile would keep it, and with it the memory.
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(|error| {
+            DeviceError::Descriptor {
+                reason: error.to_string(),
+            }
+        })?;
+        Ok(fd)
     }
 
     /// Where it begins, for this device's kernels.

@@ -177,12 +177,27 @@ mod tests {
         };
         assert_eq!(slot(gather, needs, TILE, 2), Some(128 * 80));
         assert_eq!(slot(Program::TwoShot, needs, TILE, 2), Some(128 * 66));
-        assert_eq!(slot(gather, Needs { slot_elements: usize::MAX, ..needs }, TILE, 256), None);
+        assert_eq!(
+            slot(
+                gather,
+                Needs {
+                    slot_elements: usize::MAX,
+                    ..needs
+                },
+                TILE,
+                256
+            ),
+            None
+        );
     }
 
     #[test]
     fn there_is_always_something_to_do() {
-        let shape = Shape { n: 1, k: 1, tile: TILE };
+        let shape = Shape {
+            n: 1,
+            k: 1,
+            tile: TILE,
+        };
         for program in [Program::OneShot, Program::Atomic, Program::MatmulAllGather] {
             assert_eq!(work(program, 1, shape, 8), 1);
         }
