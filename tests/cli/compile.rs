@@ -1,6 +1,5 @@
 //! `iris compile`, by a compiler that is a script, and by the real ones that are there.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,6 +39,7 @@ fn compile(files: &Files, arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env("IRIS_CACHE_DIR", files.path("cache"))
+        .env("COMPILED", files.path("compiled"))
         .env("IRIS_NVRTC_LIBRARY", "/none/libnvrtc.so")
         .env("IRIS_HIPRTC_LIBRARY", "/none/libhiprtc.so")
         .env("IRIS_NVCC", "/none/nvcc")
@@ -51,25 +51,16 @@ fn run(command: &mut Command) -> Ran {
     command.output().unwrap().into()
 }
 
-/// A clang that knows two architectures, notes each compilation in `compiled`, warns of `odd`, and fails where it finds `wrong`.
-fn script(files: &Files) -> PathBuf {
-    let path = files.path("clang");
-    let log = files.path("compiled").display().to_string();
-    let text = format!(
-        "#!/bin/sh\n\
-         case \"$*\" in\n\
-         --version) echo 'Some clang version 99.1'; exit ;;\n\
-         *--print-supported-cpus) echo 'gfx942 gfx950 gfx9-generic' >&2; exit ;;\n\
-         esac\n\
-         echo \"$@\" >> '{log}'\n\
-         while [ $# -gt 1 ]; do [ \"$1\" = -o ] && out=$2; shift; done\n\
-         if grep -q 'int wrong' \"$1\"; then echo 'mine.hip:3:5: error: wrong' >&2; exit 1; fi\n\
-         if grep -q 'int odd' \"$1\"; then echo 'mine.hip:2:1: warning: odd' >&2; fi\n\
-         cksum < \"$1\" > \"$out\"\n"
-    );
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+/// A script that stands for a compiler. They are files of the sources, as a program that was just written cannot be run while another
+/// thread of this process is starting a child, which has the file open for a moment.
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/cli/compilers")
+        .join(name)
+}
+
+fn path() -> String {
+    std::env::var("PATH").unwrap_or_default()
 }
 
 fn compilations(files: &Files) -> usize {
@@ -83,8 +74,7 @@ fn images(files: &Files) -> usize {
 #[track_caller]
 fn refused(arguments: &[&str], because: &[&str]) {
     let files = Files::new();
-    let script = script(&files);
-    let ran = run(compile(&files, arguments).env("IRIS_CLANG", script));
+    let ran = run(compile(&files, arguments).env("IRIS_CLANG", script("clang")));
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
     for because in because {
         assert!(ran.stderr.contains(because), "{because}: {}", ran.stderr);
@@ -138,51 +128,59 @@ fn arguments_that_cannot_be_used() {
 #[test]
 fn without_a_cache_there_must_be_a_directory() {
     let files = Files::new();
-    let script = script(&files);
     let ran = run(compile(&files, &["--arch", "gfx942"])
-        .env("IRIS_CLANG", script)
+        .env("IRIS_CLANG", script("clang"))
         .env("IRIS_CACHE_DIR", ""));
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""));
     assert!(ran.stderr.contains("give --out"), "{}", ran.stderr);
 }
 
+/// What is named and not there is an error, whatever else is there: here an nvcc where programs are searched for.
 #[test]
-fn without_a_compiler_it_says_what_to_install() {
-    for (arch, hints) in [
+fn without_the_compiler_it_says_what_to_install() {
+    let files = Files::new();
+    let path = format!("{}:{}", script("").display(), path());
+    for (arch, named, hints) in [
         (
             "sm_90a",
-            [
-                "IRIS_NVRTC_LIBRARY",
-                "IRIS_NVCC",
-                "pip install nvidia-cuda-nvrtc",
-                "/none/nvcc",
-            ],
+            "IRIS_NVRTC_LIBRARY",
+            ["/none/libnvrtc.so: ", "pip install nvidia-cuda-nvrtc"],
         ),
+        ("sm_90a", "IRIS_NVCC", ["/none/nvcc (", "CUDA toolkit"]),
         (
             "gfx942",
-            [
-                "IRIS_HIPRTC_LIBRARY",
-                "IRIS_CLANG",
-                "clang-22 lld-22",
-                "/none/clang",
-            ],
+            "IRIS_HIPRTC_LIBRARY",
+            ["/none/libhiprtc.so", "ROCm"],
         ),
+        ("gfx942", "IRIS_CLANG", ["/none/clang (", "clang-22 lld-22"]),
     ] {
-        let files = Files::new();
-        let ran = run(&mut compile(&files, &["--arch", arch]));
-        assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""));
-        assert!(
-            ran.stderr
-                .contains(&format!("nothing here compiles for {arch}"))
-        );
-        for hint in hints {
+        let mut command = compile(&files, &["--arch", arch]);
+        for variable in [
+            "IRIS_NVRTC_LIBRARY",
+            "IRIS_NVCC",
+            "IRIS_HIPRTC_LIBRARY",
+            "IRIS_CLANG",
+        ] {
+            if variable != named {
+                command.env_remove(variable);
+            }
+        }
+        let ran = run(command.env("PATH", &path));
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.contains(&format!("no compiler for {arch}: ")));
+        for hint in hints.into_iter().chain([named]) {
             assert!(ran.stderr.contains(hint), "{hint}: {}", ran.stderr);
         }
     }
-    // One that is there and knows another architecture. Nothing is compiled for those that it does know.
+}
+
+#[test]
+fn an_architecture_that_no_compiler_knows() {
+    // Nothing is compiled for those that it does know.
     let files = Files::new();
-    let script = script(&files);
-    let ran = run(compile(&files, &split("--arch gfx942 --arch gfx90a")).env("IRIS_CLANG", script));
+    let ran =
+        run(compile(&files, &split("--arch gfx942 --arch gfx90a"))
+            .env("IRIS_CLANG", script("clang")));
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""));
     let known = "does not know gfx90a: it knows gfx942, gfx950;";
     assert!(ran.stderr.contains(known), "{}", ran.stderr);
@@ -192,12 +190,11 @@ fn without_a_compiler_it_says_what_to_install() {
 #[test]
 fn a_directory_gets_a_file_for_each_source_dtype_and_architecture() {
     let files = Files::new();
-    let script = script(&files);
     let out = files.path("a/b").display().to_string();
     let arguments = [
         "--arch", "gfx942", "--arch", "gfx950", "--arch", "gfx942", "--out", &out,
     ];
-    let ran = run(compile(&files, &arguments).env("IRIS_CLANG", script));
+    let ran = run(compile(&files, &arguments).env("IRIS_CLANG", script("clang")));
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
     let mut expected = Vec::new();
     for source in SOURCES {
@@ -229,10 +226,9 @@ fn a_directory_gets_a_file_for_each_source_dtype_and_architecture() {
 #[test]
 fn the_cache_is_filled_once() {
     let files = Files::new();
-    let script = script(&files);
     let arguments = split("--arch gfx942 --dtype bf16 --dtype f32 --op matmul_all_reduce --json");
     for cached in [false, true] {
-        let ran = run(compile(&files, &arguments).env("IRIS_CLANG", &script));
+        let ran = run(compile(&files, &arguments).env("IRIS_CLANG", script("clang")));
         assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
         let json = ran.json();
         assert_eq!(json["ok"], true);
@@ -280,14 +276,28 @@ fn the_cache_is_filled_once() {
     }
 }
 
+#[test]
+fn nvcc_knows_what_is_of_one_number_alone() {
+    let files = Files::new();
+    let out = files.path("out").display().to_string();
+    let arguments = split("--arch sm_80 --arch sm_90a --dtype f16 --op all-gather-matmul --out");
+    let mut command = compile(&files, &arguments);
+    let ran = run(command.arg(&out).env("IRIS_NVCC", script("nvcc")));
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    assert!(ran.stdout.contains("nvcc 13.0.88"), "{}", ran.stdout);
+    for arch in ["sm_80", "sm_90a"] {
+        let file = format!("out/all_gather_matmul.f16.{arch}.cubin");
+        assert!(files.path(&file).is_file(), "{file}");
+    }
+}
+
 /// A cache that cannot be written fails the job, and the way out is told.
 #[test]
 fn a_cache_that_cannot_be_written_is_a_failure() {
     let files = Files::new();
-    let script = script(&files);
     std::fs::write(files.path("cache"), "a file").unwrap();
     let arguments = split("--arch gfx942 --dtype f32 --op matmul_all_gather");
-    let ran = run(compile(&files, &arguments).env("IRIS_CLANG", script));
+    let ran = run(compile(&files, &arguments).env("IRIS_CLANG", script("clang")));
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""));
     assert!(
         ran.stderr.contains("matmul_all_gather.hip is not kept"),
@@ -304,7 +314,6 @@ fn a_cache_that_cannot_be_written_is_a_failure() {
 #[test]
 fn a_source_of_ones_own() {
     let files = Files::new();
-    let script = script(&files);
     let write = |name: &str, text: &str| {
         let path = files.path(name);
         std::fs::write(&path, text).unwrap();
@@ -320,7 +329,7 @@ fn a_source_of_ones_own() {
     let command = |more: &[&str]| {
         let mut all = vec!["--arch", "gfx942", "--json"];
         all.extend(more);
-        run(compile(&files, &all).env("IRIS_CLANG", &script))
+        run(compile(&files, &all).env("IRIS_CLANG", script("clang")))
     };
 
     let ran = command(&[

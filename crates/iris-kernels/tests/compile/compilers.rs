@@ -140,7 +140,7 @@ fn an_architecture_that_is_not_known_is_refused() {
         let CompileError::NoCompiler { reasons, .. } = &error else {
             panic!("{error}");
         };
-        assert_eq!(reasons.len(), 2);
+        assert!(!reasons.is_empty());
         for reason in reasons {
             assert!(
                 reason.contains("is not there")

@@ -54,7 +54,7 @@ pub enum CompileError {
         remedy: &'static str,
     },
     /// No compiler for the architecture is there.
-    #[error("nothing here compiles for {architecture}: {}", .reasons.join("; "))]
+    #[error("no compiler for {architecture}: {}", .reasons.join("; "))]
     NoCompiler {
         /// What was asked for.
         architecture: Architecture,
