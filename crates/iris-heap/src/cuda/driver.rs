@@ -106,6 +106,7 @@ impl Cuda {
 // results go to local variables that outlive the call.
 impl Driver for Cuda {
     const NAME: &'static str = NAME;
+    const BACKEND: &'static str = "cuda";
 
     fn load() -> Result<&'static Self, DeviceError> {
         static LOADED: OnceLock<Result<Cuda, DeviceError>> = OnceLock::new();

@@ -165,6 +165,9 @@ pub enum DeviceError {
         /// The device.
         device: usize,
     },
+    /// A capture was given up, since what was to be captured failed.
+    #[error("the capture was given up")]
+    CaptureGivenUp,
     /// A kernel would need more blocks resident at once than fit.
     #[error("{kernel}: {asked} blocks were asked for, and {most} fit the device at once")]
     TooManyBlocks {

@@ -10,16 +10,22 @@
 //! handles of what is made here (`CUstream`, `hipStream_t`, an address), to be used for as long as the owner lives. Calls make
 //! their device current on the thread that makes them, and leave it so.
 
+mod buffer;
 mod driver;
 mod error;
+mod heap;
 mod memory;
 mod module;
+mod queue;
 mod stream;
 
+pub use buffer::Storage;
 pub use driver::{Driver, Grid, Info, MemoryKind, Pointer, Raw, Uuid};
 pub use error::DeviceError;
+pub use heap::{DeviceConfig, Heaps};
 pub use memory::{ForeignMemory, Memory, PinnedMemory, SharedMemory};
 pub use module::{Function, LaunchShape, Module};
+pub use queue::{CapturedGraph, RankEvent, RankStream};
 pub use stream::{Event, Graph, Stream};
 
 use std::sync::Arc;

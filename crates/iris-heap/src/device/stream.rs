@@ -132,6 +132,36 @@ impl<D: Driver> Stream<D> {
         self.synchronize()
     }
 
+    /// Enqueues copying bytes from the host.
+    ///
+    /// # Safety
+    /// `to` is memory of the device, alive until the stream has been synchronised, and so is `from`.
+    pub(super) unsafe fn upload(
+        &self,
+        to: Raw,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), DeviceError> {
+        self.device.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.device.driver().upload(to, from, len, self.raw) }
+    }
+
+    /// Enqueues copying bytes to the host.
+    ///
+    /// # Safety
+    /// `from` is memory of the device, alive until the stream has been synchronised, and so is `to`.
+    pub(super) unsafe fn download(
+        &self,
+        to: *mut u8,
+        from: Raw,
+        len: usize,
+    ) -> Result<(), DeviceError> {
+        self.device.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.device.driver().download(to, from, len, self.raw) }
+    }
+
     /// Enqueues setting `len` bytes of device memory, from byte `at` on.
     ///
     /// # Errors

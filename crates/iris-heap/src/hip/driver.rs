@@ -163,6 +163,7 @@ fn not_there(error: LoadError) -> DeviceError {
 // results go to local variables that outlive the call.
 impl Driver for Hip {
     const NAME: &'static str = NAME;
+    const BACKEND: &'static str = "hip";
 
     fn load() -> Result<&'static Self, DeviceError> {
         static LOADED: OnceLock<Result<Hip, DeviceError>> = OnceLock::new();
