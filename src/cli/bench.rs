@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::cli::args::{self, Backend};
 use crate::cli::derive::{Derivation, Matrices};
+use crate::cli::error::Unusable;
 use crate::cli::footprint::Footprint;
 use crate::cli::launch::{self, Place};
 use crate::cli::measure::{BoundUnfused, Unfused};

@@ -84,7 +84,9 @@ pub(crate) enum Unusable {
     },
     #[error("{m} x {n} x {k} is more than can be addressed")]
     TooLarge { m: usize, n: usize, k: usize },
-    #[error("`iris bench` does not measure the {backend} backend; `--backend host` runs everywhere")]
+    #[error(
+        "`iris bench` does not measure the {backend} backend; `--backend host` runs everywhere"
+    )]
     Backend { backend: &'static str },
     #[error("--backend {backend} cannot be had here: {detail}; `--backend host` runs everywhere")]
     NoBackend {
