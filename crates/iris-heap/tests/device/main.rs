@@ -9,6 +9,7 @@ mod kernels;
 mod memory;
 mod stand_in;
 mod streams;
+mod worlds;
 
 macro_rules! over_each_runtime {
     ($($module:ident { $($test:ident)* })*) => {
@@ -44,6 +45,10 @@ over_each_runtime! {
         streams_of_others_are_used_where_they_are_of_the_device
         a_graph_runs_as_often_as_it_is_launched
         a_driver_that_is_not_there_is_an_error_that_says_what_was_tried
+    }
+    worlds {
+        the_heaps_of_all_ranks_are_seen_by_each
+        ranks_do_not_share_devices_unasked
     }
     kernels {
         a_ring_of_devices_hands_data_on_by_flags_in_shared_memory
