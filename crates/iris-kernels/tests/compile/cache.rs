@@ -76,6 +76,8 @@ fn every_part_of_the_key_counts() {
         base().define("A", 2),
         base().define("A", 1).define("B", 2),
         base().define("A", "1B=2"),
+        // The same letters as two before, otherwise divided.
+        base().define("A", "1B").define("", 2),
         Request::new(
             Source::with_headers("x.hip", "#include \"h\"\nint x;\n", &[("h", "int h;\n")]),
             architecture("gfx942"),

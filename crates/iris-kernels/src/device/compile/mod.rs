@@ -7,9 +7,9 @@
 //! | vendor | compilers, in this order | named by |
 //! |---|---|---|
 //! | NVIDIA | NVRTC; nvcc | `IRIS_NVRTC_LIBRARY`; `IRIS_NVCC` |
-//! | AMD | HIPRTC; `amdclang++`, clang from version 22 on | `IRIS_HIPRTC_LIBRARY`; `IRIS_CLANG` |
+//! | AMD | HIPRTC of ROCm 6 or newer; `amdclang++`, clang from version 22 on | `IRIS_HIPRTC_LIBRARY`; `IRIS_CLANG` |
 //!
-//! A program that its variable names goes first. The same order holds at run time and ahead of time, so that either finds what the
+//! A program that its variable names goes first, and where what is named cannot be used, nothing else is. The same order holds at run time and ahead of time, so that either finds what the
 //! other has left in the cache.
 //!
 //! ```no_run
@@ -44,6 +44,8 @@ pub use hiprtc::Hiprtc;
 pub use program::Program;
 pub use resources::Resources;
 pub use source::Source;
+
+use std::ffi::OsString;
 
 use compiler::{check, hex};
 pub(super) use compiler::{fingerprint, mapped_at};
@@ -191,19 +193,35 @@ fn find_where(
     usable: impl Fn(&dyn Compiler) -> Result<(), CompileError>,
 ) -> Result<&'static dyn Compiler, CompileError> {
     type Find = fn() -> Result<&'static dyn Compiler, CompileError>;
-    let vendor = architecture.vendor();
-    let mut order: [Find; 2] = match vendor {
-        Vendor::Nvidia => [|| Ok(Nvrtc::load()?), || Ok(Program::nvcc()?)],
-        Vendor::Amd => [|| Ok(Hiprtc::load()?), || Ok(Program::clang()?)],
+    let mut order: [(&str, Find); 2] = match architecture.vendor() {
+        Vendor::Nvidia => [
+            ("IRIS_NVRTC_LIBRARY", || Ok(Nvrtc::load()?)),
+            ("IRIS_NVCC", || Ok(Program::nvcc()?)),
+        ],
+        Vendor::Amd => [
+            ("IRIS_HIPRTC_LIBRARY", || Ok(Hiprtc::recent()?)),
+            ("IRIS_CLANG", || Ok(Program::clang()?)),
+        ],
     };
-    if program::is_named(vendor) {
+    let is_named =
+        |variable| std::env::var_os(variable).is_some_and(|name: OsString| !name.is_empty());
+    if is_named(order[1].0) {
         order.reverse();
     }
     let mut reasons = Vec::new();
-    for find in order {
-        match find().and_then(|compiler| usable(compiler).map(|()| compiler)) {
+    for (variable, find) in order {
+        let error = match find().and_then(|compiler| usable(compiler).map(|()| compiler)) {
             Ok(compiler) => return Ok(compiler),
-            Err(error) => reasons.push(error.to_string()),
+            Err(error) => error,
+        };
+        let is_there = matches!(
+            error,
+            CompileError::Unsupported { .. } | CompileError::TooOld { .. }
+        );
+        reasons.push(error.to_string());
+        // Whoever names one wants no other in its place, unless it is there and cannot know.
+        if is_named(variable) && !is_there {
+            break;
         }
     }
     Err(CompileError::NoCompiler {

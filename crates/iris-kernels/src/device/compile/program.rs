@@ -195,19 +195,6 @@ impl Kind {
             Self::Nvcc => "install NVIDIA's CUDA toolkit, or name the program in IRIS_NVCC",
         }
     }
-
-    /// Whether its variable names one.
-    pub(super) fn is_named(self) -> bool {
-        std::env::var_os(self.variable()).is_some_and(|value| !value.is_empty())
-    }
-}
-
-/// Whether IRIS_CLANG names a clang, or IRIS_NVCC an nvcc.
-pub(super) fn is_named(vendor: Vendor) -> bool {
-    match vendor {
-        Vendor::Amd => Kind::Clang.is_named(),
-        Vendor::Nvidia => Kind::Nvcc.is_named(),
-    }
 }
 
 impl Compiler for Program {

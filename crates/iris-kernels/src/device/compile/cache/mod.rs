@@ -156,6 +156,11 @@ impl Cache {
         }
     }
 
+    /// Whether there is none, as asked for.
+    pub fn is_off(&self) -> bool {
+        matches!(self.place, Place::Off)
+    }
+
     /// Where its files are, if it has a place.
     pub fn directory(&self) -> Option<&Path> {
         match &self.place {
