@@ -129,16 +129,22 @@ impl<D: Driver> Function<D> {
         blocks: u32,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        if blocks > self.shape.most_blocks {
-            return Err(DeviceError::TooManyBlocks {
-                kernel: self.name.clone(),
-                asked: blocks,
-                most: self.shape.most_blocks,
-            });
-        }
+        self.check_blocks(blocks, self.shape.most_blocks)?;
         let cooperative = self.module.loaded.device.info().cooperative;
         // SAFETY: the caller's promise.
         unsafe { self.enqueue(stream, blocks, cooperative, arguments) }
+    }
+
+    /// Refuses more blocks than `most`.
+    pub(super) fn check_blocks(&self, blocks: u32, most: u32) -> Result<(), DeviceError> {
+        if blocks <= most {
+            return Ok(());
+        }
+        Err(DeviceError::TooManyBlocks {
+            kernel: self.name.clone(),
+            asked: blocks,
+            most,
+        })
     }
 
     /// Enqueues a grid whose blocks begin as they find room, with `arguments` as its one parameter: more than fit at once, or

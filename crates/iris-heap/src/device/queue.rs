@@ -1,6 +1,6 @@
 //! A rank's streams and events on its device: streams that know which operations ran in them.
 
-use super::{DeviceError, Driver, Event, Graph, Heaps, Raw, Stream};
+use super::{DeviceError, Driver, Event, Function, Graph, Heaps, Raw, Stream};
 use crate::backend::{AnyBuffer, Faults, Point, Queue};
 use crate::host::stream::StreamError;
 use crate::world::World;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 #[derive(Debug)]
 pub struct RankStream<D: Driver> {
     stream: Arc<Stream<D>>,
-    rank: usize,
+    heap: Arc<Heaps<D>>,
     /// The operations that were bound to it.
     faults: Mutex<Vec<Weak<dyn Faults>>>,
     /// What has been captured since a capture began.
@@ -52,7 +52,7 @@ impl<D: Driver> RankStream<D> {
         world.heap().watch(&stream);
         Self {
             stream,
-            rank: world.rank(),
+            heap: Arc::clone(world.heap()),
             faults: Mutex::default(),
             recording: Mutex::new(None),
         }
@@ -60,12 +60,41 @@ impl<D: Driver> RankStream<D> {
 
     /// The rank whose stream it is.
     pub fn rank(&self) -> usize {
-        self.rank
+        self.heap.rank()
     }
 
     /// The device's stream, for work of the user's own.
     pub fn stream(&self) -> &Stream<D> {
         &self.stream
+    }
+
+    /// Enqueues a grid whose blocks may wait for each other and for those of other ranks, with `arguments` as the kernel's one
+    /// parameter: all of its blocks are resident at once, beside the grids of ranks that share the device.
+    ///
+    /// A rank that has its device alone launches a cooperative grid, where the runtime has those. A runtime holds each cooperative grid
+    /// against the whole device, so ranks that share one launch ordinary grids, each in its part of it.
+    ///
+    /// # Safety
+    /// The kernel is one of this rank's device and takes one parameter of this type. All memory that the parameter names may be
+    /// accessed by it, on this and on other ranks, and stays allocated until it has run: [`Buffer`](crate::Buffer)s of this rank do
+    /// even where they are dropped, symmetric memory of others does until it is freed by all ranks together.
+    ///
+    /// # Errors
+    /// [`DeviceError::TooManyBlocks`] where they are more than [`World::most_blocks`]; where the runtime refuses.
+    pub unsafe fn launch<A: Copy>(
+        &self,
+        function: &Function<D>,
+        blocks: u32,
+        arguments: &A,
+    ) -> Result<(), StreamError> {
+        function.check_blocks(blocks, self.heap.part(function.shape().most_blocks))?;
+        // SAFETY: the caller's promise. The blocks of an ordinary grid are resident at once, since the parts of all ranks are.
+        Ok(unsafe {
+            match self.heap.ranks_here() {
+                1 => function.launch(&self.stream, blocks, arguments),
+                _ => function.launch_ordinary(&self.stream, blocks, arguments),
+            }
+        }?)
     }
 
     /// Waits until all that has been enqueued has run.
@@ -217,7 +246,7 @@ impl<D: Driver> Queue<D> for RankStream<D> {
     }
 
     fn rank(&self) -> usize {
-        self.rank
+        self.rank()
     }
 
     fn record(&self, event: &RankEvent<D>) -> Result<(), StreamError> {

@@ -6,10 +6,12 @@
 mod args;
 pub mod compile;
 pub mod nvrtc;
+mod ranks;
 pub mod sources;
 
 pub use args::{Args, FaultRecord, MAX_RANKS};
 pub use compile::CompileError;
+pub use ranks::{Ranks, UnusableRanks};
 
 use crate::Tile;
 use crate::host::{GatherDim, Program};

@@ -248,11 +248,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         // SAFETY: the kernel takes such a block. The operands were checked, and their memory is not given back before the device
         // has run what is enqueued, or is kept by the graph that captures this; the workspace is freed by all ranks together, after
         // each has drained its stream.
-        unsafe {
-            loaded
-                .function
-                .launch(stream.stream(), args.blocks as u32, &args)
-        }?;
+        unsafe { stream.launch(&loaded.function, args.blocks as u32, &args) }?;
         let Arguments {
             inputs,
             bias,

@@ -214,6 +214,12 @@ int hipModuleLaunchCooperativeKernel(void *function, unsigned x, unsigned y, uns
     return enqueue(stream, work);
 }
 
+int hipModuleLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned by, unsigned bz, unsigned shared,
+                          struct Stream *stream, void **arguments, void **extra) {
+    if (extra) return INVALID;
+    return hipModuleLaunchCooperativeKernel(function, x, y, z, threads, by, bz, shared, stream, arguments);
+}
+
 // Graphs.
 
 int hipStreamBeginCapture(struct Stream *given, int mode) {
