@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! cargo run --example own_kernel                            a rank on each GPU, threads of this process
-//! cargo run --example own_kernel 8                          8 ranks, which share GPUs where there are fewer
+//! CUDA_DEVICE_MAX_CONNECTIONS=32 cargo run --example own_kernel 8
+//!                                                           8 ranks, which share GPUs where there are fewer
 //! mpirun -n 2 target/debug/examples/own_kernel              2 ranks, processes of mpirun (or torchrun, or srun)
 //! ```
 

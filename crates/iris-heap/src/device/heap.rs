@@ -18,8 +18,12 @@ pub struct DeviceConfig {
     /// This rank's device, as the runtime counts those visible. By default rank r takes device r; a rank that sees one device
     /// only takes that.
     pub device: Option<usize>,
-    /// Whether several ranks may use one device. Each then gets an equal part of its blocks, since blocks that wait for each other
-    /// must all be resident at once. For tests: it is slower than one rank alone.
+    /// Whether several ranks may use one device. Each then gets an equal part of half its blocks, since blocks that wait for each
+    /// other must all be resident at once. For tests: it is slower than one rank alone.
+    ///
+    /// Ranks that are threads also share what the runtime has to feed a device: with CUDA, 8 queues, on which streams are put one
+    /// behind the other where there are more. Set `CUDA_DEVICE_MAX_CONNECTIONS=32` before the process starts, or a rank's work may
+    /// queue behind a kernel that waits for it, until that gives up.
     pub share_devices: bool,
 }
 
