@@ -6,7 +6,10 @@ use crate::host::stream::StreamError;
 use crate::world::World;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// A queue of work of one rank's device. Dropped, it is waited for.
+/// A queue of work of one rank's device, in which operations are called: the [`Queue`] of GPUs.
+///
+/// Kernels of the user's own go among the calls, by [`RankStream::launch`], or by whatever means on [`RankStream::stream`]. Dropped, it is
+/// waited for, unless it is another's.
 #[derive(Debug)]
 pub struct RankStream<D: Driver> {
     stream: Arc<Stream<D>>,
@@ -240,7 +243,8 @@ impl<D: Driver> Drop for RankStream<D> {
     }
 }
 
-/// Captured work, with the memory that its calls use kept alive. Dropped, all that this rank has enqueued is waited for.
+/// Captured work, with the memory that its calls use kept alive: what [`RankStream::capture`] makes. Where operations are called in it,
+/// `iris_ops::device::Launch` launches it, and takes them by `&mut`. Dropped, all that this rank has enqueued is waited for.
 #[derive(Debug)]
 pub struct CapturedGraph<D: Driver> {
     graph: Graph<D>,
@@ -275,7 +279,7 @@ impl<D: Driver> CapturedGraph<D> {
     }
 }
 
-/// A point in a rank's stream.
+/// A point in a rank's stream: the [`Point`] of GPUs.
 #[derive(Debug)]
 pub struct RankEvent<D: Driver>(Arc<Event<D>>);
 
