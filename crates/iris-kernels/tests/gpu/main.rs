@@ -16,3 +16,4 @@ mod offsets;
 mod reuse;
 mod shapes;
 mod source;
+mod team;
