@@ -1,7 +1,7 @@
 //! What a backend is: where ranks keep their memory, and what runs their kernels.
 //!
-//! Each backend has a directory of its own with the same file names: [`Host`], and one for each GPU runtime. What a world, a
-//! buffer and an operation have in common is written once, over [`Backend`]; it is unvalidated below and safe above.
+//! There are [`Host`] and one for each GPU runtime. What a world, a buffer and an operation have in common is written once, over
+//! [`Backend`]; it is unvalidated below and safe above.
 
 use crate::error::WorldError;
 use crate::fault::Verdict;
@@ -14,7 +14,10 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// A place where ranks compute.
+/// A place where ranks compute: [`Host`], [`Cuda`](crate::cuda::Cuda), [`Hip`](crate::hip::Hip).
+///
+/// It is what [`World`], [`Buffer`] and operations are generic over. A user names one, and calls functions of theirs; the functions
+/// here are what those are made of. Every GPU runtime that implements [`Driver`](crate::device::Driver) is one.
 pub trait Backend: Debug + Send + Sync + Sized + 'static {
     /// Its name, as the command takes it.
     const NAME: &'static str;
@@ -22,9 +25,9 @@ pub trait Backend: Debug + Send + Sync + Sized + 'static {
     type Heap: Heap;
     /// The memory of a buffer.
     type Storage: Storage;
-    /// A queue of work.
+    /// A queue of work: [`Stream`](crate::Stream) on the host, [`RankStream`](crate::device::RankStream) on GPUs.
     type Stream: Queue<Self>;
-    /// A point in a queue.
+    /// A point in a queue: [`Event`](crate::Event) on the host, [`RankEvent`](crate::device::RankEvent) on GPUs.
     type Event: Point<Self>;
 
     /// The memory of a region of this rank's heap.
@@ -84,7 +87,7 @@ pub trait Storage: Debug + Send + Sync {
     fn download(&self, at: usize, to: &mut [u8]) -> Result<(), WorldError>;
 }
 
-/// A queue of work that runs in order, beside the thread that fills it.
+/// A queue of work that runs in order, beside the thread that fills it. Operations are bound to one, and enqueue their calls there.
 pub trait Queue<B: Backend>: Debug + Sized {
     /// A queue of this rank.
     ///
@@ -112,7 +115,7 @@ pub trait Queue<B: Backend>: Debug + Sized {
     fn wait(&self, event: &B::Event) -> Result<(), StreamError>;
 }
 
-/// A point in a queue.
+/// A point in a queue, that other queues and the host can wait for.
 pub trait Point<B: Backend>: Debug + Sized {
     /// An event of this rank that has not been recorded: nobody waits for it.
     ///

@@ -17,6 +17,35 @@
 //! }
 //! # Ok::<(), iris_heap::WorldError>(())
 //! ```
+//!
+//! # On GPUs
+//!
+//! A world begins on the host. [`World::on`] gives the same ranks a symmetric heap on GPUs, one a rank, which kernels of all ranks
+//! reach; `World<Cuda>` and `World<Host>` are then two handles of one rank, and collectives of either go the same way. What a world
+//! and its buffers have in common is written over [`Backend`], of which [`Host`], [`cuda::Cuda`] and [`hip::Hip`] are the three; what GPUs
+//! have beside it is in [`device`]. GPU libraries are found at run time: a program runs where there are none, and is told so when it
+//! asks.
+//!
+//! ```no_run
+//! use iris_heap::cuda::Cuda;
+//! use iris_heap::device::DeviceConfig;
+//! use iris_heap::{World, WorldConfig};
+//!
+//! let results = World::threads(2, &WorldConfig::default(), |world| {
+//!     let world = world.on::<Cuda>(&DeviceConfig::default())?;
+//!     let buffer = world.symmetric_buffer::<f32>(1000)?; // zero on all ranks, at the same offset
+//!     buffer.upload(0, &[world.rank() as f32; 1000])?;
+//!     let peer = (world.rank() + 1) % world.size();
+//!     // For kernels of this rank: where the peer's is.
+//!     let theirs = world.base(peer) + buffer.offset().unwrap_or_default() as u64;
+//!     println!("{}: {theirs:#x}", world.device().info().name);
+//!     world.free_buffer(buffer)
+//! })?;
+//! for result in results {
+//!     result?;
+//! }
+//! # Ok::<(), iris_heap::WorldError>(())
+//! ```
 
 mod allocator;
 mod backend;

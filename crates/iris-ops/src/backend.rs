@@ -9,7 +9,19 @@ use iris_kernels::Element;
 use iris_sync::Word;
 use std::sync::Arc;
 
-/// A backend that runs operations on elements `T` with words `W`: the host with any words, devices with `i32`.
+/// A backend that runs operations on elements `T` with words `W`: [`Host`](iris_heap::Host) with any words,
+/// [`Cuda`](iris_heap::cuda::Cuda) and [`Hip`](iris_heap::hip::Hip) with `i32`.
+///
+/// It is the bound on the third parameter of the operations. Functions that work on any backend name it so:
+///
+/// ```
+/// use iris_heap::World;
+/// use iris_ops::{FusedConfig, MatmulAllReduce, OpError, Runs};
+///
+/// fn make<B: Runs<f32, i32>>(world: &World<B>) -> Result<MatmulAllReduce<f32, i32, B>, OpError> {
+///     MatmulAllReduce::new(world, FusedConfig::new(16, 48, 64))
+/// }
+/// ```
 pub trait Runs<T: Element, W: Word>: Backend {
     /// One rank's side of an operation.
     #[doc(hidden)]
@@ -17,6 +29,9 @@ pub trait Runs<T: Element, W: Word>: Backend {
 }
 
 /// One rank's side of an operation: what is launched for a call, and what is known of those under way.
+///
+/// Users have no need of it. It is what a new backend brings beside [`Backend`]: operations validate, plan and agree before they come
+/// here, and what they hand over is right.
 pub trait Executor<T: Element, W: Word, B: Backend>: Faults + Watched + Sized + 'static {
     /// What is compiled and loaded before memory is allocated.
     type Prepared;

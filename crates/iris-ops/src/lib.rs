@@ -31,10 +31,49 @@
 //! # Ok::<(), iris_ops::OpError>(())
 //! ```
 //!
+//! # On GPUs
+//!
+//! The same types, with another backend: `MatmulAllReduce<f32, i32, Cuda>` of a [`World`](iris_heap::World) that was moved
+//! [on](iris_heap::World::on) to GPUs. Buffers are then filled by `upload` and read by `download`, and streams are
+//! [`RankStream`](iris_heap::device::RankStream)s. Kernels are compiled when an operation is created, for the GPU that the rank has, unless
+//! they were before. Calls can be captured in a graph; [`device::Launch`] launches it.
+//!
+//! ```no_run
+//! use iris_heap::cuda::Cuda;
+//! use iris_heap::device::{DeviceConfig, RankStream};
+//! use iris_heap::{World, WorldConfig};
+//! use iris_ops::device::Launch;
+//! use iris_ops::{AllGatherMatmul, FusedConfig, MatrixMut, MatrixRef, shard};
+//!
+//! let (m, n, k) = (64, 4096, 1024);
+//! let results = World::threads(2, &WorldConfig::default(), |world| {
+//!     let world = world.on::<Cuda>(&DeviceConfig::default())?;
+//!     let (rows, cols) = (shard(m, 2, world.rank()).len(), shard(n, 2, world.rank()).len());
+//!     let a = world.plain_buffer(rows * k)?;
+//!     let b = world.plain_buffer(k * cols)?;
+//!     let c = world.plain_buffer(m * cols)?;
+//!     let mut op = AllGatherMatmul::<f32, i32, Cuda>::new(&world, FusedConfig::new(m, n, k))?;
+//!     let stream = RankStream::new(&world)?;
+//!     let mut bound = op.bind(&stream)?;
+//!     let graph = stream.capture(|| {
+//!         let (a, b) = (MatrixRef::new(&a, rows, k), MatrixRef::new(&b, k, cols));
+//!         bound.call(m, a, b, None, MatrixMut::new(&c, m, cols))
+//!     })?;
+//!     drop(bound);
+//!     for _ in 0..100 {
+//!         graph.launch(&stream, &mut [&mut op])?;
+//!     }
+//!     stream.synchronize()?;
+//!     Ok::<_, iris_ops::OpError>(c.download()?)
+//! })?;
+//! # drop(results);
+//! # Ok::<(), iris_ops::OpError>(())
+//! ```
+//!
 //! # Faults
 //!
 //! A call that waits for a peer longer than its [budget](FusedConfig::budget) gives up. So do all ranks then, within two
-//! seconds, and all name the same rank and reason: [`Stream::synchronize`](iris_heap::Stream::synchronize) and every later call
+//! seconds, and all name the same rank and reason: the stream's `synchronize` and every later call
 //! return the verdict. Calls that are still queued leave at once. A [reset](MatmulAllReduce::reset) by all ranks makes the
 //! operation work again.
 //!

@@ -1,9 +1,11 @@
 // Runs cases on a kernel that was compiled for the CPU: `emulator KERNEL.so`, a case a line on stdin, a result a line on stdout.
 //
 // `emulator --layout WORLD TILES LOCKS` prints the number of words and the place of the arrival count; `emulator --signals FIRST`
-// prints signal values and comparisons: for a comparison of the device's protocol with the host's.
+// prints signal values and comparisons: for a comparison of the device's protocol with the host's. `emulator --ring KERNEL.so` runs
+// exchanges of `examples/own_kernel.hip`, a line each.
 
 #include "case.h"
+#include "ring.h"
 
 #include "iris/words.h"
 
@@ -48,16 +50,26 @@ int main(int argc, char** argv) {
     if (argc == 3 && std::strcmp(argv[1], "--signals") == 0) {
         return print_signals(argv);
     }
-    if (argc != 2) {
-        std::fprintf(stderr, "usage: %s KERNEL.so < CASES\n", argv[0]);
+    bool ring = argc == 3 && std::strcmp(argv[1], "--ring") == 0;
+    if (argc != 2 && !ring) {
+        std::fprintf(stderr, "usage: %s [--ring] KERNEL.so < CASES\n", argv[0]);
         return 2;
     }
-    void* library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+    void* library = dlopen(argv[argc - 1], RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
         std::fprintf(stderr, "%s\n", dlerror());
         return 2;
     }
+    void* exchange = ring ? dlsym(library, "ring_exchange") : nullptr;
+    if (ring && exchange == nullptr) {
+        std::fprintf(stderr, "%s\n", dlerror());
+        return 2;
+    }
     for (std::string line; std::getline(std::cin, line);) {
+        if (ring) {
+            std::cout << emulator::run_ring(line, exchange) << std::endl;
+            continue;
+        }
         emulator::Case c = emulator::parse(line);
         void* kernel = dlsym(library, ("iris_" + c.op).c_str());
         if (kernel == nullptr || c.m.empty()) {

@@ -1,6 +1,6 @@
 //! The symmetric heap on devices: each rank's lies in its device's memory, and all are mapped for each device.
 
-use super::{Device, DeviceError, Driver, Event, Raw, Reach, SharedMemory, Stream};
+use super::{Device, DeviceError, Driver, Event, Function, Raw, Reach, SharedMemory, Stream};
 use crate::backend::Heap;
 use crate::error::WorldError;
 use crate::host::Host;
@@ -96,6 +96,11 @@ impl<D: Driver> Heaps<D> {
         self.bases[rank]
     }
 
+    /// The same for all ranks, in their order.
+    pub fn bases(&self) -> &[Raw] {
+        &self.bases
+    }
+
     /// This rank's device.
     pub fn device(&self) -> &Device<D> {
         &self.device
@@ -109,6 +114,18 @@ impl<D: Driver> Heaps<D> {
     /// How many ranks use this rank's device.
     pub fn ranks_here(&self) -> usize {
         self.ranks_here
+    }
+
+    /// Of `most` blocks that fit the device at once, how many a grid of this rank may have whose blocks wait for each other or for
+    /// those of other ranks.
+    ///
+    /// A rank alone may fill its device. Ranks that share one take half of it together, so that all their grids are resident at once
+    /// beside whatever else a peer must run before it signals.
+    pub(super) fn part(&self, most: u32) -> u32 {
+        match u32::try_from(self.ranks_here) {
+            Ok(1) => most,
+            ranks => most / ranks.unwrap_or(u32::MAX).saturating_mul(2),
+        }
     }
 
     /// Whether kernels here can update memory of `peer` atomically; `None` where the runtime cannot tell, since the other device is
@@ -359,5 +376,17 @@ impl<D: Driver> World<D> {
     /// If there is no such rank.
     pub fn base(&self, rank: usize) -> Raw {
         self.heap().base(rank)
+    }
+
+    /// Where this rank's device sees the heaps of all ranks, in their order: what a kernel needs to reach them.
+    pub fn bases(&self) -> &[Raw] {
+        self.heap().bases()
+    }
+
+    /// The most blocks that this rank can launch of a kernel whose blocks wait for each other, or for those of other ranks:
+    /// [`RankStream::launch`](super::RankStream::launch) refuses more. Where ranks share a device each has a part of it; 0 where a part
+    /// is less than a block.
+    pub fn most_blocks(&self, function: &Function<D>) -> u32 {
+        self.heap().part(function.shape().most_blocks)
     }
 }

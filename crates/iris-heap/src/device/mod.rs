@@ -1,8 +1,42 @@
 //! Devices: what a GPU runtime must do for ranks to share memory and run kernels, and what is built on it.
 //!
-//! [`Driver`] is a GPU runtime as it is: raw handles, no validation, every function unsafe that can be misused. Each backend
-//! implements it in its own directory. What owns and checks is written once over it: [`Device`], [`Memory`], [`SharedMemory`],
-//! [`PinnedMemory`], [`Stream`], [`Event`], [`Module`].
+//! Three layers, each made of the one below. `D` is a [`Driver`]: [`Cuda`](crate::cuda::Cuda) or [`Hip`](crate::hip::Hip).
+//!
+//! | | what it knows | |
+//! |---|---|---|
+//! | ranks | that ranks share memory and wait for each other | [`World::on`](crate::World::on) with a [`DeviceConfig`]; [`Buffer`](crate::Buffer)s; [`RankStream`], [`RankEvent`], [`CapturedGraph`] |
+//! | devices | what owns what, and what lies where | [`Device`]; [`Memory`], [`SharedMemory`], [`PinnedMemory`], [`ForeignMemory`]; [`Stream`], [`Event`], [`Graph`]; [`Module`], [`Function`] |
+//! | the runtime | nothing: raw handles, every function unsafe that can be misused | [`Driver`] |
+//!
+//! Programs use the first, and of the second what a kernel of their own needs: it is loaded as a [`Module`], and launched by
+//! [`RankStream::launch`]. Its argument is a `#[repr(C)]` value; addresses are those of [`Buffer::address`](crate::Buffer::address)
+//! and [`World::bases`](crate::World::bases).
+//!
+//! ```no_run
+//! use iris_heap::cuda::Cuda;
+//! use iris_heap::device::{Module, RankStream};
+//! use iris_heap::{StreamError, World};
+//!
+//! #[repr(C)]
+//! #[derive(Clone, Copy)]
+//! struct Double {
+//!     numbers: u64,
+//!     count: u64,
+//! }
+//!
+//! /// `image` was compiled for the world's device. It has a kernel `twice`, which takes a `Double`.
+//! fn twice(world: &World<Cuda>, image: &[u8], numbers: &[f32]) -> Result<Vec<f32>, StreamError> {
+//!     let kernel = Module::load(world.device(), image)?.function("twice", 256, 0)?;
+//!     let buffer = world.plain_buffer::<f32>(numbers.len()).unwrap();
+//!     buffer.upload(0, numbers).unwrap();
+//!     let stream = RankStream::new(world)?;
+//!     let double = Double { numbers: buffer.address(), count: buffer.len() as u64 };
+//!     // SAFETY: the kernel takes a `Double`, and accesses the numbers that it names, which are there until the stream is empty.
+//!     unsafe { stream.launch(&kernel, 1, &double) }?;
+//!     stream.synchronize()?;
+//!     Ok(buffer.download().unwrap())
+//! }
+//! ```
 //!
 //! **Others' streams and memory.** All is done in a device's primary context, which is the one that CUDA's and HIP's runtimes,
 //! PyTorch, and cudarc use. [`Stream::foreign`] takes a stream that another library made there, [`ForeignMemory`] memory that it

@@ -42,7 +42,10 @@ impl<D: Driver> Module<D> {
         })
     }
 
-    /// A kernel, to be launched with `threads` threads a block and `shared` bytes of dynamic shared memory.
+    /// A kernel, to be launched with `threads` threads a block and `shared` bytes of dynamic shared memory. `name` is the symbol's:
+    /// that of a kernel made by `IRIS_KERNEL`, or `extern "C"`.
+    ///
+    /// It keeps the module. When this returns the kernel is on the device.
     ///
     /// # Errors
     /// Where there is none of that name, or it cannot have that much.
@@ -96,7 +99,9 @@ pub struct LaunchShape {
     pub most_blocks: u32,
 }
 
-/// A kernel.
+/// A kernel of a module, which it keeps loaded.
+///
+/// [`RankStream::launch`](super::RankStream::launch) launches it among ranks. The functions here know of one device only.
 #[derive(Debug)]
 pub struct Function<D: Driver> {
     name: String,
@@ -116,7 +121,8 @@ impl<D: Driver> Function<D> {
         self.shape
     }
 
-    /// Enqueues a grid all of whose blocks are resident at once, with `arguments` as its one parameter.
+    /// Enqueues a grid all of whose blocks are resident at once on a device that runs nothing else, with `arguments` as its one
+    /// parameter.
     ///
     /// # Safety
     /// The kernel takes one parameter of this type, and may access all memory that it names until it has run.
@@ -129,16 +135,22 @@ impl<D: Driver> Function<D> {
         blocks: u32,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        if blocks > self.shape.most_blocks {
-            return Err(DeviceError::TooManyBlocks {
-                kernel: self.name.clone(),
-                asked: blocks,
-                most: self.shape.most_blocks,
-            });
-        }
+        self.check_blocks(blocks, self.shape.most_blocks)?;
         let cooperative = self.module.loaded.device.info().cooperative;
         // SAFETY: the caller's promise.
         unsafe { self.enqueue(stream, blocks, cooperative, arguments) }
+    }
+
+    /// Refuses more blocks than `most`.
+    pub(super) fn check_blocks(&self, blocks: u32, most: u32) -> Result<(), DeviceError> {
+        if blocks <= most {
+            return Ok(());
+        }
+        Err(DeviceError::TooManyBlocks {
+            kernel: self.name.clone(),
+            asked: blocks,
+            most,
+        })
     }
 
     /// Enqueues a grid whose blocks begin as they find room, with `arguments` as its one parameter: more than fit at once, or

@@ -1,19 +1,21 @@
 //! A rank's streams and events on its device: streams that know which operations ran in them.
 
-use super::{DeviceError, Driver, Event, Graph, Heaps, Raw, Stream};
+use super::{DeviceError, Driver, Event, Function, Graph, Heaps, Raw, Stream};
 use crate::backend::{AnyBuffer, Faults, Point, Queue};
 use crate::host::stream::StreamError;
 use crate::world::World;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// A queue of work of one rank's device. Dropped, it is waited for.
+/// A queue of work of one rank's device, in which operations are called: the [`Queue`] of GPUs.
+///
+/// Kernels of the user's own go among the calls, by [`RankStream::launch`], or by whatever means on [`RankStream::stream`]. Dropped, it is
+/// waited for, unless it is another's.
 #[derive(Debug)]
 pub struct RankStream<D: Driver> {
     stream: Arc<Stream<D>>,
     heap: Arc<Heaps<D>>,
     /// Whether somebody else made the stream.
     foreign: bool,
-    rank: usize,
     /// The operations that were bound to it.
     faults: Mutex<Vec<Weak<dyn Faults>>>,
     /// What has been captured since a capture began.
@@ -65,7 +67,6 @@ impl<D: Driver> RankStream<D> {
             stream,
             heap: Arc::clone(world.heap()),
             foreign,
-            rank: world.rank(),
             faults: Mutex::default(),
             recording: Mutex::new(None),
         }
@@ -73,12 +74,41 @@ impl<D: Driver> RankStream<D> {
 
     /// The rank whose stream it is.
     pub fn rank(&self) -> usize {
-        self.rank
+        self.heap.rank()
     }
 
     /// The device's stream, for work of the user's own.
     pub fn stream(&self) -> &Stream<D> {
         &self.stream
+    }
+
+    /// Enqueues a grid whose blocks may wait for each other and for those of other ranks, with `arguments` as the kernel's one
+    /// parameter: all of its blocks are resident at once, beside the grids of ranks that share the device.
+    ///
+    /// A rank that has its device alone launches a cooperative grid, where the runtime has those. Cooperative grids may be run one after
+    /// the other, each being held against the whole device, so ranks that share one launch ordinary grids, each in its part of it.
+    ///
+    /// # Safety
+    /// The kernel is one of this rank's device and takes one parameter of this type. All memory that the parameter names may be
+    /// accessed by it, on this and on other ranks, and stays allocated until it has run: [`Buffer`](crate::Buffer)s of this rank do
+    /// even where they are dropped, symmetric memory of others does until it is freed by all ranks together.
+    ///
+    /// # Errors
+    /// [`DeviceError::TooManyBlocks`] where they are more than [`World::most_blocks`]; where the runtime refuses.
+    pub unsafe fn launch<A: Copy>(
+        &self,
+        function: &Function<D>,
+        blocks: u32,
+        arguments: &A,
+    ) -> Result<(), StreamError> {
+        function.check_blocks(blocks, self.heap.part(function.shape().most_blocks))?;
+        // SAFETY: the caller's promise. The blocks of an ordinary grid are resident at once, since the parts of all ranks are.
+        Ok(unsafe {
+            match self.heap.ranks_here() {
+                1 => function.launch(&self.stream, blocks, arguments),
+                _ => function.launch_ordinary(&self.stream, blocks, arguments),
+            }
+        }?)
     }
 
     /// Waits until all that has been enqueued has run.
@@ -213,7 +243,8 @@ impl<D: Driver> Drop for RankStream<D> {
     }
 }
 
-/// Captured work, with the memory that its calls use kept alive. Dropped, all that this rank has enqueued is waited for.
+/// Captured work, with the memory that its calls use kept alive: what [`RankStream::capture`] makes. Where operations are called in it,
+/// `iris_ops::device::Launch` launches it, and takes them by `&mut`. Dropped, all that this rank has enqueued is waited for.
 #[derive(Debug)]
 pub struct CapturedGraph<D: Driver> {
     graph: Graph<D>,
@@ -248,7 +279,7 @@ impl<D: Driver> CapturedGraph<D> {
     }
 }
 
-/// A point in a rank's stream.
+/// A point in a rank's stream: the [`Point`] of GPUs.
 #[derive(Debug)]
 pub struct RankEvent<D: Driver>(Arc<Event<D>>);
 
@@ -272,7 +303,7 @@ impl<D: Driver> Queue<D> for RankStream<D> {
     }
 
     fn rank(&self) -> usize {
-        self.rank
+        self.rank()
     }
 
     fn record(&self, event: &RankEvent<D>) -> Result<(), StreamError> {

@@ -2,14 +2,19 @@
 //!
 //! `hip/` holds the sources; [`sources`] has them embedded; [`compile`] compiles them and users' own, for whichever vendor's GPUs,
 //! and keeps what came out in a cache on disk; [`Args`] and [`FaultRecord`] are what host and kernel exchange.
+//!
+//! A kernel of one's own includes the headers of `hip/iris`, and takes [`Ranks`] in its argument to reach the symmetric heaps of all
+//! ranks. `docs/kernels.md` tells how to write one, and `examples/own_kernel.rs` is a program with one.
 
 mod args;
 pub mod compile;
 pub mod nvrtc;
+mod ranks;
 pub mod sources;
 
 pub use args::{Args, FaultRecord, MAX_RANKS};
 pub use compile::CompileError;
+pub use ranks::{Ranks, UnusableRanks};
 
 use crate::Tile;
 use crate::host::{GatherDim, Program};

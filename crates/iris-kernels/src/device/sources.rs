@@ -27,6 +27,7 @@ embed![
     "iris/mma.h",
     "iris/operation.h",
     "iris/platform.h",
+    "iris/ranks.h",
     "iris/signal.h",
     "iris/tile.h",
     "iris/types.h",

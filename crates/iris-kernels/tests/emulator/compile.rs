@@ -193,7 +193,7 @@ fn compile(name: &str, options: &[String], sources: &[PathBuf]) -> PathBuf {
 
 /// The program that runs cases.
 pub(crate) fn emulator() -> PathBuf {
-    let sources: Vec<_> = ["main", "case", "runtime", "fibers", "matrix"]
+    let sources: Vec<_> = ["main", "case", "ring", "runtime", "fibers", "matrix"]
         .iter()
         .map(|name| emulator_sources().join(name).with_extension("cpp"))
         .collect();
@@ -201,8 +201,8 @@ pub(crate) fn emulator() -> PathBuf {
     compile("emulator", &options, &sources)
 }
 
-/// A kernel's source, compiled for a dtype and a target. `ring` is the largest signal value.
-pub(crate) fn kernel(source: &str, target: &Target, dtype: &str, ring: u64) -> PathBuf {
+/// A source, compiled to a library that the emulator loads.
+fn library(name: &str, definitions: &[(&str, String)], source: PathBuf) -> PathBuf {
     let mut options: Vec<_> = [
         "-fPIC",
         "-shared",
@@ -211,21 +211,44 @@ pub(crate) fn kernel(source: &str, target: &Target, dtype: &str, ring: u64) -> P
     ]
     .map(String::from)
     .into();
-    for (name, value) in [
-        ("DTYPE", dtype.to_owned()),
-        ("LANES", target.lanes.to_string()),
-        ("MMA", target.mma.to_string()),
-        ("TILE_M", target.tile.0.to_string()),
-        ("TILE_N", target.tile.1.to_string()),
-        ("WAVES_M", target.waves.0.to_string()),
-        ("WAVES_N", target.waves.1.to_string()),
-        ("WORD_MAX", ring.to_string()),
-    ] {
-        options.push(format!("-DIRIS_{name}={value}"));
-    }
+    options.extend(
+        definitions
+            .iter()
+            .map(|(name, value)| format!("-D{name}={value}")),
+    );
+    compile(name, &options, &[source])
+}
+
+/// The text of a source of a user's own, compiled for waves of so many lanes.
+pub(crate) fn own(name: &str, text: &str, lanes: u32, definitions: &[(&str, String)]) -> PathBuf {
+    // Of a name that says what is in it: texts may differ in nothing else.
+    let name = format!("{name}-{lanes}-{:016x}", text.bytes().fold(0, hash));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("own");
+    fs::create_dir_all(&directory).expect("the target directory can be written");
+    let source = directory.join(&name).with_extension("hip");
+    let part = directory.join(format!("{name}.{}", std::process::id()));
+    fs::write(&part, text).expect("the target directory can be written");
+    fs::rename(&part, &source).expect("a file can be renamed in its directory");
+    let lanes = ("IRIS_LANES", lanes.to_string());
+    library(&name, &[&[lanes], definitions].concat(), source)
+}
+
+/// A kernel's source, compiled for a dtype and a target. `ring` is the largest signal value.
+pub(crate) fn kernel(source: &str, target: &Target, dtype: &str, ring: u64) -> PathBuf {
+    let definitions = [
+        ("IRIS_DTYPE", dtype.to_owned()),
+        ("IRIS_LANES", target.lanes.to_string()),
+        ("IRIS_MMA", target.mma.to_string()),
+        ("IRIS_TILE_M", target.tile.0.to_string()),
+        ("IRIS_TILE_N", target.tile.1.to_string()),
+        ("IRIS_WAVES_M", target.waves.0.to_string()),
+        ("IRIS_WAVES_N", target.waves.1.to_string()),
+        ("IRIS_WORD_MAX", ring.to_string()),
+    ];
     let stem = source.rsplit('/').next().unwrap_or(source);
     let name = format!("{stem}-{}-{dtype}-{ring}", target.name);
-    compile(&name, &options, &[hip().join(source).with_extension("hip")])
+    let source = hip().join(source).with_extension("hip");
+    library(&name, &definitions, source)
 }
 
 /// Runs the emulator with these arguments and lines, and returns the lines it printed.

@@ -7,6 +7,7 @@
 mod cases;
 mod compile;
 mod controls;
+mod own_kernel;
 mod protocol;
 
 use cases::check;

@@ -283,17 +283,10 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         // One for each program, in their order.
         let loaded = &this.resident.loaded[this.blueprint.program_index(arguments.m)];
         let args = this.arguments(loaded, &arguments);
-        // SAFETY: the kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The operands were checked, and their memory is not given back before the device
+        // SAFETY: the kernel takes such a block. The operands were checked, and their memory is not given back before the device
         // has run what is enqueued, or is kept by the graph that captures this; the workspace is freed by all ranks together, after
         // each has drained its stream.
-        unsafe {
-            let (stream, blocks) = (stream.stream(), args.blocks as u32);
-            match this.world.heap().ranks_here() {
-                1 => loaded.function.launch(stream, blocks, &args),
-                // Cooperative grids run one after the other, and these wait for each other.
-                _ => loaded.function.launch_ordinary(stream, blocks, &args),
-            }
-        }?;
+        unsafe { stream.launch(&loaded.function, args.blocks as u32, &args) }?;
         let Arguments {
             inputs,
             bias,

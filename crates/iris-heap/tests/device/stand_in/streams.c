@@ -10,6 +10,8 @@ struct Stream { int device, capturing, ends, busy; struct Work *first, *last, *c
 struct Graph { struct Work *first; };
 static struct Stream *streams[MOST];
 static struct Stream *defaults[DEVICES];
+// Some stream has come to the end of a piece of work.
+static pthread_cond_t advanced = PTHREAD_COND_INITIALIZER;
 
 static void *serve(void *argument) {
     struct Stream *stream = argument;
@@ -26,6 +28,7 @@ static void *serve(void *argument) {
         pthread_mutex_lock(&lock);
         stream->busy = 0;
         pthread_cond_broadcast(&stream->changed);
+        pthread_cond_broadcast(&advanced);
     }
     pthread_mutex_unlock(&lock);
     return NULL;
@@ -92,10 +95,18 @@ static int await(struct Stream *stream) {
     pthread_mutex_unlock(&lock);
     return OK;
 }
+static int is_behind(const struct Stream *stream, int device) {
+    return stream && stream->device == device && !stream->capturing && (stream->first || stream->busy);
+}
+// Holds on to no stream while it waits: another thread may destroy it.
 void drain(int device) {
-    for (int i = 0; i < MOST; i++)
-        if (streams[i] && streams[i]->device == device) await(streams[i]);
-    if (defaults[device]) await(defaults[device]);
+    pthread_mutex_lock(&lock);
+    for (int behind = 1; behind;) {
+        behind = is_behind(defaults[device], device);
+        for (int i = 0; i < MOST; i++) behind |= is_behind(streams[i], device);
+        if (behind) pthread_cond_wait(&advanced, &lock);
+    }
+    pthread_mutex_unlock(&lock);
 }
 int hipStreamSynchronize(struct Stream *given) {
     MAY_FAIL;
@@ -212,6 +223,12 @@ int hipModuleLaunchCooperativeKernel(void *function, unsigned x, unsigned y, uns
         if (work.args[i] && !reaches(current, (void *)work.args[i], i < 2 ? 128 : 4))
             return refuse("a kernel accesses what it may not", ILLEGAL);
     return enqueue(stream, work);
+}
+
+int hipModuleLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned by, unsigned bz, unsigned shared,
+                          struct Stream *stream, void **arguments, void **extra) {
+    if (extra) return INVALID;
+    return hipModuleLaunchCooperativeKernel(function, x, y, z, threads, by, bz, shared, stream, arguments);
 }
 
 // Graphs.
