@@ -12,11 +12,7 @@ use crate::types::cublasStatus_t;
 const WANTED: Wanted = Wanted {
     what: "cuBLASLt",
     variable: "IRIS_CUBLASLT_LIBRARY",
-    names: &[
-        "libcublasLt.so.13",
-        "libcublasLt.so.12",
-        "libcublasLt.so",
-    ],
+    names: &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
     installation: None,
 };
 

@@ -35,7 +35,10 @@ const STAND_INS: &[(&str, &str)] = &[
         "cuComplex.h",
         "typedef struct { float x, y; } cuComplex; typedef struct { double x, y; } cuDoubleComplex;",
     ),
-    ("cuda_fp16.h", "typedef struct { unsigned short x; } __half;"),
+    (
+        "cuda_fp16.h",
+        "typedef struct { unsigned short x; } __half;",
+    ),
     (
         "cuda_bf16.h",
         "typedef struct { unsigned short x; } __nv_bfloat16;",
@@ -77,7 +80,12 @@ fn header() -> Option<Header> {
     for name in ["cublasLt.h", "cublas_api.h"] {
         fs::copy(include.join(name), stand_ins.join(name)).unwrap();
     }
-    Some(Header::new(compiler, "#include <cublasLt.h>", &[stand_ins], &[]))
+    Some(Header::new(
+        compiler,
+        "#include <cublasLt.h>",
+        &[stand_ins],
+        &[],
+    ))
 }
 
 fn ask(header: &Header, checks: Checks) {

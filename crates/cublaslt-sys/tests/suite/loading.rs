@@ -50,9 +50,7 @@ fn a_library_that_the_environment_names_is_loaded_from_there() {
     assert_eq!(cublaslt.origin().path(), Some(made.as_path()));
     assert_eq!(cublaslt.version(), Version::new(13, 0, 2));
     assert_eq!(
-        cublaslt
-            .status_name(CUBLAS_STATUS_INVALID_VALUE)
-            .as_deref(),
+        cublaslt.status_name(CUBLAS_STATUS_INVALID_VALUE).as_deref(),
         Some("wrong")
     );
     assert_eq!(cublaslt.status_name(CUBLAS_STATUS_SUCCESS), None);
