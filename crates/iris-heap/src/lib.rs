@@ -19,6 +19,7 @@
 //! ```
 
 mod allocator;
+mod backend;
 pub mod cuda;
 pub mod device;
 mod error;
@@ -30,7 +31,9 @@ mod world;
 
 pub use error::WorldError;
 pub use fault::{Activity, Reason, Report, Verdict, WatchId, Watched};
-pub use host::buffer::{Access, AnyBuffer, Buffer, RangeError};
+pub use backend::{AnyBuffer, Backend, Buffer, Faults, Heap, Point, Queue, Storage};
+pub use host::Host;
+pub use host::buffer::{Access, RangeError};
 pub use host::event::Event;
 pub use host::kernel::{Kernel, KernelArgs, KernelLaunch, MAX_BUFFERS, MAX_SCALARS};
 pub use host::stream::{CAPACITY as STREAM_CAPACITY, Stream, StreamError};

@@ -4,7 +4,8 @@ use super::{Device, DeviceError, Driver, Grid, Raw, Stream};
 use std::ffi::CString;
 use std::sync::Arc;
 
-/// Loaded machine code. All of it is loaded when this is made, and none while a kernel waits.
+/// Loaded machine code. Each kernel is on the device from [`Module::function`] on, and none is loaded when it is launched, which
+/// could wait for a kernel that waits for it.
 #[derive(Debug)]
 pub struct Module<D: Driver> {
     loaded: Arc<Loaded<D>>,
@@ -105,6 +106,11 @@ pub struct Function<D: Driver> {
 }
 
 impl<D: Driver> Function<D> {
+    /// The runtime's handle, a `CUfunction` or a `hipFunction_t`: others may use it for as long as this lives.
+    pub fn raw(&self) -> Raw {
+        self.raw
+    }
+
     /// How it is launched.
     pub fn shape(&self) -> LaunchShape {
         self.shape

@@ -8,6 +8,7 @@ pub mod nvrtc;
 pub mod sources;
 
 pub use args::{Args, FaultRecord, MAX_RANKS};
+pub use nvrtc::CompileError;
 
 use crate::host::{GatherDim, Program};
 
