@@ -50,6 +50,6 @@ pub(crate) fn read_bandwidth(
         ..*clock
     };
     let captured = clock.capture("reading memory", &mut read)?;
-    let times = clock.rounds(&[captured])?;
+    let times = clock.rounds(&mut [captured])?;
     Ok(BYTES as f64 / (median(&times[0]) * 1e-6))
 }

@@ -26,7 +26,7 @@ const TRIALS: usize = 5;
 pub struct Rank<'a> {
     meeting: &'a dyn Meeting,
     device: Device<Cuda>,
-    stream: Stream<Cuda>,
+    stream: &'a Stream<Cuda>,
     handle: Rc<Handle>,
     communicator: Communicator,
     kernels: Kernels,
@@ -35,23 +35,24 @@ pub struct Rank<'a> {
 }
 
 impl<'a> Rank<'a> {
-    /// Sets up the vendor's libraries on this rank's device, for elements of one type. Collective.
+    /// Sets up the vendor's libraries for the device of this rank's stream, on which everything is then measured, and for elements
+    /// of one type. Collective.
     ///
     /// # Errors
     /// Where a library is not there; where one refuses.
     pub fn new(
         meeting: &'a dyn Meeting,
-        device: &Device<Cuda>,
+        stream: &'a Stream<Cuda>,
         dtype: DType,
     ) -> Result<Self, MeasureError> {
-        let stream = Stream::new(device)?;
+        let device = stream.device();
         let handle = Handle::new(device, meeting.rank())?;
         let kernels = Kernels::new(device, dtype)?;
         let communicator = Communicator::new(device, meeting)?;
         let clock = Clock {
             meeting,
             device,
-            stream: &stream,
+            stream,
             sets: 1,
             effort: Effort::default(),
         };
@@ -82,11 +83,6 @@ impl<'a> Rank<'a> {
             self.handle.version().to_string(),
             self.communicator.version()?.to_string(),
         ])
-    }
-
-    /// This rank's stream, on which everything is measured.
-    pub fn stream(&self) -> &Stream<Cuda> {
-        &self.stream
     }
 
     /// Ends it in order. Collective.
@@ -136,7 +132,8 @@ impl Item {
     }
 }
 
-/// What of ours is measured. Each makes its calls on the set of operands that it is told, which [`Comparison::operands`] has.
+/// What of ours is measured. Each makes its calls on the rank's stream, and on the set of operands that it is told, which
+/// [`Comparison::operands`] has.
 #[derive(Default)]
 pub struct Ours<'a> {
     /// The fused operation.
@@ -226,7 +223,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
         let operands = Operands::new(
             rank.meeting,
             &rank.device,
-            &rank.stream,
+            rank.stream,
             &rank.kernels,
             &rank.communicator,
             &plan,
@@ -328,11 +325,11 @@ impl<'r, 'a> Comparison<'r, 'a> {
             together(this.rank.meeting, "checking our results", ours)
         };
         verify()?;
-        let captured = items
+        let mut captured = items
             .iter_mut()
             .map(|(item, enqueue)| clock.capture(item.name(), &mut **enqueue))
             .collect::<Result<Vec<_>, _>>()?;
-        let times = clock.rounds(&captured)?;
+        let times = clock.rounds(&mut captured)?;
         drop(captured);
         verify()?;
         // Windows may be given back when all ranks are through with them.
@@ -356,7 +353,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
         Clock {
             meeting: self.rank.meeting,
             device: &self.rank.device,
-            stream: &self.rank.stream,
+            stream: self.rank.stream,
             sets: self.operands.sets(),
             effort,
         }
@@ -366,7 +363,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
     fn gather_all(&self) -> Result<(), MeasureError> {
         if self.plan.case.operation.gathers_first() {
             for set in 0..self.operands.sets() {
-                self.enqueue_collective(Place::Plain, false, set, &self.rank.stream)?;
+                self.enqueue_collective(Place::Plain, false, set, self.rank.stream)?;
             }
         }
         Ok(self.rank.stream.synchronize()?)
@@ -392,9 +389,9 @@ impl<'r, 'a> Comparison<'r, 'a> {
             let clock = this.clock(effort);
             let mut product =
                 this.call(move |set, stream| this.enqueue_product(Place::Plain, set, stream));
-            let captured = clock.capture(Item::Product.name(), &mut *product)?;
+            let mut captured = clock.capture(Item::Product.name(), &mut *product)?;
             let times = (0..TRIALS)
-                .map(|_| clock.measure(&captured))
+                .map(|_| clock.measure(&mut captured))
                 .collect::<Result<Vec<_>, _>>()?;
             let us = median(&times);
             if algorithm < own && us < best.0 {
@@ -478,7 +475,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
     /// Runs all that is the vendor's once more, where it is timed, and holds the results against exact ones. Collective: it goes on
     /// where a result is wrong, since the other ranks wait for it.
     fn check_vendor(&self, places: &[Place]) -> Result<(), MeasureError> {
-        let stream = &self.rank.stream;
+        let stream = self.rank.stream;
         let mut wrong = Ok(());
         let mut note = |held: Result<(), MeasureError>| match held {
             Err(error @ MeasureError::Wrong { .. }) => {

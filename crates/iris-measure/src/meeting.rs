@@ -1,6 +1,6 @@
 //! How ranks meet while they measure.
 
-use iris_heap::{World, WorldError};
+use iris_heap::{Backend, World, WorldError};
 
 use crate::error::MeasureError;
 
@@ -22,7 +22,7 @@ pub trait Meeting {
     fn all_gather_bytes(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, WorldError>;
 }
 
-impl Meeting for World {
+impl<B: Backend> Meeting for World<B> {
     fn rank(&self) -> usize {
         self.rank()
     }

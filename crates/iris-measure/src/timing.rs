@@ -5,7 +5,6 @@
 //! at a barrier.
 
 use std::error::Error;
-use std::marker::PhantomData;
 
 use iris_heap::device::{Device, Driver, Event, Graph, Stream};
 
@@ -15,36 +14,63 @@ use crate::meeting::{Meeting, largest};
 /// Why something that was given to be measured failed.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// Something that can be enqueued again and again.
-///
-/// # Safety
-/// What is enqueued uses memory, modules and whatever else of the device's lives as long as this does: it is captured in graphs,
-/// which are launched again and again while this is borrowed.
-pub unsafe trait Enqueue<D: Driver> {
-    /// Enqueues it once, on set `set` of its operands. It may be captured in a graph.
+/// Something that can be enqueued again and again, also by the many in a graph.
+pub trait Enqueue<D: Driver> {
+    /// Enqueues it once, on set `set` of its operands.
     ///
     /// # Errors
     /// Where it cannot be enqueued.
     fn enqueue(&mut self, set: usize, stream: &Stream<D>) -> Result<(), Failure>;
+
+    /// Captures `calls` calls, on sets 0 to `sets - 1` in turn, in place of what was captured before.
+    ///
+    /// # Errors
+    /// Where it cannot be captured.
+    fn capture(&mut self, calls: usize, sets: usize, stream: &Stream<D>) -> Result<(), Failure>;
+
+    /// Enqueues what was captured.
+    ///
+    /// # Errors
+    /// Where it cannot be enqueued, or nothing was captured.
+    fn launch(&mut self, stream: &Stream<D>) -> Result<(), Failure>;
 }
 
-/// A closure that enqueues what lives as long as the closure.
-pub(crate) struct Call<F>(F);
+/// A closure that enqueues, and what was captured of it.
+pub(crate) struct Call<F, D: Driver> {
+    enqueue: F,
+    graph: Option<Graph<D>>,
+}
 
-impl<F> Call<F> {
+impl<F, D: Driver> Call<F, D> {
     /// # Safety
-    /// See [`Enqueue`].
+    /// What the closure enqueues uses memory and modules that live as long as this.
     pub(crate) unsafe fn new(enqueue: F) -> Self {
-        Self(enqueue)
+        Self {
+            enqueue,
+            graph: None,
+        }
     }
 }
 
-// SAFETY: by the word of whoever made it.
-unsafe impl<D: Driver, F: FnMut(usize, &Stream<D>) -> Result<(), MeasureError>> Enqueue<D>
-    for Call<F>
-{
+impl<D: Driver, F: FnMut(usize, &Stream<D>) -> Result<(), MeasureError>> Enqueue<D> for Call<F, D> {
     fn enqueue(&mut self, set: usize, stream: &Stream<D>) -> Result<(), Failure> {
-        Ok((self.0)(set, stream)?)
+        Ok((self.enqueue)(set, stream)?)
+    }
+
+    fn capture(&mut self, calls: usize, sets: usize, stream: &Stream<D>) -> Result<(), Failure> {
+        self.graph = None;
+        let enqueue = &mut self.enqueue;
+        let graph =
+            stream.capture(|| (0..calls).try_for_each(|call| enqueue(call % sets, stream)))?;
+        self.graph = Some(graph);
+        Ok(())
+    }
+
+    fn launch(&mut self, stream: &Stream<D>) -> Result<(), Failure> {
+        let graph = self.graph.as_ref().ok_or("nothing was captured")?;
+        // SAFETY: what it was captured from lives as long as this, by the word of whoever made it; streams are waited for before
+        // memory is freed.
+        Ok(unsafe { graph.launch(stream) }?)
     }
 }
 
@@ -80,11 +106,9 @@ impl Effort {
 }
 
 /// Something that is measured, captured.
-#[derive(Debug)]
 pub struct Captured<'a, D: Driver> {
-    graph: Graph<D>,
-    /// What it was captured from is alive.
-    item: PhantomData<&'a mut ()>,
+    what: &'static str,
+    item: &'a mut dyn Enqueue<D>,
     calls: usize,
     begin: Event<D>,
     end: Event<D>,
@@ -116,70 +140,56 @@ impl<D: Driver> Clock<'_, D> {
     ) -> Result<Captured<'i, D>, MeasureError> {
         self.meeting.barrier()?;
         for set in 0..self.sets {
-            self.enqueue(what, item, set)?;
+            self.own(what, item.enqueue(set, self.stream))?;
         }
         self.stream.synchronize()?;
-        let first = self.graph_of(what, item, self.sets)?;
-        let once = self.measure(&first)?;
-        drop(first);
-        // The same on all ranks: those of a collective must make as many calls.
-        let slowest = largest(self.meeting, &[once])?[0];
-        self.graph_of(what, item, self.effort.calls(slowest, self.sets))
-    }
-
-    fn graph_of<'i>(
-        &self,
-        what: &'static str,
-        item: &mut (dyn Enqueue<D> + 'i),
-        calls: usize,
-    ) -> Result<Captured<'i, D>, MeasureError> {
-        let graph = self.stream.capture(|| {
-            (0..calls).try_for_each(|call| self.enqueue(what, item, call % self.sets))
-        })?;
-        Ok(Captured {
-            graph,
-            item: PhantomData,
-            calls,
+        self.own(what, item.capture(self.sets, self.sets, self.stream))?;
+        let mut captured = Captured {
+            what,
+            item,
+            calls: self.sets,
             begin: Event::new(self.device)?,
             end: Event::new(self.device)?,
-        })
+        };
+        let once = self.measure(&mut captured)?;
+        // The same on all ranks: those of a collective must make as many calls.
+        let slowest = largest(self.meeting, &[once])?[0];
+        captured.calls = self.effort.calls(slowest, self.sets);
+        let again = captured
+            .item
+            .capture(captured.calls, self.sets, self.stream);
+        self.own(what, again)?;
+        Ok(captured)
     }
 
-    fn enqueue(
-        &self,
-        what: &'static str,
-        item: &mut dyn Enqueue<D>,
-        set: usize,
-    ) -> Result<(), MeasureError> {
-        item.enqueue(set, self.stream)
-            .map_err(|source| match source.downcast::<MeasureError>() {
-                Ok(own) => *own,
-                Err(source) => MeasureError::Given {
-                    rank: self.meeting.rank(),
-                    what,
-                    source,
-                },
-            })
+    /// An error of what was given, or one of this crate's own.
+    fn own<T>(&self, what: &'static str, result: Result<T, Failure>) -> Result<T, MeasureError> {
+        result.map_err(|source| match source.downcast::<MeasureError>() {
+            Ok(own) => *own,
+            Err(source) => MeasureError::Given {
+                rank: self.meeting.rank(),
+                what,
+                source,
+            },
+        })
     }
 
     /// Microseconds of one call on this rank. Collective.
     ///
     /// # Errors
     /// Where a call fails.
-    pub fn measure(&self, captured: &Captured<'_, D>) -> Result<f64, MeasureError> {
+    pub fn measure(&self, captured: &mut Captured<'_, D>) -> Result<f64, MeasureError> {
         let Captured {
-            graph,
+            what,
+            item,
             calls,
             begin,
             end,
-            ..
         } = captured;
         self.meeting.barrier()?;
-        // SAFETY: what it was captured from is borrowed, and lives by the word of `Enqueue`; this waits for it.
-        unsafe { graph.launch(self.stream) }?;
+        self.own(what, item.launch(self.stream))?;
         self.stream.record(begin)?;
-        // SAFETY: as above.
-        unsafe { graph.launch(self.stream) }?;
+        self.own(what, item.launch(self.stream))?;
         self.stream.record(end)?;
         self.stream.synchronize()?;
         Ok(f64::from(end.since_ms(begin)?) * 1e3 / *calls as f64)
@@ -190,10 +200,10 @@ impl<D: Driver> Clock<'_, D> {
     ///
     /// # Errors
     /// Where a call fails.
-    pub fn rounds(&self, items: &[Captured<'_, D>]) -> Result<Vec<Vec<f64>>, MeasureError> {
+    pub fn rounds(&self, items: &mut [Captured<'_, D>]) -> Result<Vec<Vec<f64>>, MeasureError> {
         let mut times = Vec::with_capacity(items.len() * self.effort.repeats);
         for _ in 0..self.effort.repeats {
-            for item in items {
+            for item in &mut *items {
                 times.push(self.measure(item)?);
             }
         }

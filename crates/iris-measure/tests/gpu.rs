@@ -3,7 +3,7 @@
 //! Where the host has no GPU, or a library is missing, the test says that it was skipped.
 
 use iris_heap::cuda::Cuda;
-use iris_heap::device::Device;
+use iris_heap::device::{Device, Stream};
 use iris_heap::{World, WorldConfig};
 use iris_kernels::DType;
 use iris_measure::{
@@ -39,7 +39,8 @@ fn the_vendors_results_are_right_before_and_after_they_are_timed() {
     for dtype in DType::ALL {
         let ranks = World::threads(count, &config, |world| {
             let device = Device::open(world.rank())?;
-            let rank = Rank::new(&world, &device, dtype)?;
+            let stream = Stream::new(&device)?;
+            let rank = Rank::new(&world, &stream, dtype)?;
             assert!(rank.read_bandwidth() > 1e10);
             for operation in Operation::ALL {
                 for b in [Storage::Rows, Storage::Columns] {
