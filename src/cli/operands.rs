@@ -45,6 +45,11 @@ impl<T: Element> Operands<T> {
         })
     }
 
+    /// Gives the symmetric memory back. Collective.
+    pub(crate) fn free(self, world: &World) -> anyhow::Result<()> {
+        Ok(world.free_buffer(self.c)?)
+    }
+
     /// Fills in what this rank has in a call, and poisons the output.
     pub(crate) fn fill(
         &self,
