@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use iris::ops::{DType, Tile, Variant};
 
+use crate::cli::compile::Compile;
 use crate::cli::operation::Operation;
 use crate::cli::size::Bytes;
 
@@ -44,6 +45,17 @@ pub(crate) enum Command {
     /// turn, in captured graphs, by device time, on operands that are in no cache; the slowest rank's time counts; results are
     /// checked before and after. NVLink multicast is off for all.
     Bench(Box<Bench>),
+    /// Compile kernels for GPUs ahead of time, by the compilers of this machine; no GPU is needed
+    ///
+    /// For NVIDIA by NVRTC or nvcc, for AMD by HIPRTC of ROCm 6 or newer, amdclang++ or clang from version 22 on: the first that is there and knows
+    /// the architecture. IRIS_NVRTC_LIBRARY, IRIS_NVCC, IRIS_HIPRTC_LIBRARY and IRIS_CLANG name others.
+    ///
+    /// Without --out they go into the cache, where operations find them at run time: IRIS_CACHE_DIR, else XDG_CACHE_HOME/iris, else
+    /// ~/.cache/iris. A source of your own is found there by what `Source::user` is given: the name, which is FILE as it is
+    /// written here, the text, and the macros in their order.
+    ///
+    /// Exit status: 0 where everything was compiled and kept, 2 where the arguments cannot be used, 1 for a failure.
+    Compile(Box<Compile>),
     /// Tell what this machine has, and check that two ranks work on it
     Doctor(Doctor),
 }
@@ -130,9 +142,12 @@ pub(crate) struct WorldArguments {
     /// One operating system process a rank, else one thread a rank
     #[arg(long)]
     pub(crate) processes: bool,
-    /// Where the ranks compute; auto takes host, the only one in this build
+    /// Where the ranks compute; auto takes GPUs where each rank has one of its own, and the host elsewhere
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(crate) backend: Backend,
+    /// Lets several ranks use one GPU, each a part of it, where there are fewer GPUs than ranks
+    #[arg(long)]
+    pub(crate) share_devices: bool,
     /// Bytes of each rank's symmetric heap, such as 64MiB [default: what the problem needs]
     #[arg(long, value_name = "BYTES")]
     pub(crate) heap: Option<Bytes>,

@@ -174,7 +174,9 @@ pub enum WorldError {
         device: String,
     },
     /// A device cannot reach another's memory.
-    #[error("device {device} of rank {rank} cannot reach the memory of {peer_device} of rank {peer}")]
+    #[error(
+        "device {device} of rank {rank} cannot reach the memory of {peer_device} of rank {peer}"
+    )]
     Unreachable {
         /// The rank.
         rank: usize,

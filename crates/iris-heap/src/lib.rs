@@ -24,14 +24,15 @@ pub mod cuda;
 pub mod device;
 mod error;
 mod fault;
+pub mod hip;
 mod host;
 mod hub;
 pub mod launch;
 mod world;
 
+pub use backend::{AnyBuffer, Backend, Buffer, Faults, Heap, Point, Queue, Storage};
 pub use error::WorldError;
 pub use fault::{Activity, Reason, Report, Verdict, WatchId, Watched};
-pub use backend::{AnyBuffer, Backend, Buffer, Faults, Heap, Point, Queue, Storage};
 pub use host::Host;
 pub use host::buffer::{Access, RangeError};
 pub use host::event::Event;

@@ -5,7 +5,7 @@ use cublaslt_sys::CublasLtError;
 use iris_heap::WorldError;
 use iris_heap::device::DeviceError;
 use iris_kernels::DType;
-use iris_kernels::device::nvrtc::CompileError;
+use iris_kernels::device::compile::{CompileError, UnknownArchitecture};
 use rccl_sys::NcclError;
 
 /// An error of measuring.
@@ -18,6 +18,9 @@ pub enum MeasureError {
     /// The kernels of this crate do not compile.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// There is no compiling for the device.
+    #[error(transparent)]
+    Architecture(#[from] UnknownArchitecture),
     /// The ranks do not meet.
     #[error(transparent)]
     World(#[from] WorldError),

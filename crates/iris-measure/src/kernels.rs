@@ -3,8 +3,7 @@
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{Device, Function, Module};
 use iris_kernels::DType;
-use iris_kernels::device::nvrtc::Nvrtc;
-use iris_kernels::device::sources;
+use iris_kernels::device::compile::{self, Architecture, Request, Source};
 
 use crate::error::MeasureError;
 
@@ -21,19 +20,17 @@ pub(crate) struct Kernels {
     pub(crate) read: Function<Cuda>,
 }
 
-/// The source in one text, our headers included.
-pub(crate) fn source() -> String {
-    sources::amalgamate("measure.hip", SOURCE)
+/// What to compile.
+fn request(architecture: Architecture, dtype: DType) -> Request {
+    Request::new(Source::user("measure.hip", SOURCE), architecture).define("IRIS_DTYPE", dtype)
 }
 
 impl Kernels {
     /// Compiles and loads them.
     pub(crate) fn new(device: &Device<Cuda>, dtype: DType) -> Result<Self, MeasureError> {
-        let definition = format!("IRIS_DTYPE={dtype}");
-        let architecture = &device.info().architecture;
-        let image =
-            Nvrtc::load()?.compile("measure.hip", &source(), architecture, &[&definition])?;
-        let module = Module::load(device, &image)?;
+        let architecture: Architecture = device.info().architecture.parse()?;
+        let image = compile::compile(&request(compile::target(&architecture)?, dtype))?;
+        let module = Module::load(device, image.bytes())?;
         Ok(Self {
             fill: module.function("iris_fill", THREADS, 0)?,
             read: module.function("iris_read", THREADS, 0)?,
@@ -45,18 +42,23 @@ impl Kernels {
 mod tests {
     use super::*;
 
-    /// Where there is a compiler: it needs no device.
+    /// By whatever compilers there are: they need no device.
     #[test]
-    fn the_source_compiles_for_all_types() {
-        let nvrtc = match Nvrtc::load() {
-            Ok(nvrtc) => nvrtc,
-            Err(error) => return eprintln!("SKIPPED: {error}"),
-        };
-        for dtype in DType::ALL {
-            for architecture in ["sm_80", "sm_90a"] {
-                let definition = format!("IRIS_DTYPE={dtype}");
-                let image = nvrtc.compile("measure.hip", &source(), architecture, &[&definition]);
-                assert!(image.is_ok_and(|image| !image.is_empty()));
+    fn the_source_compiles_for_all_types_and_architectures() {
+        for name in ["sm_80", "sm_90a", "gfx90a", "gfx942", "gfx950"] {
+            let architecture: Architecture = name.parse().unwrap();
+            let compiler = match compile::find(&architecture) {
+                Ok(compiler) => compiler,
+                Err(error) => {
+                    eprintln!("SKIPPED: {error}");
+                    continue;
+                }
+            };
+            for dtype in DType::ALL {
+                let request = request(architecture.clone(), dtype);
+                let compiled = compiler.compile(&request, &compiler.options(&request));
+                let output = compiled.unwrap_or_else(|error| panic!("{name} {dtype}: {error}"));
+                assert!(!output.bytes.is_empty());
             }
         }
     }

@@ -239,7 +239,9 @@ pub enum OpError {
         found: usize,
     },
     /// A buffer of another world's, or another rank's, symmetric heap was given.
-    #[error("{operation}: `{tensor}` of rank {rank} lies in the symmetric heap of another world or rank")]
+    #[error(
+        "{operation}: `{tensor}` of rank {rank} lies in the symmetric heap of another world or rank"
+    )]
     ForeignBuffer {
         /// The operation.
         operation: &'static str,
@@ -249,7 +251,9 @@ pub enum OpError {
         tensor: &'static str,
     },
     /// A graph was launched with other operations than were captured in it.
-    #[error("the graph calls {captured} operations, and {given} were given, of which {missing} it calls were not among them")]
+    #[error(
+        "the graph calls {captured} operations, and {given} were given, of which {missing} it calls were not among them"
+    )]
     Graph {
         /// The operations called in the graph.
         captured: usize,

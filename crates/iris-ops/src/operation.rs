@@ -64,9 +64,8 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
         let prepared = world.all_succeed(operation, prepared)?;
         let region = world.allocate(blueprint.bytes, 256)?;
         // SAFETY: the region was just made for this workspace, of the blueprint's size, zeroed on all ranks.
-        let kernel = unsafe {
-            B::Kernel::new(world, kind, blueprint, region.offset(), &config, prepared)
-        };
+        let kernel =
+            unsafe { B::Kernel::new(world, kind, blueprint, region.offset(), &config, prepared) };
         let made = kernel.and_then(|kernel| Ok((kernel, B::Event::of(world.heap())?)));
         let (kernel, last) = world.all_succeed(operation, made)?;
         let kernel = Arc::new(kernel);
@@ -266,7 +265,11 @@ impl<T: Element, W: Word, B: Runs<T, W>> Bound<'_, T, W, B> {
 }
 
 /// An input's name, the matrix given, and the part of the whole matrix that it must be.
-type Input<'a, T, B> = (&'static str, MatrixRef<'a, T, B>, (Range<usize>, Range<usize>));
+type Input<'a, T, B> = (
+    &'static str,
+    MatrixRef<'a, T, B>,
+    (Range<usize>, Range<usize>),
+);
 
 /// Checks of one rank's operands.
 pub(crate) struct Check {
@@ -343,7 +346,10 @@ impl Check {
         })
     }
 
-    fn output_view<'a, T: Element, B: Backend>(&self, c: &MatrixMut<'a, T, B>) -> MatrixRef<'a, T, B> {
+    fn output_view<'a, T: Element, B: Backend>(
+        &self,
+        c: &MatrixMut<'a, T, B>,
+    ) -> MatrixRef<'a, T, B> {
         MatrixRef::strided(c.buffer, c.offset, c.rows, c.cols, c.row_stride, 1)
     }
 

@@ -154,7 +154,10 @@ impl<T: Element, B: Runs<T, i32>> Collective<T, B> {
     ///
     /// # Errors
     /// Where the stream is another rank's.
-    pub fn bind<'a>(&'a mut self, stream: &'a B::Stream) -> Result<BoundCollective<'a, T, B>, OpError> {
+    pub fn bind<'a>(
+        &'a mut self,
+        stream: &'a B::Stream,
+    ) -> Result<BoundCollective<'a, T, B>, OpError> {
         self.0.bind(stream).map(BoundCollective)
     }
 

@@ -148,10 +148,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> AnyOperation<T, W, B> {
     ///
     /// # Errors
     /// Those of the operation's `bind`.
-    pub fn bind<'a>(
-        &'a mut self,
-        stream: &'a B::Stream,
-    ) -> Result<Bound<'a, T, W, B>, OpError> {
+    pub fn bind<'a>(&'a mut self, stream: &'a B::Stream) -> Result<Bound<'a, T, W, B>, OpError> {
         each!(self, op => op.bind(stream))
     }
 

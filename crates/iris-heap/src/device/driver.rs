@@ -115,6 +115,8 @@ pub struct Grid {
 pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     /// The runtime's name.
     const NAME: &'static str;
+    /// The backend's name, as the command takes it.
+    const BACKEND: &'static str;
 
     /// Loads the runtime's library, once a process.
     fn load() -> Result<&'static Self, DeviceError>;

@@ -57,6 +57,14 @@ pub enum DeviceError {
         /// How many there are.
         count: usize,
     },
+    /// What a device's kernels are to be compiled for is not known.
+    #[error("what device {device} is to have its kernels compiled for is not known: {reason}")]
+    UnknownArchitecture {
+        /// The device.
+        device: usize,
+        /// Why not.
+        reason: String,
+    },
     /// Device memory ran out.
     #[error("device {device} has no room for {bytes} bytes")]
     OutOfMemory {
@@ -74,6 +82,22 @@ pub enum DeviceError {
         name: String,
         /// What it cannot do.
         what: &'static str,
+    },
+    /// A descriptor does not name memory that can be shared, or cannot be made.
+    #[error("a descriptor of shared memory is not usable: {reason}")]
+    Descriptor {
+        /// Why not.
+        reason: String,
+    },
+    /// An environment variable says what is not known.
+    #[error("{variable} is `{value}`, and can be one of: {known}")]
+    Setting {
+        /// The variable.
+        variable: &'static str,
+        /// What it says.
+        value: String,
+        /// What it can say.
+        known: &'static str,
     },
     /// A copy or a fill does not lie in the memory.
     #[error("bytes {at}..{end} do not lie in memory of {len} bytes")]

@@ -129,29 +129,56 @@ impl<D: Driver> Function<D> {
         blocks: u32,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        let LaunchShape {
-            threads,
-            shared,
-            most_blocks,
-        } = self.shape;
-        if blocks > most_blocks {
+        if blocks > self.shape.most_blocks {
             return Err(DeviceError::TooManyBlocks {
                 kernel: self.name.clone(),
                 asked: blocks,
-                most: most_blocks,
+                most: self.shape.most_blocks,
             });
         }
+        let cooperative = self.module.loaded.device.info().cooperative;
+        // SAFETY: the caller's promise.
+        unsafe { self.enqueue(stream, blocks, cooperative, arguments) }
+    }
+
+    /// Enqueues a grid whose blocks begin as they find room, with `arguments` as its one parameter: more than fit at once, or
+    /// beside other grids. Blocks that wait for each other, or for those of another grid, must all fit at once; nobody checks that.
+    ///
+    /// # Safety
+    /// As for [`Function::launch`].
+    ///
+    /// # Errors
+    /// Where the runtime refuses.
+    pub unsafe fn launch_ordinary<A: Copy>(
+        &self,
+        stream: &Stream<D>,
+        blocks: u32,
+        arguments: &A,
+    ) -> Result<(), DeviceError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.enqueue(stream, blocks, false, arguments) }
+    }
+
+    /// # Safety
+    /// As for [`Function::launch`].
+    unsafe fn enqueue<A: Copy>(
+        &self,
+        stream: &Stream<D>,
+        blocks: u32,
+        cooperative: bool,
+        arguments: &A,
+    ) -> Result<(), DeviceError> {
+        let grid = Grid {
+            blocks,
+            threads: self.shape.threads,
+            shared: self.shape.shared,
+            cooperative,
+        };
         let device = &self.module.loaded.device;
         device.bind()?;
         // SAFETY: function and stream are alive; the driver copies the arguments before it returns; the rest is the caller's
         // promise.
         unsafe {
-            let grid = Grid {
-                blocks,
-                threads,
-                shared,
-                cooperative: device.info().cooperative,
-            };
             device.driver().launch(
                 self.raw,
                 grid,

@@ -75,7 +75,8 @@ impl Storage {
     /// # Panics
     /// If there are more bytes than memory can hold, as `Vec::with_capacity` does.
     pub(super) fn plain(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGN).expect("a buffer's bytes fit isize");
+        let layout =
+            Layout::from_size_align(bytes.max(1), ALIGN).expect("a buffer's bytes fit isize");
         // SAFETY: the layout's size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else {

@@ -4,8 +4,8 @@ use super::kernel::DeviceKernel;
 use crate::backend::{Executor, Runs};
 use crate::error::OpError;
 use crate::operation::Operation;
-use iris_heap::device::{CapturedGraph, Driver, RankStream};
 use iris_heap::Queue;
+use iris_heap::device::{CapturedGraph, Driver, RankStream};
 use iris_kernels::Element;
 
 /// An operation whose calls may have been captured in a graph. A launch of the graph takes each by `&mut`: its workspace is used on

@@ -13,6 +13,7 @@ use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Target};
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{DeviceError, Driver, RankStream};
+use iris_heap::hip::Hip;
 use iris_heap::{Activity, AnyBuffer, Faults, Heap, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
 use iris_kernels::device::Args;
@@ -47,6 +48,10 @@ impl<T: Element> Runs<T, i32> for Cuda {
     type Kernel = DeviceKernel<T, Self>;
 }
 
+impl<T: Element> Runs<T, i32> for Hip {
+    type Kernel = DeviceKernel<T, Self>;
+}
+
 impl<T: Element, D: Driver> DeviceKernel<T, D> {
     /// What tells this operation from others that a graph may call.
     pub(super) fn number(&self) -> u64 {
@@ -77,12 +82,7 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
             output: (c, c_view),
             store: (store, bounced),
         } = call;
-        let blocks = program::work(
-            loaded.program,
-            *m,
-            self.blueprint.shape,
-            self.world.size(),
-        );
+        let blocks = program::work(loaded.program, *m, self.blueprint.shape, self.world.size());
         let mut args = Args {
             blocks: (blocks as u64).min(u64::from(loaded.most_blocks)),
             m: *m as u64,
@@ -248,7 +248,11 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         // SAFETY: the kernel takes such a block. The operands were checked, and their memory is not given back before the device
         // has run what is enqueued, or is kept by the graph that captures this; the workspace is freed by all ranks together, after
         // each has drained its stream.
-        unsafe { loaded.function.launch(stream.stream(), args.blocks as u32, &args) }?;
+        unsafe {
+            loaded
+                .function
+                .launch(stream.stream(), args.blocks as u32, &args)
+        }?;
         let Arguments {
             inputs,
             bias,
@@ -291,7 +295,9 @@ impl<T: Element, D: Driver> Watched for DeviceKernel<T, D> {
             if report.wait.is_some() || !matches!(report.cause, Cause::Aborted { .. }) {
                 return Activity::Faulted(report);
             }
-            return Activity::Idle { calls: record.index };
+            return Activity::Idle {
+                calls: record.index,
+            };
         }
         // A device that does not even answer is at work on something.
         match self.completed() {

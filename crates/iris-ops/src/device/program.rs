@@ -5,26 +5,18 @@ use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Target, variant_of};
 use iris_heap::World;
 use iris_heap::device::{Driver, Function, Module};
-use iris_kernels::device::nvrtc::Nvrtc;
-use iris_kernels::device::{CompileError, MAX_RANKS, sources};
+use iris_kernels::device::compile::{self, Architecture, Request};
+use iris_kernels::device::{CompileError, MAX_RANKS, TILE};
 use iris_kernels::host::{Needs, Program, Shape};
 use iris_kernels::{Element, Tile};
 use iris_sync::{Layout, Rules};
 
-/// The tile where none is asked for, and what another one must be made of.
-const TILE: Tile = Tile { m: 128, n: 128 };
+/// What a tile that is asked for must be made of.
 const STEP: Tile = Tile { m: 32, n: 128 };
 const MOST: Tile = Tile { m: 128, n: 128 };
 
 /// Threads of a block.
 const THREADS: u32 = 256;
-
-fn compile(name: &str, architecture: &str, definitions: &[String]) -> Result<Vec<u8>, CompileError> {
-    let source = sources::file(name).unwrap_or_default();
-    let text = sources::amalgamate(name, source);
-    let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
-    Nvrtc::load()?.compile(name, &text, architecture, &definitions)
-}
 
 /// How kernels lay out an operation's memory.
 pub(super) fn target() -> Target {
@@ -87,28 +79,32 @@ pub(super) fn load<T: Element, D: Driver>(
     }
     let device = world.device();
     let ranks_here = world.heap().ranks_here();
-    let mut definitions = vec![
-        format!("IRIS_DTYPE={}", T::DTYPE),
-        format!("IRIS_TILE_M={}", blueprint.shape.tile.m),
-        format!("IRIS_TILE_N={}", blueprint.shape.tile.n),
-    ];
-    if config.rules != Rules::ALL {
-        definitions.push("IRIS_CONTROLS".into());
-    }
-    if config.stall.is_some() {
-        definitions.push("IRIS_STALLS".into());
-    }
+    let architecture: Architecture = (device.info().architecture)
+        .parse()
+        .map_err(CompileError::from)?;
+    let architecture = compile::target(&architecture)?;
     let mut loaded = Vec::new();
     for &(_, program) in &blueprint.programs {
         if matches!(program, Program::Atomic | Program::Spinlock) {
             check_atomics(world, operation, program)?;
         }
-        let (source, kernel) = program.kernel();
-        let image = compile(source, &device.info().architecture, &definitions)?;
-        let module = Module::load(device, &image)?;
+        let tile = blueprint.shape.tile;
+        let mut request = Request::program(program, T::DTYPE, tile, architecture.clone());
+        if config.rules != Rules::ALL {
+            request = request.define("IRIS_CONTROLS", 1);
+        }
+        if config.stall.is_some() {
+            request = request.define("IRIS_STALLS", 1);
+        }
+        let image = compile::compile(&request)?;
+        let module = Module::load(device, image.bytes())?;
+        let (_, kernel) = program.kernel();
         let function = module.function(kernel, THREADS, 0)?;
         let most = function.shape().most_blocks;
-        let most_blocks = most / u32::try_from(ranks_here).unwrap_or(u32::MAX);
+        // Grids of ranks that share a device are not launched as cooperative ones, each of which is only held against the device as
+        // a whole: all of them together take half of it, so that they are resident at once beside whatever else is small.
+        let part = if ranks_here == 1 { 1 } else { 2 * ranks_here };
+        let most_blocks = most / u32::try_from(part).unwrap_or(u32::MAX);
         if most_blocks == 0 {
             return Err(OpError::NoRoomForBlocks {
                 operation,
@@ -184,12 +180,27 @@ mod tests {
         };
         assert_eq!(slot(gather, needs, TILE, 2), Some(128 * 80));
         assert_eq!(slot(Program::TwoShot, needs, TILE, 2), Some(128 * 66));
-        assert_eq!(slot(gather, Needs { slot_elements: usize::MAX, ..needs }, TILE, 256), None);
+        assert_eq!(
+            slot(
+                gather,
+                Needs {
+                    slot_elements: usize::MAX,
+                    ..needs
+                },
+                TILE,
+                256
+            ),
+            None
+        );
     }
 
     #[test]
     fn there_is_always_something_to_do() {
-        let shape = Shape { n: 1, k: 1, tile: TILE };
+        let shape = Shape {
+            n: 1,
+            k: 1,
+            tile: TILE,
+        };
         for program in [Program::OneShot, Program::Atomic, Program::MatmulAllGather] {
             assert_eq!(work(program, 1, shape, 8), 1);
         }
