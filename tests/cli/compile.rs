@@ -276,6 +276,18 @@ fn the_cache_is_filled_once() {
     }
 }
 
+/// A compiler that is named by where it is from here is found, though it runs in a directory of its own.
+#[test]
+fn a_compiler_may_be_named_by_a_relative_path() {
+    for named in ["./clang", "../compilers/clang"] {
+        let files = Files::new();
+        let arguments = split("--arch gfx942 --dtype f16 --op matmul-all-gather");
+        let mut command = compile(&files, &arguments);
+        let ran = run(command.current_dir(script("")).env("IRIS_CLANG", named));
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    }
+}
+
 #[test]
 fn nvcc_knows_what_is_of_one_number_alone() {
     let files = Files::new();

@@ -37,6 +37,9 @@ fn what_was_compiled_is_found_again() {
     let directory = tempfile::tempdir().unwrap();
     let inner = directory.path().join("made/as needed");
     let fake = Fake::new();
+    let place = Some(inner.as_path());
+    assert_eq!(Cache::at(&inner, ROOMY).check(), Ok(place));
+    assert_eq!(names(&inner), [""; 0]);
     let first = Cache::at(&inner, ROOMY)
         .compile(&fake, &request(1))
         .unwrap();
@@ -308,6 +311,8 @@ fn a_cache_that_cannot_be_used_is_said_once() {
             "`much`",
         ),
     ] {
+        let error = cache.check().unwrap_err().to_string();
+        assert!(error.contains(because), "{error}");
         let first = cache.compile(&fake, &request(1)).unwrap();
         let notice = first.notice().unwrap();
         assert!(
@@ -329,7 +334,7 @@ fn a_cache_that_cannot_be_used_is_said_once() {
         (image.provenance().cache.clone(), image.notice()),
         (CacheUse::Off, None)
     );
-    assert_eq!(off.directory(), None);
+    assert_eq!((off.directory(), off.check()), (None, Ok(None)));
 }
 
 #[test]

@@ -4,27 +4,23 @@ use crate::fake::architecture;
 use iris_kernels::DType;
 use iris_kernels::device::TILE;
 use iris_kernels::device::compile::{
-    Architecture, Cache, CacheUse, CompileError, Compiler, Hiprtc, Program, Request, Source,
-    Vendor, find,
+    self, Architecture, Cache, CacheUse, CompileError, Compiler, Hiprtc, Request, Source, find,
 };
 use iris_kernels::device::nvrtc::Nvrtc;
 use iris_kernels::host;
 
 /// Those that are there and know an architecture.
 fn compilers(test: &str, architecture: &Architecture) -> Vec<&'static dyn Compiler> {
-    type Load = Result<&'static dyn Compiler, CompileError>;
-    let all: [Load; 2] = match architecture.vendor() {
-        Vendor::Nvidia => [
-            Nvrtc::load().map(|it| it as _),
-            Program::nvcc().map(|it| it as _),
-        ],
-        Vendor::Amd => [
-            Hiprtc::load().map(|it| it as _),
-            Program::clang().map(|it| it as _),
-        ],
-    };
     let mut there = Vec::new();
-    for compiler in all {
+    for (vendor, name, compiler) in compile::compilers() {
+        if vendor != architecture.vendor() {
+            continue;
+        }
+        // Whatever its age, on what these tests compile.
+        let compiler = match name {
+            "HIPRTC" => Hiprtc::load().map(|it| it as _),
+            _ => compiler,
+        };
         match compiler {
             Ok(compiler) if knows(compiler, architecture) => there.push(compiler),
             Ok(compiler) => eprintln!(

@@ -45,8 +45,6 @@ pub use program::Program;
 pub use resources::Resources;
 pub use source::Source;
 
-use std::ffi::OsString;
-
 use compiler::{check, hex};
 pub(super) use compiler::{fingerprint, mapped_at};
 
@@ -161,6 +159,18 @@ impl Image {
     }
 }
 
+/// All compilers that could be used, in the order in which they are tried, each with its vendor and what it is called: it, or why it
+/// will not do.
+pub fn compilers() -> [(
+    Vendor,
+    &'static str,
+    Result<&'static dyn Compiler, CompileError>,
+); 4] {
+    let of = |vendor: Vendor| order(vendor).map(|(_, name, find)| (vendor, name, find()));
+    let ([a, b], [c, d]) = (of(Vendor::Nvidia), of(Vendor::Amd));
+    [a, b, c, d]
+}
+
 /// The first compiler of this machine that knows an architecture.
 ///
 /// # Errors
@@ -188,28 +198,37 @@ pub fn compile(request: &Request) -> Result<Image, CompileError> {
     Cache::of_environment().compile(find(&request.architecture)?, request)
 }
 
+/// Finds a compiler.
+type Find = fn() -> Result<&'static dyn Compiler, CompileError>;
+
+/// A vendor's compilers in the order in which they are tried: what names another, what they are called, how they are found.
+fn order(vendor: Vendor) -> [(&'static str, &'static str, Find); 2] {
+    let mut order: [(_, _, Find); 2] = match vendor {
+        Vendor::Nvidia => [
+            ("IRIS_NVRTC_LIBRARY", "NVRTC", || Ok(Nvrtc::load()?)),
+            ("IRIS_NVCC", "nvcc", || Ok(Program::nvcc()?)),
+        ],
+        Vendor::Amd => [
+            ("IRIS_HIPRTC_LIBRARY", "HIPRTC", || Ok(Hiprtc::recent()?)),
+            ("IRIS_CLANG", "clang", || Ok(Program::clang()?)),
+        ],
+    };
+    if is_named(order[1].0) {
+        order.reverse();
+    }
+    order
+}
+
+fn is_named(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|name| !name.is_empty())
+}
+
 fn find_where(
     architecture: &Architecture,
     usable: impl Fn(&dyn Compiler) -> Result<(), CompileError>,
 ) -> Result<&'static dyn Compiler, CompileError> {
-    type Find = fn() -> Result<&'static dyn Compiler, CompileError>;
-    let mut order: [(&str, Find); 2] = match architecture.vendor() {
-        Vendor::Nvidia => [
-            ("IRIS_NVRTC_LIBRARY", || Ok(Nvrtc::load()?)),
-            ("IRIS_NVCC", || Ok(Program::nvcc()?)),
-        ],
-        Vendor::Amd => [
-            ("IRIS_HIPRTC_LIBRARY", || Ok(Hiprtc::recent()?)),
-            ("IRIS_CLANG", || Ok(Program::clang()?)),
-        ],
-    };
-    let is_named =
-        |variable| std::env::var_os(variable).is_some_and(|name: OsString| !name.is_empty());
-    if is_named(order[1].0) {
-        order.reverse();
-    }
     let mut reasons = Vec::new();
-    for (variable, find) in order {
+    for (variable, _, find) in order(architecture.vendor()) {
         let error = match find().and_then(|compiler| usable(compiler).map(|()| compiler)) {
             Ok(compiler) => return Ok(compiler),
             Err(error) => error,

@@ -169,6 +169,18 @@ impl Cache {
         }
     }
 
+    /// Whether images can be kept, by trying: where, or nothing where there is no cache, as asked for.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<Option<&Path>, CacheError> {
+        match &self.place {
+            Place::Off => Ok(None),
+            Place::Nowhere(error) => Err(error.clone()),
+            Place::There(directory) => directory.check().map(|()| Some(directory.path())),
+        }
+    }
+
     /// Takes an image from the cache, or compiles it and puts it there. What is wrong with the cache is no error: the image tells it.
     ///
     /// # Errors
