@@ -214,8 +214,8 @@ pub(crate) struct Bench {
     pub(crate) world: WorldArguments,
     #[command(flatten)]
     pub(crate) how: How,
-    /// matmul-all-reduce only: one_shot, two_shot, atomic, spinlock or auto [default: each of the four]
-    #[arg(long)]
+    /// matmul-all-reduce only: one_shot, two_shot, atomic, spinlock or auto [default: on the host each of the four, on GPUs auto]
+    #[arg(long, conflicts_with = "vendor_only")]
     pub(crate) variant: Option<Variant>,
     /// How often each thing is measured, in turn with the others
     #[arg(long, default_value = "30")]

@@ -15,7 +15,7 @@ use crate::meeting::{Meeting, together};
 use crate::nccl::Communicator;
 use crate::operands::{Addresses, Operands};
 use crate::sample::Samples;
-use crate::timing::{Call, Clock, Effort, Enqueue, Failure, median, spread};
+use crate::timing::{Call, Clock, Effort, Enqueue, median, spread};
 
 /// Elements of each result that are checked, on each of the sets that are.
 const SAMPLES: usize = 24;
@@ -142,8 +142,6 @@ pub struct Ours<'a> {
     pub product: Option<&'a mut dyn Enqueue<Cuda>>,
     /// Our collective alone.
     pub collective: Option<&'a mut dyn Enqueue<Cuda>>,
-    /// Looks at the results of what is given, called before and after it is timed.
-    pub check: Option<&'a mut dyn FnMut() -> Result<(), Failure>>,
 }
 
 /// What was measured: the slowest rank's times, in microseconds a call.
@@ -261,6 +259,29 @@ impl<'r, 'a> Comparison<'r, 'a> {
         Samples::of_result(&self.plan, self.seed, set, count)
     }
 
+    /// `count` elements of the whole A, as an all-gather of all ranks' parts leaves it.
+    pub fn gathered(&self, set: usize, count: usize) -> Samples {
+        Samples::of_gathered(&self.plan, self.seed, set, count)
+    }
+
+    /// Enqueues the vendor's product on a set of operands, with the result, which is stored row by row, somewhere else.
+    ///
+    /// # Safety
+    /// At `to`, a multiple of 256, is memory of this rank's device for [`Plan::m`] x [`Plan::n`] elements until it has run.
+    ///
+    /// # Errors
+    /// Where the library refuses.
+    pub unsafe fn product_into(&self, set: usize, to: Raw) -> Result<(), MeasureError> {
+        let at = self.operands.plain(set);
+        let a = if self.plan.case.operation.gathers_first() {
+            at.receive
+        } else {
+            at.a
+        };
+        // SAFETY: the operands are those of the plan; the rest is the caller's word.
+        unsafe { self.product.enqueue(a, at.b, to, self.rank.stream) }
+    }
+
     /// Measures everything, in turn. Collective; all ranks give as much of ours.
     ///
     /// # Errors
@@ -272,7 +293,6 @@ impl<'r, 'a> Comparison<'r, 'a> {
             fused,
             product,
             collective,
-            mut check,
         } = ours;
         let places: &[Place] = match self.operands.windowed(0) {
             Some(_) => &[Place::Plain, Place::Window],
@@ -311,27 +331,23 @@ impl<'r, 'a> Comparison<'r, 'a> {
                 items.push((item, enqueue));
             }
         }
-        let mut verify = || {
+        let verify = |items: &mut [(Item, &mut dyn Enqueue<Cuda>)]| {
             let vendors = this.check_vendor(places);
             together(this.rank.meeting, "checking the vendor's results", vendors)?;
-            let ours = match &mut check {
-                None => Ok(()),
-                Some(check) => check().map_err(|source| MeasureError::Given {
-                    rank: this.plan.rank,
-                    what: "checking ours",
-                    source,
-                }),
-            };
-            together(this.rank.meeting, "checking our results", ours)
+            for (item, enqueue) in items {
+                let ours = clock.own(item.name(), enqueue.check(this.rank.stream));
+                together(this.rank.meeting, item.name(), ours)?;
+            }
+            Ok::<_, MeasureError>(())
         };
-        verify()?;
+        verify(&mut items)?;
         let mut captured = items
             .iter_mut()
             .map(|(item, enqueue)| clock.capture(item.name(), &mut **enqueue))
             .collect::<Result<Vec<_>, _>>()?;
         let times = clock.rounds(&mut captured)?;
         drop(captured);
-        verify()?;
+        verify(&mut items)?;
         // Windows may be given back when all ranks are through with them.
         this.rank.meeting.barrier()?;
         let items = items.iter().map(|(item, _)| *item);

@@ -16,7 +16,7 @@
 use iris_kernels::{DType, shard};
 use std::ops::Range;
 
-use crate::case::{Case, Plan};
+use crate::case::{Case, Plan, Storage};
 use crate::random::{Draw, Matrix};
 
 /// An element of a result.
@@ -82,6 +82,28 @@ impl Samples {
         Self::new(plan, seed, set, count, [&rows, &plan.b.columns], &[depth])
     }
 
+    /// `count` elements of the whole A, as an all-gather leaves it: row by row, or column by column where its columns are gathered.
+    pub fn of_gathered(plan: &Plan, seed: u64, set: usize, count: usize) -> Self {
+        let Case { m, k, dtype, .. } = plan.case;
+        let a = Draw::new(seed, set, Matrix::A, k, dtype);
+        let elements = places(seed, plan.rank, set, count, m * k)
+            .map(|at| {
+                let (row, column) = match plan.product_a {
+                    Storage::Rows => (at / k, at % k),
+                    Storage::Columns => (at % m, at / m),
+                };
+                Sample {
+                    row,
+                    column,
+                    at,
+                    expected: a.at(row, column),
+                    bound: 0.0,
+                }
+            })
+            .collect();
+        Self { set, elements }
+    }
+
     fn new(
         plan: &Plan,
         seed: u64,
@@ -96,13 +118,7 @@ impl Samples {
             Draw::new(seed, set, Matrix::B, n, dtype),
         );
         let len = rows.len() * columns.len();
-        // The first and the last element, and others in between: edges are where masks go wrong.
-        let places = (0..count.min(len)).map(|number| match number {
-            0 => 0,
-            1 => len - 1,
-            _ => random_place(seed, plan.rank, set, number, len),
-        });
-        let elements = places
+        let elements = places(seed, plan.rank, set, count, len)
             .map(|at| {
                 let (row, column) = (
                     rows.start + at / columns.len(),
@@ -122,10 +138,23 @@ impl Samples {
     }
 }
 
-fn random_place(seed: u64, rank: usize, set: usize, number: usize, len: usize) -> usize {
+/// `count` places among `len`: the first and the last, since edges are where masks go wrong, and others in between.
+fn places(
+    seed: u64,
+    rank: usize,
+    set: usize,
+    count: usize,
+    len: usize,
+) -> impl Iterator<Item = usize> {
     let draw = Draw::new(!seed, set, Matrix::A, 1 << 20, DType::F32);
-    let unit = (draw.at(rank, number) + 1.0) / 2.0;
-    ((unit * len as f64) as usize).min(len - 1)
+    (0..count.min(len)).map(move |number| match number {
+        0 => 0,
+        1 => len - 1,
+        _ => {
+            let unit = (draw.at(rank, number) + 1.0) / 2.0;
+            ((unit * len as f64) as usize).min(len - 1)
+        }
+    })
 }
 
 /// An exact sum of products, and what its error depends on.

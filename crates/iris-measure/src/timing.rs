@@ -33,6 +33,13 @@ pub trait Enqueue<D: Driver> {
     /// # Errors
     /// Where it cannot be enqueued, or nothing was captured.
     fn launch(&mut self, stream: &Stream<D>) -> Result<(), Failure>;
+
+    /// Makes calls once more, on the operands that are timed, and looks at the results: done before and after. Collective, also where
+    /// a result is wrong, since the other ranks wait for the calls.
+    ///
+    /// # Errors
+    /// Where a result is wrong.
+    fn check(&mut self, stream: &Stream<D>) -> Result<(), Failure>;
 }
 
 /// A closure that enqueues, and what was captured of it.
@@ -71,6 +78,11 @@ impl<D: Driver, F: FnMut(usize, &Stream<D>) -> Result<(), MeasureError>> Enqueue
         // SAFETY: what it was captured from lives as long as this, by the word of whoever made it; streams are waited for before
         // memory is freed.
         Ok(unsafe { graph.launch(stream) }?)
+    }
+
+    /// What this crate measures of its own accord, it checks elsewhere.
+    fn check(&mut self, _: &Stream<D>) -> Result<(), Failure> {
+        Ok(())
     }
 }
 
@@ -163,7 +175,11 @@ impl<D: Driver> Clock<'_, D> {
     }
 
     /// An error of what was given, or one of this crate's own.
-    fn own<T>(&self, what: &'static str, result: Result<T, Failure>) -> Result<T, MeasureError> {
+    pub(crate) fn own<T>(
+        &self,
+        what: &'static str,
+        result: Result<T, Failure>,
+    ) -> Result<T, MeasureError> {
         result.map_err(|source| match source.downcast::<MeasureError>() {
             Ok(own) => *own,
             Err(source) => MeasureError::Given {

@@ -1,14 +1,18 @@
-//! Measuring on GPUs, one rank each: the vendor's product and collectives, alone and in sequence.
+//! Measuring on GPUs, one rank each: the vendor's product and collectives, alone and in sequence, and ours.
+
+use std::time::Duration;
 
 use iris::heap::cuda::Cuda;
-use iris::heap::device::{Device, Stream};
+use iris::heap::device::{Device, DeviceConfig, RankStream, Stream};
 use iris::heap::{World, WorldConfig};
-use iris::ops::DType;
+use iris::ops::{DType, Element, FusedConfig, Variant};
 use iris_measure::{
-    Case, Comparison, Effort, Item, Operation as Measured, Ours, Rank, Storage, Times,
+    Case, Comparison, Effort, Item, Operation as Measured, Ours as Given, Plan, Rank, Storage,
+    Times,
 };
 
 use crate::cli::args::{self, Gather};
+use crate::cli::bench::ours::{self, Ours};
 use crate::cli::bench::points::Point;
 use crate::cli::bench::record::{Gpu, Record};
 use crate::cli::bench::results;
@@ -19,7 +23,9 @@ use crate::cli::progress::Progress;
 use crate::cli::split::Split;
 
 /// What the ranks' handles on each other need of a heap.
-const HEAP_BYTES: usize = 1 << 16;
+const HEAP_BYTES: usize = 1 << 20;
+/// How long ranks wait for each other: some may have kernels to compile, or algorithms to try.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A bench on GPUs that was found possible.
 pub(crate) struct Job<'a> {
@@ -28,7 +34,6 @@ pub(crate) struct Job<'a> {
     dtype: DType,
     gather: Gather,
     points: Vec<Point>,
-    devices: usize,
 }
 
 /// How many devices there are.
@@ -43,6 +48,17 @@ pub(crate) fn devices(ranks: usize) -> Result<usize, Unusable> {
             ranks,
             detail: error.to_string(),
         }),
+    }
+}
+
+/// Whether each rank has a GPU of its own.
+pub(crate) fn are_enough(place: &Place, arguments: &args::Bench) -> bool {
+    let count = Device::<Cuda>::count().unwrap_or(0);
+    match place {
+        // A launcher may have given each of its processes a device of its own.
+        Place::Rank(launch) => count == 1 || count >= launch.size(),
+        // Without a number, as many ranks as there are GPUs.
+        _ => count > 0 && arguments.world.ranks.is_none_or(|ranks| count >= ranks),
     }
 }
 
@@ -74,7 +90,6 @@ impl<'a> Job<'a> {
             dtype: arguments.how.dtype.unwrap_or(DType::F32),
             gather: arguments.how.gather.unwrap_or(Gather::Rows),
             points,
-            devices,
         })
     }
 
@@ -82,25 +97,28 @@ impl<'a> Job<'a> {
     pub(crate) fn run(&self) -> anyhow::Result<Option<Vec<Record>>> {
         let config = WorldConfig {
             heap_bytes: HEAP_BYTES,
-            ..WorldConfig::default()
+            timeout: PATIENCE.max(self.arguments.how.budget),
         };
-        self.place.run(&config, |world| self.on_rank(world))
+        self.place.run(&config, |world| match self.dtype {
+            DType::F32 => self.on_rank::<f32>(world),
+            DType::F16 => self.on_rank::<half::f16>(world),
+            DType::BF16 => self.on_rank::<half::bf16>(world),
+        })
     }
 
-    fn on_rank(&self, world: &World) -> anyhow::Result<Option<Vec<Record>>> {
-        let device = self.device(world)?;
-        let stream = Stream::new(&device)?;
+    fn on_rank<T: Element>(&self, world: &World) -> anyhow::Result<Option<Vec<Record>>> {
+        // Says of each rank which device it has, and that no other has it.
+        let config = DeviceConfig {
+            heap_bytes: HEAP_BYTES,
+            ..DeviceConfig::default()
+        };
+        let on_devices = world.on::<Cuda>(&config)?;
+        let stream = Stream::new(on_devices.device())?;
         let rank = Rank::new(world, &stream, self.dtype)?;
         let mut progress = Progress::new(world, "points", self.points.len() as u64);
         let mut rows = Vec::new();
         for point in &self.points {
-            let mut comparison = Comparison::new(&rank, self.case(point), self.arguments.seed)?;
-            let effort = Effort {
-                repeats: self.arguments.pairs.get(),
-                ..Effort::default()
-            };
-            let times = comparison.run(Ours::default(), effort)?;
-            let row = self.row(point, &device, &rank, &comparison, &times)?;
+            let row = self.on_point::<T>(world, &rank, &stream, point)?;
             if world.rank() == 0 {
                 if let Some(file) = &self.arguments.resume {
                     results::append(file, std::slice::from_ref(&row))?;
@@ -113,29 +131,55 @@ impl<'a> Job<'a> {
         Ok((world.rank() == 0).then_some(rows))
     }
 
-    /// This rank's device, which no other rank has.
-    fn device(&self, world: &World) -> anyhow::Result<Device<Cuda>> {
-        let ordinal = if world.rank() < self.devices {
-            world.rank()
-        } else {
-            0
+    /// One rank's side of one point.
+    fn on_point<T: Element>(
+        &self,
+        world: &World,
+        rank: &Rank<'_>,
+        stream: &Stream<Cuda>,
+        point: &Point,
+    ) -> anyhow::Result<Record> {
+        let effort = Effort {
+            repeats: self.arguments.pairs.get(),
+            ..Effort::default()
         };
-        let device = Device::<Cuda>::open(ordinal)?;
-        let all = world.all_gather(device.info().uuid.0)?;
-        for (rank, uuid) in all.iter().enumerate() {
-            if rank != world.rank() && *uuid == device.info().uuid.0 {
-                return Err(Unusable::Devices {
-                    ranks: world.size(),
-                    detail: format!(
-                        "ranks {} and {rank} see the same one, {}",
-                        world.rank(),
-                        device.info().pci_bus_id
-                    ),
-                }
-                .into());
-            }
+        let mut comparison = Comparison::new(rank, self.case(point), self.arguments.seed)?;
+        if self.arguments.vendor_only {
+            let times = comparison.run(Given::default(), effort)?;
+            return self.row(point, VENDOR, stream.device(), rank, &comparison, &times);
         }
-        Ok(device)
+        let op = point
+            .operation
+            .with(self.arguments.variant.unwrap_or_default(), self.gather);
+        let config = FusedConfig {
+            tile: self.arguments.how.tile,
+            budget: self.arguments.how.budget,
+            ..FusedConfig::new(point.size.m, point.size.n, point.size.k)
+        };
+        let largest = Plan::new(self.case(point), world.size(), 0)?;
+        let least = ours::results_bytes(&largest, comparison.operands().sets());
+        // The comparison outlives all that is made on its operands: it is borrowed from outside.
+        let cell = std::cell::RefCell::new(&mut comparison);
+        let (variant, times) = ours::with_heap(world, least, |world| {
+            let mut comparison = cell.borrow_mut();
+            let mut ours = Ours::<T>::new(world, &comparison, stream, op, config.clone())?;
+            let variant = ours.variant().unwrap_or(Variant::Auto);
+            // SAFETY: the stream outlives this.
+            let on_stream = unsafe { RankStream::foreign(world, stream.raw()) }?;
+            let (mut fused, mut collective) = ours.split(&on_stream);
+            let given = Given {
+                fused: Some(&mut fused),
+                product: None,
+                collective: Some(&mut collective),
+            };
+            let times = comparison.run(given, effort)?;
+            drop((fused, collective));
+            drop(on_stream);
+            ours.free()?;
+            Ok((variant, times))
+        })?;
+        let variant = variant.to_string();
+        self.row(point, &variant, stream.device(), rank, &comparison, &times)
     }
 
     fn case(&self, point: &Point) -> Case {
@@ -159,6 +203,7 @@ impl<'a> Job<'a> {
     fn row(
         &self,
         point: &Point,
+        variant: &str,
         device: &Device<Cuda>,
         rank: &Rank<'_>,
         comparison: &Comparison<'_, '_>,
@@ -183,7 +228,7 @@ impl<'a> Job<'a> {
         Ok(Record {
             op: point.operation.name().to_owned(),
             backend: "cuda".to_owned(),
-            variant: VENDOR.to_owned(),
+            variant: variant.to_owned(),
             ranks: self.place.ranks(),
             m: point.size.m,
             n: point.size.n,
@@ -196,7 +241,10 @@ impl<'a> Job<'a> {
             us_unfused: sequence,
             speedup: us.map(|us| sequence / us),
             over_limit: us.map(|us| us / product.max(collective)),
-            asked: None,
+            asked: (variant == VENDOR)
+                .then_some(VENDOR.to_owned())
+                .or_else(|| Some(self.arguments.variant.unwrap_or_default().to_string()))
+                .filter(|asked| asked != variant),
             gpu: Some(Gpu {
                 device: device.info().name.clone(),
                 multicast: "off".to_owned(),

@@ -8,6 +8,7 @@ mod chart;
 mod compare;
 mod gpu;
 mod host;
+mod ours;
 mod points;
 mod record;
 mod results;
@@ -31,9 +32,11 @@ pub(crate) fn bench(arguments: &args::Bench) -> anyhow::Result<u8> {
         return report(arguments, "as measured", &rows);
     }
     match arguments.world.backend {
-        Backend::Cuda if arguments.vendor_only => on_gpus(arguments),
-        Backend::Cuda => Err(Unusable::Backend { backend: "cuda" }.into()),
+        Backend::Cuda => on_gpus(arguments),
         Backend::Hip => Err(Unusable::Backend { backend: "hip" }.into()),
+        Backend::Auto if gpu::are_enough(&Place::find(&arguments.world)?, arguments) => {
+            on_gpus(arguments)
+        }
         Backend::Auto | Backend::Host => on_host(arguments),
     }
 }
@@ -75,13 +78,11 @@ fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
 fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
     // SAFETY: no thread has been started yet.
     unsafe { iris_measure::nccl::turn_multicast_off() };
-    if arguments.variant.is_some() {
-        return Err(Unusable::NotForBackend {
-            argument: "--variant",
-            backend: "what is measured of ours, and --vendor-only measures nothing of ours",
-        }
-        .into());
-    }
+    let asked = if arguments.vendor_only {
+        gpu::VENDOR.to_owned()
+    } else {
+        arguments.variant.unwrap_or_default().to_string()
+    };
     let mut world = arguments.world.clone();
     let place = match Place::find(&world)? {
         place @ Place::Rank(_) => place,
@@ -99,7 +100,7 @@ fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
         ranks: place.ranks(),
         dtype: arguments.how.dtype.unwrap_or(DType::F32),
         device: Some(gpu::device_name()?),
-        variants: &|_| vec![gpu::VENDOR.to_owned()],
+        variants: &|_| vec![asked.clone()],
         gather: &|operation| gpu::gather(operation, gather),
     };
     let (done, left) = wanted.sort(arguments, &points)?;
