@@ -2,6 +2,7 @@
 
 mod common;
 mod compile;
+mod gpu;
 mod inputs;
 mod processes;
 mod results;

@@ -46,8 +46,9 @@ impl<'a> Rank<'a> {
         dtype: DType,
     ) -> Result<Self, MeasureError> {
         let device = stream.device();
-        let handle = Handle::new(device, meeting.rank())?;
-        let kernels = Kernels::new(device, dtype)?;
+        let handle = Handle::new(device, meeting.rank());
+        let handle = together(meeting, "setting cuBLASLt up", handle)?;
+        let kernels = together(meeting, "compiling", Kernels::new(device, dtype))?;
         let communicator = Communicator::new(device, meeting)?;
         let clock = Clock {
             meeting,
@@ -517,7 +518,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
                 if gathers_first {
                     self.enqueue_collective(place, false, set, stream)?;
                     self.enqueue_product(place, set, stream)?;
-                    note(self.hold(alone, of_product, at.product))?;
+                    note(self.hold(both, of_product, at.product))?;
                     continue;
                 }
                 self.enqueue_product(place, set, stream)?;

@@ -11,7 +11,7 @@ use rccl_sys::*;
 
 use crate::case::CollectiveKind;
 use crate::error::MeasureError;
-use crate::meeting::Meeting;
+use crate::meeting::{Meeting, together};
 
 /// What NCCL asks whether it may use NVLink multicast.
 const MULTICAST: &str = "NCCL_NVLS_ENABLE";
@@ -53,6 +53,16 @@ fn data_type(dtype: DType) -> ncclDataType_t {
     }
 }
 
+fn load() -> Result<&'static Loaded, MeasureError> {
+    let library = Loaded::load_flavour(Flavour::Nccl)?;
+    match library.flavour() {
+        Flavour::Nccl => Ok(library),
+        Flavour::Rccl => Err(MeasureError::NotNccl {
+            library: library.origin().name().to_owned(),
+        }),
+    }
+}
+
 impl Communicator {
     /// The communicator of all ranks. Collective.
     ///
@@ -63,12 +73,7 @@ impl Communicator {
             return Err(MeasureError::MulticastOn);
         }
         let rank = meeting.rank();
-        let library = Loaded::load_flavour(Flavour::Nccl)?;
-        if library.flavour() != Flavour::Nccl {
-            return Err(MeasureError::NotNccl {
-                library: library.origin().name().to_owned(),
-            });
-        }
+        let library = together(meeting, "loading NCCL", load())?;
         let failed = |source| MeasureError::Nccl {
             rank,
             source,

@@ -43,8 +43,8 @@ fn the_vendors_results_are_right_before_and_after_they_are_timed() {
             let rank = Rank::new(&world, &stream, dtype)?;
             assert!(rank.read_bandwidth() > 1e10);
             for operation in Operation::ALL {
-                for b in [Storage::Rows, Storage::Columns] {
-                    for (m, n, k) in SHAPES {
+                for (m, n, k) in SHAPES {
+                    for b in [Storage::Rows, Storage::Columns] {
                         let case = Case {
                             operation,
                             m,
