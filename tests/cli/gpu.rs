@@ -1,5 +1,6 @@
 //! `iris bench` and `iris doctor` on GPUs, over libraries made for the purpose by this machine's C compiler, which compute on the host.
 
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -17,9 +18,15 @@ fn stand_in() -> Option<&'static Path> {
             eprintln!("SKIPPED: there is no C compiler");
             return None;
         }
+        const SOURCE: &str = include_str!("stand_in/gpu.c");
+        let mut digest = std::hash::DefaultHasher::new();
+        SOURCE.hash(&mut digest);
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let library = directory.join("libstandin.so");
-        // Test processes build it at the same time, each for itself, and the last stays.
+        let library = directory.join(format!("libstandin-{:x}.so", digest.finish()));
+        if library.exists() {
+            return Some(library);
+        }
+        // Test processes build it at the same time, each for itself, and the first stays: others may have it loaded.
         let own = directory.join(format!("libstandin-{}.so", std::process::id()));
         let output = Command::new(compiler)
             .args(["-shared", "-fPIC", "-O1", "-pthread", "-w", "-o"])
@@ -29,7 +36,9 @@ fn stand_in() -> Option<&'static Path> {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
-        std::fs::rename(own, &library).unwrap();
+        let linked = std::fs::hard_link(&own, &library);
+        assert!(linked.is_ok() || library.exists(), "{linked:?}");
+        std::fs::remove_file(own).unwrap();
         Some(library)
     });
     built.as_deref()
@@ -191,5 +200,69 @@ fn a_vendors_library_that_is_missing_is_named_with_what_to_do() {
     assert!(
         ran.stderr.contains("/nowhere/libcublasLt.so") && ran.stderr.contains("nvidia-cublas"),
         "{ran:?}"
+    );
+}
+
+#[test]
+fn doctor_tells_devices_links_and_libraries() {
+    let Some(ran) = run("doctor --json", 3, "") else {
+        return;
+    };
+    let report = ran.json();
+    let cuda = &report["gpus"][0];
+    assert_eq!(cuda["backend"], "cuda");
+    assert_eq!(cuda["devices"].as_array().unwrap().len(), 3);
+    let device = &cuda["devices"][1];
+    assert_eq!(device["pci_bus_id"], "0000:c2:00.0");
+    assert_eq!(device["architecture"], "sm_90");
+    assert!(device["memory_free_bytes"].as_u64() < device["memory_bytes"].as_u64());
+    let links = cuda["links"].as_array().unwrap();
+    assert_eq!(links.len(), 6);
+    assert!(
+        links
+            .iter()
+            .all(|link| link["access"] == true && link["atomics"] == true)
+    );
+    let library = stand_in().unwrap().to_str().unwrap();
+    for (name, version) in [
+        ("NVRTC", "13.0"),
+        ("cuBLASLt", "13.0.2"),
+        ("NCCL", "2.28.3"),
+    ] {
+        let libraries = report["libraries"].as_array().unwrap();
+        let found = libraries
+            .iter()
+            .find(|found| found["name"] == name)
+            .unwrap();
+        assert_eq!(
+            (&found["version"], &found["path"]),
+            (&version.into(), &library.into())
+        );
+    }
+    assert!(
+        report["cache"]["directory"]
+            .as_str()
+            .unwrap()
+            .ends_with("cache/kernels")
+    );
+    // The stand-in has none of the operations' kernels, which the check by a run finds.
+    assert_eq!((ran.status, &report["ok"]), (Some(1), &Value::Bool(false)));
+    let checks = report["checks"].as_array().unwrap();
+    let failed: Vec<_> = checks.iter().filter(|check| check["ok"] == false).collect();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    for check in failed {
+        assert!(
+            check["name"].as_str().unwrap().starts_with("ranks on GPUs"),
+            "{check}"
+        );
+        assert!(
+            check["advice"].as_str().unwrap().contains("--backend cuda"),
+            "{check}"
+        );
+    }
+    let text = run("doctor", 3, "").unwrap().stdout;
+    assert!(
+        text.contains("each reaches all others, with atomics"),
+        "{text}"
     );
 }
