@@ -6,6 +6,8 @@ mod devices;
 mod libraries;
 
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use iris::heap::cuda::Cuda;
@@ -37,6 +39,9 @@ const SELF_CHECK: [&str; 9] = [
 ];
 /// How long a wait of that run may last.
 const SELF_CHECK_BUDGET: [&str; 2] = ["--budget", "10"];
+
+/// How long the whole of it may take: kernels may have to be compiled.
+const SELF_CHECK_LIMIT: Duration = Duration::from_secs(120);
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
@@ -381,7 +386,19 @@ fn self_check(arguments: &[&str]) -> anyhow::Result<String> {
             command.env_remove(name);
         }
     }
-    let output = command.output().context("running this program")?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("running this program")?;
+    let deadline = Instant::now() + SELF_CHECK_LIMIT;
+    // What it prints fits into the pipes.
+    while child.try_wait().context("waiting for it")?.is_none() {
+        if Instant::now() > deadline {
+            child.kill().context("ending it")?;
+            child.wait().context("waiting for it")?;
+            anyhow::bail!("it did not end within {} s", SELF_CHECK_LIMIT.as_secs());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().context("reading what it says")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(
         output.status.success(),

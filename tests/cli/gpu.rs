@@ -44,19 +44,29 @@ fn stand_in() -> Option<&'static Path> {
     built.as_deref()
 }
 
-/// Runs the command where all libraries are the stand-in, with so many devices.
+/// Runs the command where all libraries are the stand-in, with so many devices, and a call of that name gives wrong results.
 fn run(arguments: &str, devices: usize, wrong: &str) -> Option<Ran> {
+    let mut command = command(arguments, devices)?;
+    Some(
+        command
+            .env("STAND_IN_WRONG", wrong)
+            .output()
+            .unwrap()
+            .into(),
+    )
+}
+
+fn command(arguments: &str, devices: usize) -> Option<Command> {
     let library = stand_in()?;
-    let cache = Files::new();
     let mut command = iris(&split(arguments));
     for name in ["CUDA", "NVRTC", "CUBLASLT", "NCCL"] {
         command.env(format!("IRIS_{name}_LIBRARY"), library);
     }
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand-in-cache");
     command
-        .env("IRIS_CACHE_DIR", cache.path("cache"))
-        .env("STAND_IN_DEVICES", devices.to_string())
-        .env("STAND_IN_WRONG", wrong);
-    Some(command.output().unwrap().into())
+        .env("IRIS_CACHE_DIR", cache)
+        .env("STAND_IN_DEVICES", devices.to_string());
+    Some(command)
 }
 
 fn rows(ran: &Ran) -> Vec<Value> {
@@ -138,6 +148,64 @@ fn nothing_wrong_is_measured() {
 }
 
 #[test]
+fn ours_is_measured_beside_the_vendors_and_checked() {
+    for (operation, variant, asked) in [
+        ("matmul-all-reduce --variant two_shot", "two_shot", None),
+        ("matmul-all-reduce", "one_shot", Some("auto")),
+        ("matmul-reduce-scatter", "auto", None),
+        ("all-gather-matmul", "auto", None),
+        ("all-gather-matmul --gather columns", "auto", None),
+        ("matmul-all-gather", "auto", None),
+    ] {
+        let arguments =
+            format!("bench {operation} --dtype bf16 --m 1,5 --n 12 --k 14 --pairs 2 --json");
+        let Some(mut command) = command(&arguments, 3) else {
+            return;
+        };
+        command.env("STAND_IN_OPERATIONS", "1");
+        let ran = Ran::from(command.output().unwrap());
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+        let rows = rows(&ran);
+        assert_eq!(rows.len(), 2);
+        for row in rows {
+            let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key}: {row}"));
+            assert_eq!(
+                (&row["backend"], &row["variant"]),
+                (&"cuda".into(), &variant.into())
+            );
+            assert_eq!(row.get("asked").and_then(Value::as_str), asked);
+            let speedup = number("us_sequence") / number("us");
+            assert!((number("speedup") / speedup - 1.0).abs() < 1e-9, "{row}");
+            let limit = number("us_product").max(number("us_collective"));
+            assert!(
+                (number("over_limit") / (number("us") / limit) - 1.0).abs() < 1e-9,
+                "{row}"
+            );
+            assert!(
+                number("us_collective") <= number("us_collective_ours"),
+                "{row}"
+            );
+        }
+        for wrong in ["fused", "exchange"] {
+            command.env("STAND_IN_WRONG", wrong);
+            let ran = Ran::from(command.output().unwrap());
+            assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+            let what = if wrong == "fused" {
+                "the fused operation"
+            } else {
+                "our collective"
+            };
+            assert!(
+                ran.stderr.contains(&format!(
+                    "{what}: operands 0: the result at row 0, column 0"
+                )),
+                "{ran:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_sweep_goes_on_where_it_was() {
     let files = Files::new();
     let results = files.path("results.jsonl");
@@ -184,17 +252,11 @@ fn fewer_gpus_than_ranks_are_refused() {
 
 #[test]
 fn a_vendors_library_that_is_missing_is_named_with_what_to_do() {
-    let Some(library) = stand_in() else { return };
-    let files = Files::new();
-    let mut command = iris(&split(
-        "bench matmul-all-reduce --backend cuda --vendor-only --m 5 --n 12 --k 14",
-    ));
-    for name in ["CUDA", "NVRTC", "NCCL"] {
-        command.env(format!("IRIS_{name}_LIBRARY"), library);
-    }
-    command
-        .env("IRIS_CACHE_DIR", files.path("cache"))
-        .env("IRIS_CUBLASLT_LIBRARY", "/nowhere/libcublasLt.so");
+    let arguments = "bench matmul-all-reduce --vendor-only --m 5 --n 12 --k 14";
+    let Some(mut command) = command(arguments, 2) else {
+        return;
+    };
+    command.env("IRIS_CUBLASLT_LIBRARY", "/nowhere/libcublasLt.so");
     let ran = Ran::from(command.output().unwrap());
     assert_eq!(ran.status, Some(1), "{ran:?}");
     assert!(
@@ -243,7 +305,7 @@ fn doctor_tells_devices_links_and_libraries() {
         report["cache"]["directory"]
             .as_str()
             .unwrap()
-            .ends_with("cache/kernels")
+            .ends_with("stand-in-cache/kernels")
     );
     // The stand-in has none of the operations' kernels, which the check by a run finds.
     assert_eq!((ran.status, &report["ok"]), (Some(1), &Value::Bool(false)));

@@ -25,13 +25,15 @@ pub enum MeasureError {
     #[error(transparent)]
     World(#[from] WorldError),
     /// There is no cuBLASLt.
-    #[error("the product to compare with: {0}; install CUDA's, or PyPI's nvidia-cublas")]
+    #[error(
+        "there is no product to compare with; install cuBLASLt, which is CUDA's, or PyPI's nvidia-cublas"
+    )]
     NoCublasLt(#[from] cublaslt_sys::LoadError),
     /// There is no NCCL.
-    #[error("the collectives to compare with: {0}; install NCCL, or PyPI's nvidia-nccl-cu13")]
+    #[error("there are no collectives to compare with; install NCCL, or PyPI's nvidia-nccl-cu13")]
     NoNccl(#[from] rccl_sys::LoadError),
     /// cuBLASLt refused something.
-    #[error("rank {rank}: {source}")]
+    #[error("rank {rank}: cuBLASLt refuses")]
     CublasLt {
         /// The rank.
         rank: usize,
@@ -53,7 +55,7 @@ pub enum MeasureError {
         dtype: DType,
     },
     /// NCCL refused something.
-    #[error("rank {rank}: {source}{}", .words.as_ref().map(|words| format!(": {words}")).unwrap_or_default())]
+    #[error("rank {rank}: NCCL refuses{}", .words.as_ref().map(|words| format!(" ({words})")).unwrap_or_default())]
     Nccl {
         /// The rank.
         rank: usize,
@@ -107,7 +109,7 @@ pub enum MeasureError {
         bound: f64,
     },
     /// What was given to be measured failed.
-    #[error("rank {rank}: {what}: {source}")]
+    #[error("rank {rank}: {what}")]
     Given {
         /// The rank.
         rank: usize,

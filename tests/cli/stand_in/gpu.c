@@ -1,7 +1,8 @@
 // A host of GPUs without GPUs, for tests of what is made of their libraries: the CUDA driver, NVRTC, cuBLASLt and NCCL in one library,
 // which computes on the host. Whatever is enqueued is done at once, unless the stream is being captured; ranks are threads.
 //
-// From the environment: STAND_IN_DEVICES; STAND_IN_WRONG, the call that gives a wrong result: product, collective.
+// From the environment: STAND_IN_DEVICES; STAND_IN_OPERATIONS, set where there are kernels of operations; STAND_IN_WRONG, the call that
+// gives a wrong result: product and collective (the vendor's), fused and exchange (ours).
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
@@ -19,7 +20,7 @@ static int wrong(const char *what) { return getenv("STAND_IN_WRONG") && !strcmp(
 
 // Streams and graphs: calls with their arguments, made at once or kept.
 
-typedef struct { void (*run)(void *); char arguments[192]; } Call;
+typedef struct { void (*run)(void *); char arguments[512]; } Call;
 typedef struct { Call *calls; size_t count; } Graph;
 typedef struct { Graph *capturing; } Stream;
 
@@ -112,12 +113,43 @@ static void set(void *arguments) {
     if (it->value != 0 || it->bytes < (size_t)1 << 28) memset((void *)it->to, it->value, it->bytes);
 }
 int cuMemGetInfo_v2(size_t *left, size_t *total) { return *left = (size_t)79 << 30, *total = (size_t)80 << 30, 0; }
-int cuPointerGetAttribute(void *value, int attribute, uint64_t address) { return (void)value, (void)attribute, (void)address, 1; }
-int cuMemGetAddressRange_v2(uint64_t *start, size_t *bytes, uint64_t address) {
-    return (void)start, (void)bytes, (void)address, 1;
+static struct { uint64_t start; size_t bytes; int device; } allocated[1 << 14];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int find(uint64_t address) {
+    int found = -1;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < 1 << 14; i++) {
+        if (address - allocated[i].start < allocated[i].bytes) found = i;
+    }
+    pthread_mutex_unlock(&lock);
+    return found;
 }
-int cuMemAlloc_v2(uint64_t *address, size_t bytes) { return *address = (uint64_t)calloc(bytes, 1), *address ? 0 : 2; }
-int cuMemFree_v2(uint64_t address) { return free((void *)address), 0; }
+int cuPointerGetAttribute(unsigned *value, int attribute, uint64_t address) {
+    int at = find(address);
+    if (at < 0) return 1;
+    return *value = attribute == 2 ? 2 : attribute == 9 ? (unsigned)allocated[at].device : 0, 0;
+}
+int cuMemGetAddressRange_v2(uint64_t *start, size_t *bytes, uint64_t address) {
+    int at = find(address);
+    if (at < 0) return 1;
+    return *start = allocated[at].start, *bytes = allocated[at].bytes, 0;
+}
+int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    *address = (uint64_t)aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (bytes < (size_t)1 << 28) memset((void *)*address, 0x55, bytes);
+    pthread_mutex_lock(&lock);
+    int at = 0;
+    while (allocated[at].bytes) at++;
+    allocated[at].start = *address, allocated[at].bytes = bytes, allocated[at].device = (int)(current - contexts);
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+int cuMemFree_v2(uint64_t address) {
+    int at = find(address);
+    if (at < 0 || allocated[at].start != address) return 1;
+    allocated[at].bytes = 0;
+    return free((void *)address), 0;
+}
 int cuMemHostAlloc(void **host, size_t bytes, unsigned flags) { return (void)flags, *host = calloc(bytes, 1), 0; }
 int cuMemFreeHost(void *host) { return free(host), 0; }
 int cuMemHostGetDevicePointer_v2(uint64_t *address, void *host, unsigned flags) {
@@ -187,7 +219,8 @@ static void put(void *to, size_t at, int type, float value) {
     else ((uint16_t *)to)[at] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Kernels: those of iris-measure's measure.hip, by their names. A module is the name of its type of elements.
+// Kernels: those of iris-measure's measure.hip, and what the operations' come to, by their names. A module is the name of its type of
+// elements.
 
 typedef struct { const char *name; int type; } Kernel;
 typedef struct { uint64_t to, rows, cols, stride, row, col, width, transposed, key, blocks; int type; } Fill;
@@ -205,12 +238,84 @@ static void fill(void *arguments) {
     }
 }
 static void nothing(void *arguments) { (void)arguments; }
+
+/// The twin of `Args` in iris-kernels, as far as it is looked at.
+typedef struct {
+    uint64_t heap[16], world, rank, blocks, m, n, k, given, a, a_row, a_col, b, b_row, b_col, bias, c, c_row, output, output_row, bounced;
+} Args;
+typedef struct { Args args; char name[48]; int type; } Operation;
+static struct { pthread_barrier_t met; int made; const Operation *of[MOST]; } together;
+static uint64_t begin_of(uint64_t total, uint64_t world, uint64_t rank) {
+    uint64_t begin = (total + world - 1) / world * rank;
+    return begin < total ? begin : total;
+}
+/// An element of a rank's product, or of what is given in its place; `row` and `col` as they stand in its operands.
+static float element(const Operation *of, uint64_t row, uint64_t col, uint64_t depth) {
+    const Args *it = &of->args;
+    if (it->given) return get((void *)it->a, row * it->a_row + col * it->a_col, of->type);
+    float sum = 0;
+    for (uint64_t at = 0; at < depth; at++) {
+        sum += get((void *)it->a, row * it->a_row + at * it->a_col, of->type)
+             * get((void *)it->b, at * it->b_row + col * it->b_col, of->type);
+    }
+    return sum;
+}
+static float rounded(float value, int type) {
+    char bits[4];
+    return put(bits, 0, type, value), get(bits, 0, type);
+}
+static void operation(void *arguments) {
+    Operation *own = arguments;
+    Args *it = &own->args;
+    uint64_t world = it->world, rank = it->rank, m = it->m, n = it->n, k = it->k;
+    pthread_mutex_lock(&lock);
+    if (!together.made++) pthread_barrier_init(&together.met, NULL, (unsigned)world);
+    pthread_mutex_unlock(&lock);
+    together.of[rank] = own;
+    pthread_barrier_wait(&together.met);
+    int scatters = !!strstr(own->name, "scatter"), gathers = !!strstr(own->name, "matmul_all_gather");
+    int rows = !!strstr(own->name, "gather_matmul_rows"), columns = !!strstr(own->name, "gather_matmul_columns");
+    int stores = gathers || strstr(own->name, "two_shot");
+    uint64_t first = scatters ? begin_of(m, world, rank) : 0, last = scatters ? begin_of(m, world, rank + 1) : m;
+    uint64_t width = rows || columns ? begin_of(n, world, rank + 1) - begin_of(n, world, rank) : n;
+    for (uint64_t row = first; row < last; row++) {
+        for (uint64_t col = 0; col < width; col++) {
+            float sum = 0;
+            for (uint64_t peer = 0; peer < world; peer++) {
+                const Operation *of = together.of[peer];
+                const Args *its = &of->args;
+                uint64_t top = begin_of(m, world, peer), bottom = begin_of(m, world, peer + 1);
+                uint64_t left = begin_of(k, world, peer), right = begin_of(k, world, peer + 1);
+                if (gathers || rows) {
+                    if (row < top || row >= bottom) continue;
+                    if (gathers) sum = element(of, row - top, col, k);
+                    for (uint64_t at = 0; rows && at < k; at++) {
+                        sum += get((void *)its->a, (row - top) * its->a_row + at * its->a_col, own->type)
+                             * get((void *)it->b, at * it->b_row + col * it->b_col, own->type);
+                    }
+                } else if (columns) {
+                    for (uint64_t at = left; at < right; at++) {
+                        sum += get((void *)its->a, row * its->a_row + (at - left) * its->a_col, own->type)
+                             * get((void *)it->b, at * it->b_row + col * it->b_col, own->type);
+                    }
+                } else {
+                    sum += rounded(element(of, row, col, right - left), own->type);
+                }
+            }
+            sum += (float)wrong(it->given ? "exchange" : "fused") * 8;
+            uint64_t at = stores && !it->bounced ? row * it->output_row + col : (row - first) * it->c_row + col;
+            put((void *)(stores && !it->bounced ? it->heap[rank] + it->output : it->c), at, own->type, sum);
+        }
+    }
+    pthread_barrier_wait(&together.met);
+}
 int cuModuleLoadData(char **module, const void *image) { return *module = strdup(image), 0; }
 int cuModuleUnload(char *module) { return free(module), 0; }
 int cuModuleGetFunction(Kernel **kernel, const char *module, const char *name) {
-    if (strcmp(name, "iris_fill") && strcmp(name, "iris_read")) return 500;
+    int ours = strcmp(name, "iris_fill") && strcmp(name, "iris_read");
+    if (strncmp(name, "iris_", 5) || (ours && !getenv("STAND_IN_OPERATIONS"))) return 500;
     *kernel = malloc(sizeof(Kernel));
-    **kernel = (Kernel){strcmp(name, "iris_fill") ? "read" : "fill", strcmp(module, "f32") ? 14 : 0};
+    **kernel = (Kernel){strdup(name), strcmp(module, "f32") ? 14 : 0};
     return 0;
 }
 int cuFuncSetAttribute(Kernel *kernel, int attribute, int value) { return (void)kernel, (void)attribute, (void)value, 0; }
@@ -220,7 +325,13 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Kernel *kernel, int
 int cuLaunchCooperativeKernel(Kernel *kernel, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
                               unsigned shared, Stream *stream, void **arguments) {
     (void)x, (void)y, (void)z, (void)tx, (void)ty, (void)tz, (void)shared;
-    if (strcmp(kernel->name, "fill")) return enqueue(stream, nothing, "", 1);
+    if (!strcmp(kernel->name, "iris_read")) return enqueue(stream, nothing, "", 1);
+    if (strcmp(kernel->name, "iris_fill")) {
+        Operation of = {.type = kernel->type};
+        memcpy(&of.args, arguments[0], sizeof of.args);
+        snprintf(of.name, sizeof of.name, "%s", kernel->name);
+        return enqueue(stream, operation, &of, sizeof of);
+    }
     Fill it;
     memcpy(&it, arguments[0], 80);
     it.type = kernel->type;
@@ -361,7 +472,6 @@ int ncclGetUniqueId(Id *id) {
     return memset(id, 0, sizeof *id), id->bytes[0] = 7, id->bytes[127] = (char)next++, 0;
 }
 int ncclCommInitRank(Comm **comm, int size, Id id, int rank) {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     const char *multicast = getenv("NCCL_NVLS_ENABLE");
     if (id.bytes[0] != 7 || size > MOST || !multicast || strcmp(multicast, "0") || !current) return 5;
     World *world = &worlds[id.bytes[127] % 16];
