@@ -58,7 +58,7 @@ fn on_host(rows: &[Record], how: &str) -> String {
     let size = |row: &Record| (row.m, row.n, row.k);
     let one = rows.iter().all(|row| size(row) == size(first));
     let mut table = Table::new();
-    table.load_preset(comfy_table::presets::ASCII_FULL_CONDENSED);
+    table.load_style(comfy_table::presets::ASCII_FULL_CONDENSED);
     let sizes: &[&str] = if one { &[] } else { &["m", "n", "k"] };
     let titles = ["variant"].iter().chain(sizes).chain(&[
         "fused us",
@@ -105,7 +105,7 @@ fn on_gpus(rows: &[Record], how: &str) -> String {
     let first = &rows[0];
     let mut table = Table::new();
     // Without lines between rows: a sweep has many.
-    table.load_preset(comfy_table::presets::ASCII_FULL_CONDENSED);
+    table.load_style(comfy_table::presets::ASCII_FULL_CONDENSED);
     table.set_header([
         "m",
         "n",
