@@ -3,6 +3,7 @@
 mod common;
 mod compile;
 mod drivers;
+mod gpu;
 mod inputs;
 mod processes;
 mod results;
