@@ -8,11 +8,11 @@ torch.cuda.init(); torch.zeros(1,device='cuda')
 def ck(r,w):
     if r!=0: raise RuntimeError(f'{w}: {r}')
 class M(ctypes.Structure): _fields_=[('x',ctypes.c_uint64*16)]
-def tmap(t,inner,outer,stride,box):
+def tmap(t,inner,outer,stride,box,promo=2):
     raw=ctypes.create_string_buffer(192); at=(ctypes.addressof(raw)+63)&~63
     dt=9 if t.dtype==torch.bfloat16 else 6
     ck(cu.cuTensorMapEncodeTiled(ctypes.c_void_p(at),dt,2,ctypes.c_void_p(t.data_ptr()),(ctypes.c_uint64*2)(inner,outer),(ctypes.c_uint64*1)(stride*2),
-       (ctypes.c_uint32*2)(*box),(ctypes.c_uint32*2)(1,1),0,3,int(os.environ.get('PROMO','2')),0),'encode')
+       (ctypes.c_uint32*2)(*box),(ctypes.c_uint32*2)(1,1),0,3,promo,0),'encode')
     return ctypes.string_at(at,128)
 mods={}
 def load(name):
@@ -23,12 +23,13 @@ def load(name):
 def func(name,k='iris_matmul'):
     f=ctypes.c_void_p(); ck(cu.cuModuleGetFunction(ctypes.byref(f),load(name),k.encode()),'function'); return f
 class Kernel:
-    def __init__(s,c,raster,blocks=132):
+    def __init__(s,c,raster,blocks=132,promo=2,abox=False):
+        s.promo=promo; s.abox=abox
         s.c=c; s.raster=raster; s.blocks=blocks; g=c['WARPGROUPS']; s.threads=g*128+128
         tm,tn=c['TILE_M'],c['TILE_N']
-        s.shared=c['STAGES']*((tm+tn)*128+16)+g*4*2048+1024
+        s.shared=c['STAGES']*((tm+tn)*128+16)+tm*(tn*2+16)+g*16+1024
         s.f=func(c['name']); ck(cu.cuFuncSetAttribute(s.f,8,s.shared),'shared')
-        s.name=f"{c['name']} r{raster} b{blocks}"
+        s.name=f"{c['name']} r{raster} b{blocks}"+(' p%d'%promo if promo!=2 else '')+(' abox' if abox else '')
     def args(s,m,n,k,a,b,cc,bias=None):
         # a: (m,k) tensor with strides, b: (k,n)
         c=s.c; tm,tn,cl=c['TILE_M'],c['TILE_N'],c['CLUSTER']
@@ -38,11 +39,12 @@ class Kernel:
         x[16+names.index('bias')]=bias.data_ptr() if bias is not None else 0
         x[16+names.index('c')]=cc.data_ptr(); x[16+names.index('c_row')]=cc.stride(0)
         ad=a.stride(1)==1; bd=b.stride(0)==1 and b.stride(1)!=1
-        ma=tmap(a,k,m,a.stride(0),(64,tm)) if ad else tmap(a,m,k,a.stride(1),(64,64))
-        mb=tmap(b,k,n,b.stride(1),(64,tn//cl)) if bd else tmap(b,n,k,b.stride(0),(64,64))
+        ar=min(tm,(m+7)//8*8) if s.abox and ad else tm
+        ma=tmap(a,k,m,a.stride(0),(64,ar),s.promo) if ad else tmap(a,m,k,a.stride(1),(64,64),s.promo)
+        mb=tmap(b,k,n,b.stride(1),(64,tn//cl),s.promo) if bd else tmap(b,n,k,b.stride(0),(min(64,tn),64),s.promo)
         blob=struct.pack('<54Q',*x)+b'\0'*16; blob=blob+b'\0'*(-len(blob)%64)
         # Fast: Args(432) raster pad -> 448 = 7*64
-        blob=struct.pack('<54Q',*x)+struct.pack('<2Q',s.raster,0)+ma+mb+struct.pack('<2Q',ad,bd)+b'\0'*48
+        blob=struct.pack('<54Q',*x)+struct.pack('<2Q',s.raster,0)+ma+mb+struct.pack('<3Q',ad,bd,(ar+tn)*128)+b'\0'*40
         raw=ctypes.create_string_buffer(len(blob)+64); at=(ctypes.addressof(raw)+63)&~63
         ctypes.memmove(at,blob,len(blob))
         p=(ctypes.c_void_p*1)(at); return (raw,p)

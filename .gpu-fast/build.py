@@ -15,16 +15,15 @@ def add(name,**kw):
 import json
 L=[]
 spin='DSPIN'
-for dt in ['bf16']:
-    for cl in (1,2):
-        L.append(add(f'coop128x256c{cl}',DTYPE=dt,TILE_M=128,TILE_N=256,WARPGROUPS=2,CLUSTER=cl,STAGES=4,SPINS=20000000))
-    L.append(add(f'coop256x128c2',DTYPE=dt,TILE_M=256,TILE_N=128,WARPGROUPS=2,CLUSTER=2,STAGES=4,SPINS=20000000))
-    for cl in (1,2):
-        L.append(add(f'ping128x128c{cl}',DTYPE=dt,TILE_M=128,TILE_N=128,WARPGROUPS=2,CLUSTER=cl,STAGES=6,PINGPONG=1,SPINS=20000000))
-    L.append(add(f'ping64x256c2',DTYPE=dt,TILE_M=64,TILE_N=256,WARPGROUPS=2,CLUSTER=2,STAGES=5,PINGPONG=1,SPINS=20000000))
-    L.append(add(f'coop128x128c1',DTYPE=dt,TILE_M=128,TILE_N=128,WARPGROUPS=2,CLUSTER=1,STAGES=6,SPINS=20000000))
-    L.append(add(f'one64x64',DTYPE=dt,TILE_M=64,TILE_N=64,WARPGROUPS=1,CLUSTER=1,STAGES=12,SPINS=20000000))
-    L.append(add(f'one64x128',DTYPE=dt,TILE_M=64,TILE_N=128,WARPGROUPS=1,CLUSTER=1,STAGES=8,SPINS=20000000))
-    L.append(add(f'one128x64',DTYPE=dt,TILE_M=128,TILE_N=64,WARPGROUPS=1,CLUSTER=1,STAGES=8,SPINS=20000000))
-L.append(add('coop128x256c2h',DTYPE='f16',TILE_M=128,TILE_N=256,WARPGROUPS=2,CLUSTER=2,STAGES=4,SPINS=20000000))
+W=dict(DTYPE='bf16',SPINS=20000000)
+B=dict(W,TILE_M=128,TILE_N=256,WARPGROUPS=2,STAGES=3)
+for cl in (1,2):
+    for lead in (0,1,2,3): L.append(add(f'c{cl}l{lead}',**B,CLUSTER=cl,LEAD=lead))
+for lead in (1,2): L.append(add(f'tall{lead}',**W,TILE_M=256,TILE_N=128,WARPGROUPS=2,STAGES=3,CLUSTER=1,LEAD=lead))
+L.append(add(f'sq',**W,TILE_M=128,TILE_N=128,WARPGROUPS=2,STAGES=5,CLUSTER=1,LEAD=2))
+for st in (8,12): L.append(add(f'one64x64s{st}',**W,TILE_M=64,TILE_N=64,WARPGROUPS=1,CLUSTER=1,STAGES=st))
+L.append(add(f'two64x64',**W,TILE_M=64,TILE_N=64,WARPGROUPS=1,CLUSTER=1,STAGES=6,RESIDENT=2))
+L.append(add(f'coop128x64',**W,TILE_M=128,TILE_N=64,WARPGROUPS=2,CLUSTER=1,STAGES=8,LEAD=0))
+L.append(add(f'coop128x64l3',**W,TILE_M=128,TILE_N=64,WARPGROUPS=2,CLUSTER=1,STAGES=8,LEAD=3))
+L.append(add('c1l2h',**dict(B,DTYPE='f16'),CLUSTER=1,LEAD=2))
 json.dump(L,open(f'{out}/configs.json','w'))

@@ -31,9 +31,9 @@ IRIS_DEVICE u32 cluster_part() {
     return part;
 }
 
-/// Waits for all threads of all blocks of the cluster; what each did before is seen by all after.
+/// Waits for all threads of all blocks of the cluster. Orders nothing.
 IRIS_DEVICE void sync_cluster() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
 /// Waits for `threads` threads of the block, who name the same barrier.
@@ -44,6 +44,11 @@ IRIS_DEVICE void sync_named(u32 barrier, u32 threads) {
 /// Lets barriers and matrix that were made by ordinary stores be seen by copies.
 IRIS_DEVICE void fence_async() {
     asm volatile("fence.proxy.async;" ::: "memory");
+}
+
+/// The same for shared memory only.
+IRIS_DEVICE void fence_async_shared() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // A barrier in shared memory, by its address there. It goes through phases; each ends when it has had as many arrivals as it was
@@ -68,9 +73,9 @@ IRIS_DEVICE void arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-/// Arrives at the same barrier of block `part` of the cluster.
+/// Arrives at the same barrier of block `part` of the cluster. Orders nothing between blocks.
 IRIS_DEVICE void arrive_at(u32 barrier, u32 part) {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(in_cluster(barrier, part)) : "memory");
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(in_cluster(barrier, part)) : "memory");
 }
 
 /// Whether the phase of parity `parity` has ended. It may take a while to say no.

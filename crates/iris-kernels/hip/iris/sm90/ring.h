@@ -12,50 +12,59 @@
 #ifndef IRIS_CLUSTER
 #define IRIS_CLUSTER 1
 #endif
-/// Whether the two warpgroups have tiles of their own, and take turns in multiplying.
-#ifndef IRIS_PINGPONG
-#define IRIS_PINGPONG 0
+/// By how many slabs the first warpgroup leads the second, so that one multiplies while the other brings its sums away.
+#ifndef IRIS_LEAD
+#define IRIS_LEAD 1
 #endif
 
 namespace iris {
 
 constexpr u32 STAGES = IRIS_STAGES;
 constexpr u32 CLUSTER = IRIS_CLUSTER;
-constexpr bool PINGPONG = IRIS_PINGPONG != 0;
-/// Warpgroups that multiply.
+/// Warpgroups that multiply, and the panels of A that each has of a tile.
 constexpr u32 GROUPS = IRIS_WARPGROUPS;
-/// Warpgroups that share a tile, and the panels of A that each has of it.
-constexpr u32 SHARERS = PINGPONG ? 1 : GROUPS;
-constexpr u32 PANELS = TILE_M / 64 / SHARERS;
-static_assert(PANELS * 64 * SHARERS == TILE_M, "warpgroups share the tile's rows");
+constexpr u32 PANELS = TILE_M / 64 / GROUPS;
+static_assert(PANELS * 64 * GROUPS == TILE_M, "warpgroups share the tile's rows");
+/// Rows of a tile that a warpgroup has.
+constexpr u32 GROUP_M = TILE_M / GROUPS;
 
 constexpr u32 A_BYTES = TILE_M * SLAB_K * 2;
 constexpr u32 B_BYTES = TILE_N * SLAB_K * 2;
 constexpr u32 STAGE_BYTES = A_BYTES + B_BYTES;
-/// What a wave has to bring its part of a tile into rows: 16 rows of 128 bytes.
-constexpr u32 STRIP_BYTES = 16 * 128;
+/// Bytes from one row of a finished tile to the next: whole 16 bytes, and no multiple of the banks.
+constexpr u32 OUT_PITCH = TILE_N * 2 + 16;
+constexpr u32 OUT_BYTES = TILE_M * OUT_PITCH;
 
 /// Where things are in the block's dynamic shared memory, from the first multiple of 1024 on.
 struct Ring {
     u32 base;
 
-    static constexpr u32 STRIPS = STAGES * STAGE_BYTES;
-    static constexpr u32 BARRIERS = STRIPS + GROUPS * 4 * STRIP_BYTES;
-    static constexpr u32 BYTES = BARRIERS + STAGES * 16;
+    static constexpr u32 OUT = STAGES * STAGE_BYTES;
+    static constexpr u32 BARRIERS = OUT + OUT_BYTES;
+    static constexpr u32 BYTES = BARRIERS + (STAGES + GROUPS) * 16;
 
     IRIS_DEVICE u32 a(u32 stage) const { return base + stage * STAGE_BYTES; }
     IRIS_DEVICE u32 b(u32 stage) const { return base + stage * STAGE_BYTES + A_BYTES; }
-    IRIS_DEVICE u32 strip(u32 wave) const { return base + STRIPS + wave * STRIP_BYTES; }
+    /// Row `row` of a finished tile.
+    IRIS_DEVICE u32 out(u32 row) const { return base + OUT + row * OUT_PITCH; }
     /// Its phases end when a slab is there.
     IRIS_DEVICE u32 full(u32 stage) const { return base + BARRIERS + stage * 16; }
     /// Its phases end when a slab has been read, by all blocks that a copy goes to.
-    IRIS_DEVICE u32 empty(u32 stage) const { return base + BARRIERS + stage * 16 + 8; }
+    IRIS_DEVICE u32 empty(u32 stage) const { return full(stage) + 8; }
+    /// Its phases end when a warpgroup's rows of a tile are there.
+    IRIS_DEVICE u32 finished(u32 group) const { return base + BARRIERS + (STAGES + group) * 16; }
+    /// Its phases end when they have been read.
+    IRIS_DEVICE u32 taken(u32 group) const { return finished(group) + 8; }
 
     /// Makes the barriers, with one thread.
     IRIS_DEVICE void make() const {
         for (u32 stage = 0; stage < STAGES; ++stage) {
             barrier_init(full(stage), 1);
-            barrier_init(empty(stage), SHARERS * CLUSTER);
+            barrier_init(empty(stage), GROUPS * CLUSTER);
+        }
+        for (u32 group = 0; group < GROUPS; ++group) {
+            barrier_init(finished(group), 128);
+            barrier_init(taken(group), 1);
         }
         barriers_made();
     }
@@ -72,11 +81,6 @@ struct Place {
             parity ^= 1;
         }
     }
-    IRIS_DEVICE void advance(u32 slabs) {
-        u32 to = stage + slabs;
-        parity ^= to / STAGES & 1;
-        stage = to % STAGES;
-    }
 };
 
 /// How the operands lie, and what copies them.
@@ -86,13 +90,15 @@ struct Operands {
     /// Whether depth is what lies side by side.
     u64 a_deep;
     u64 b_deep;
+    /// Bytes of a slab: a deep A may have boxes of fewer rows than a tile.
+    u64 bytes;
 };
 
 /// Copies a slab of both operands to where `place` is, with one thread.
 IRIS_DEVICE void copy_slab(const Ring& ring, Place place, const Operands& operands, u64 row, u64 col, u64 depth, u32 part) {
     await_phase(ring.empty(place.stage), place.parity ^ 1);
     u32 full = ring.full(place.stage);
-    arrive_expecting(full, STAGE_BYTES);
+    arrive_expecting(full, u32(operands.bytes));
     u32 a = ring.a(place.stage);
     u32 b = ring.b(place.stage);
     if (operands.a_deep) {
@@ -142,8 +148,8 @@ IRIS_DEVICE void release_slab(const Ring& ring, u32 stage) {
 
 /// Multiplies `slabs` slabs, from `place` on.
 template <bool A_DEEP, bool B_DEEP>
-IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs) {
-    u32 share = PINGPONG ? 0 : thread_index() / 128;
+IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs, u32 lead) {
+    u32 share = thread_index() / 128;
     u32 previous = place.stage;
     u32 add = 0;
     for (u32 slab = 0; slab < slabs; ++slab) {
@@ -161,6 +167,9 @@ IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& pla
             add = 1;
         }
         commit_multiplying();
+        if (lead != 0 && slab == smaller(lead, slabs) - 1) {
+            asm volatile("bar.arrive 3, 256;" ::: "memory");
+        }
         if (slab > 0) {
             await_multiplied<1>();
             release_slab(ring, previous);
@@ -174,18 +183,18 @@ IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& pla
     }
 }
 
-IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs, const Operands& operands) {
+IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs, const Operands& operands, u32 lead = 0) {
     if (operands.a_deep) {
         if (operands.b_deep) {
-            multiply_slabs<true, true>(sums, ring, place, slabs);
+            multiply_slabs<true, true>(sums, ring, place, slabs, lead);
         } else {
-            multiply_slabs<true, false>(sums, ring, place, slabs);
+            multiply_slabs<true, false>(sums, ring, place, slabs, lead);
         }
     } else {
         if (operands.b_deep) {
-            multiply_slabs<false, true>(sums, ring, place, slabs);
+            multiply_slabs<false, true>(sums, ring, place, slabs, lead);
         } else {
-            multiply_slabs<false, false>(sums, ring, place, slabs);
+            multiply_slabs<false, false>(sums, ring, place, slabs, lead);
         }
     }
 }

@@ -50,6 +50,28 @@ template <class T, u32 N, bool A_DEEP, bool B_DEEP>
 struct Multiply;
 
 
+#define IRIS_MULTIPLY_32(TYPE)                                                                                                    \
+    asm volatile("{\n\t"                                                                                                          \
+                 ".reg .pred add;\n\t"                                                                                           \
+                 "setp.ne.b32 add, %18, 0;\n\t"                                                                              \
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32." TYPE "." TYPE " {"                                               \
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"                                          \
+                 "}, %16, %17, add, 1, 1, %19, %20;\n\t"                                                              \
+                 "}"                                                                                                             \
+                 : IRIS_D8(0), IRIS_D8(8)                                                                                                         \
+                 : "l"(a), "l"(b), "r"(add), "n"(A_DEEP ? 0 : 1), "n"(B_DEEP ? 0 : 1))
+
+template <class T, bool A_DEEP, bool B_DEEP>
+struct Multiply<T, 32, A_DEEP, B_DEEP> {
+    IRIS_DEVICE static void add(f32 (&d)[16], u64 a, u64 b, u32 add) {
+        if constexpr (SAME<T, f16>) {
+            IRIS_MULTIPLY_32("f16");
+        } else {
+            IRIS_MULTIPLY_32("bf16");
+        }
+    }
+};
+
 #define IRIS_MULTIPLY_64(TYPE)                                                                                                    \
     asm volatile("{\n\t"                                                                                                          \
                  ".reg .pred add;\n\t"                                                                                           \
@@ -129,6 +151,7 @@ struct Multiply<T, 256, A_DEEP, B_DEEP> {
 
 #undef IRIS_D8
 #undef IRIS_D32
+#undef IRIS_MULTIPLY_32
 #undef IRIS_MULTIPLY_64
 #undef IRIS_MULTIPLY_128
 #undef IRIS_MULTIPLY_256
