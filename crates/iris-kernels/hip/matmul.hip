@@ -9,6 +9,7 @@ namespace {
 struct Matmul : Operation {
     using Operation::Operation;
     static constexpr To TO = To::own;
+    static constexpr bool ALONE = true;
 
     IRIS_DEVICE Grid grid() const {
         const Args& args = reread(this->args);

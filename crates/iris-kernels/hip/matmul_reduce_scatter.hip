@@ -12,6 +12,7 @@ namespace {
 struct ReduceScatter : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
+    static constexpr bool REDUCES = true;
 
     IRIS_DEVICE Range rows(u64 owner) const {
         const Args& args = reread(this->args);

@@ -11,6 +11,7 @@ namespace {
 struct OneShot : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
+    static constexpr bool REDUCES = true;
 
     IRIS_DEVICE Grid grid() const {
         const Args& args = reread(this->args);

@@ -12,6 +12,7 @@ namespace {
 struct TwoShot : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
+    static constexpr bool REDUCES = true;
 
     IRIS_DEVICE Grid grid() const {
         const Args& args = reread(this->args);

@@ -266,6 +266,10 @@ struct Operation {
 
     /// Whether parts of A are sent to peers.
     static constexpr bool SENDS = false;
+    /// Whether tiles are reduced here.
+    static constexpr bool REDUCES = false;
+    /// Whether there are no peers at all.
+    static constexpr bool ALONE = false;
     IRIS_DEVICE bool send() { return true; }
     IRIS_DEVICE u32 stretches() const { return 1; }
     IRIS_DEVICE bool arrived(const Work&) { return true; }

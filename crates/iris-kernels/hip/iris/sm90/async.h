@@ -1,7 +1,7 @@
-// Hopper's asynchronous copies: barriers that count arrivals and bytes, tensor maps, and clusters of blocks.
+// Hopper's asynchronous copies: barriers that count arrivals and bytes, and tensor maps.
 #pragma once
 
-#include "../types.h"
+#include "../args.h"
 
 namespace iris {
 
@@ -10,6 +10,29 @@ struct alignas(64) TensorMap {
     u64 opaque[16];
 };
 
+/// The argument of a kernel whose blocks consist of crews.
+struct FastArgs {
+    Args args;
+    /// Whether A's, and B's, depth is what lies side by side.
+    u64 a_deep;
+    u64 b_deep;
+    /// Bytes of a slab of A: `a` may have boxes of fewer rows than a tile.
+    u64 a_bytes;
+    /// Whether `c` is C; if not, C is not aligned to 16 bytes.
+    u64 c_mapped;
+    /// A, in boxes of 64 depths by up to TILE_M rows if deep, else of 64 rows by 64 depths.
+    TensorMap a;
+    /// B, in boxes of 64 depths by TILE_N columns if deep, else of 64 columns by 64 depths.
+    TensorMap b;
+    /// C, in boxes of 64 columns by 64 rows.
+    TensorMap c;
+    /// The pieces of A that are staged here: depth by rows by slots, in boxes of 64 by TILE_M by 1. The depth is that of a whole
+    /// shard, and that of the last one.
+    TensorMap pieces[2];
+};
+
+static_assert(sizeof(FastArgs) == 512 + 5 * sizeof(TensorMap), "aligned to 64 bytes, without other gaps");
+
 /// Where a pointer's target lies in the block's shared memory.
 IRIS_DEVICE u32 shared_address(const void* pointer) {
     u32 address;
@@ -17,31 +40,7 @@ IRIS_DEVICE u32 shared_address(const void* pointer) {
     return address;
 }
 
-/// What lies at `address` here, in the shared memory of block `part` of the cluster.
-IRIS_DEVICE u32 in_cluster(u32 address, u32 part) {
-    u32 there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(part));
-    return there;
-}
-
-/// This block's number in its cluster.
-IRIS_DEVICE u32 cluster_part() {
-    u32 part;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(part));
-    return part;
-}
-
-/// Waits for all threads of all blocks of the cluster. Orders nothing.
-IRIS_DEVICE void sync_cluster() {
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
-}
-
-/// Waits for `threads` threads of the block, who name the same barrier.
-IRIS_DEVICE void sync_named(u32 barrier, u32 threads) {
-    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-
-/// Lets barriers and matrix that were made by ordinary stores be seen by copies.
+/// Orders ordinary accesses, before and after, and those of copies. In each thread that made them.
 IRIS_DEVICE void fence_async() {
     asm volatile("fence.proxy.async;" ::: "memory");
 }
@@ -58,7 +57,7 @@ IRIS_DEVICE void barrier_init(u32 barrier, u32 arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-/// Lets the other blocks of the cluster, and copies, see barriers that were made.
+/// Lets copies see barriers that were made.
 IRIS_DEVICE void barriers_made() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -71,11 +70,6 @@ IRIS_DEVICE void arrive_expecting(u32 barrier, u32 bytes) {
 /// Arrives.
 IRIS_DEVICE void arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-/// Arrives at the same barrier of block `part` of the cluster. Orders nothing between blocks.
-IRIS_DEVICE void arrive_at(u32 barrier, u32 part) {
-    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(in_cluster(barrier, part)) : "memory");
 }
 
 /// Whether the phase of parity `parity` has ended. It may take a while to say no.
@@ -94,16 +88,8 @@ IRIS_DEVICE bool phase_ended(u32 barrier, u32 parity) {
 
 /// Waits for the end of the phase of parity `parity`.
 IRIS_DEVICE void await_phase(u32 barrier, u32 parity) {
-#if defined(IRIS_SPINS)
-    for (u32 spins = 0; !phase_ended(barrier, parity); ++spins) {
-        if (spins > IRIS_SPINS) {
-            asm volatile("trap;");
-        }
-    }
-#else
     while (!phase_ended(barrier, parity)) {
     }
-#endif
 }
 
 /// Fetches a map before its first use.
@@ -125,12 +111,32 @@ IRIS_DEVICE void copy_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 
                  : "memory");
 }
 
-/// Copies a box to the same place of all blocks of the cluster that `parts` has a bit for, and counts it at each one's barrier.
-IRIS_DEVICE void copy_box_to(u16 parts, u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-                 " [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
-                 "l"(&map), "r"(barrier), "r"(x), "r"(y), "h"(parts)
+/// Copies a box from shared memory, as part of this thread's current group of copies. What lies outside of the matrix is left out.
+IRIS_DEVICE void store_box(const TensorMap& map, u32 from, i32 x, i32 y) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map), "r"(from), "r"(x), "r"(y)
                  : "memory");
+}
+
+/// Copies `bytes` bytes, a multiple of 16, from shared memory, likewise.
+IRIS_DEVICE void store_bytes(void* to, u32 from, u32 bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+
+/// Ends this thread's group of copies.
+IRIS_DEVICE void commit_copies() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+/// Waits until all but this thread's latest `PENDING` groups have been read.
+template <u32 PENDING>
+IRIS_DEVICE void await_copies_read() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
+}
+
+/// Waits until all of this thread's copies have been written, and orders them before what it does next.
+IRIS_DEVICE void await_copies() {
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+    fence_async();
 }
 
 } // namespace iris
