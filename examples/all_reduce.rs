@@ -78,7 +78,7 @@ fn rank(world: &World) -> Result<String, Box<dyn Error + Send + Sync>> {
         world.rank(),
         world.size(),
         op.workspace_bytes(),
-        op.workspace().index(),
+        op.workspace().index()?,
         variants.join(", "),
     );
     // Symmetric memory is freed by all ranks together. (It would also go with the world.)

@@ -125,9 +125,12 @@ pub(crate) struct WorldArguments {
     /// One operating system process a rank, else one thread a rank
     #[arg(long)]
     pub(crate) processes: bool,
-    /// Where the ranks compute; auto takes host, the only one in this build
+    /// Where the ranks compute; auto takes GPUs where each rank has one of its own, and the host elsewhere
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(crate) backend: Backend,
+    /// Lets several ranks use one GPU, each a part of it, where there are fewer GPUs than ranks
+    #[arg(long)]
+    pub(crate) share_devices: bool,
     /// Bytes of each rank's symmetric heap, such as 64MiB [default: what the problem needs]
     #[arg(long, value_name = "BYTES")]
     pub(crate) heap: Option<Bytes>,

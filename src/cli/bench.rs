@@ -12,8 +12,9 @@ use iris::ops::{Bound, DType, Element, FusedConfig, OpError, Variant};
 use iris_testkit::{AnyOperation, Number};
 use serde::Serialize;
 
-use crate::cli::args;
+use crate::cli::args::{self, Backend};
 use crate::cli::derive::{Derivation, Matrices};
+use crate::cli::error::Unusable;
 use crate::cli::footprint::Footprint;
 use crate::cli::launch::{self, Place};
 use crate::cli::measure::{BoundUnfused, Unfused};
@@ -55,6 +56,12 @@ struct Row {
 /// Measures and prints.
 pub(crate) fn bench(arguments: &args::Bench) -> anyhow::Result<u8> {
     let place = Place::find(&arguments.world)?;
+    let not_yet = |backend| Err(Unusable::Backend { backend }.into());
+    match arguments.world.backend {
+        Backend::Auto | Backend::Host => {}
+        Backend::Cuda => return not_yet("cuda"),
+        Backend::Hip => return not_yet("hip"),
+    }
     let options = options::check(
         arguments.operation,
         &arguments.world,

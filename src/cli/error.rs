@@ -84,8 +84,15 @@ pub(crate) enum Unusable {
     },
     #[error("{m} x {n} x {k} is more than can be addressed")]
     TooLarge { m: usize, n: usize, k: usize },
-    #[error("this build has no {backend} backend; `--backend host` runs everywhere")]
+    #[error(
+        "`iris bench` does not measure the {backend} backend; `--backend host` runs everywhere"
+    )]
     Backend { backend: &'static str },
+    #[error("--backend {backend} cannot be had here: {detail}; `--backend host` runs everywhere")]
+    NoBackend {
+        backend: &'static str,
+        detail: String,
+    },
     #[error("--ranks is {given}, and the launcher started {world} ranks; leave it out")]
     RanksDiffer { given: usize, world: usize },
     #[error("--ranks is {given}, and must be from 1 to {max}")]

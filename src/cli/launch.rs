@@ -263,6 +263,7 @@ mod tests {
             ranks,
             processes,
             backend: Backend::Auto,
+            share_devices: false,
             heap: None,
         }
     }

@@ -4,6 +4,7 @@
 //! run), 1 that something failed. Results go to stdout, everything else to stderr.
 
 mod args;
+mod backend;
 mod bench;
 mod collect;
 mod derive;

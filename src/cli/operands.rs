@@ -1,8 +1,8 @@
 //! One rank's operands of a call, in buffers.
 
 use anyhow::Context;
-use iris::heap::{Buffer, World};
-use iris::ops::{Bound, Element, MatrixMut, MatrixRef, OpError};
+use iris::heap::{Backend, Buffer, Host, World};
+use iris::ops::{Bound, Element, MatrixMut, MatrixRef, OpError, Runs};
 
 use crate::cli::derive::{Derivation, Matrices};
 use crate::cli::problem::transpose;
@@ -10,22 +10,22 @@ use crate::cli::split::{Shares, Split};
 
 /// Buffers for A, B, bias and C.
 #[derive(Debug)]
-pub(crate) struct Operands<T> {
+pub(crate) struct Operands<T, B: Backend = Host> {
     rank: usize,
     split: Split,
     shares: Shares,
     transpose_b: bool,
-    a: Buffer<T>,
-    b: Buffer<T>,
-    bias: Option<Buffer<T>>,
+    a: Buffer<T, B>,
+    b: Buffer<T, B>,
+    bias: Option<Buffer<T, B>>,
     /// Symmetric, and so as long on every rank as the largest share of C.
-    c: Buffer<T>,
+    c: Buffer<T, B>,
 }
 
-impl<T: Element> Operands<T> {
+impl<T: Element, B: Backend> Operands<T, B> {
     /// Makes the buffers. Collective.
     pub(crate) fn new(
-        world: &World,
+        world: &World<B>,
         split: Split,
         transpose_b: bool,
         bias: bool,
@@ -33,9 +33,11 @@ impl<T: Element> Operands<T> {
         let shares = split.of(world.rank());
         Ok(Self {
             rank: world.rank(),
-            a: world.buffer(shares.a.len()),
-            b: world.buffer(shares.b.len()),
-            bias: bias.then(|| world.buffer(shares.bias.len())),
+            a: world.plain_buffer(shares.a.len())?,
+            b: world.plain_buffer(shares.b.len())?,
+            bias: bias
+                .then(|| world.plain_buffer(shares.bias.len()))
+                .transpose()?,
             c: world
                 .symmetric_buffer(split.largest().c.len())
                 .context("allocating the output")?,
@@ -52,21 +54,24 @@ impl<T: Element> Operands<T> {
         derivation: Derivation,
     ) -> anyhow::Result<()> {
         self.a
-            .write(0, &matrices.a_of(&self.split, self.rank, derivation))?;
+            .upload(0, &matrices.a_of(&self.split, self.rank, derivation))?;
         let mut b = matrices.b_of(&self.split, self.rank, derivation);
         if self.transpose_b {
             b = transpose(&b, self.shares.b.rows.len(), self.shares.b.columns.len());
         }
-        self.b.write(0, &b)?;
+        self.b.upload(0, &b)?;
         if let (Some(buffer), Some(bias)) = (&self.bias, matrices.bias_of(derivation)) {
-            buffer.write(0, &bias[self.shares.bias.clone()])?;
+            buffer.upload(0, &bias[self.shares.bias.clone()])?;
         }
-        self.c.fill(T::NAN);
+        self.c.upload(0, &vec![T::NAN; self.c.len()])?;
         Ok(())
     }
 
     /// Enqueues a call on them.
-    pub(crate) fn call(&self, bound: &mut Bound<'_, T>) -> Result<(), OpError> {
+    pub(crate) fn call(&self, bound: &mut Bound<'_, T, i32, B>) -> Result<(), OpError>
+    where
+        B: Runs<T, i32>,
+    {
         bound.call(
             self.split.size.m,
             self.a(),
@@ -82,13 +87,13 @@ impl<T: Element> Operands<T> {
     }
 
     /// This rank's A.
-    pub(crate) fn a(&self) -> MatrixRef<'_, T> {
+    pub(crate) fn a(&self) -> MatrixRef<'_, T, B> {
         let part = &self.shares.a;
         MatrixRef::new(&self.a, part.rows.len(), part.columns.len())
     }
 
     /// This rank's B, as it is stored.
-    pub(crate) fn b(&self) -> MatrixRef<'_, T> {
+    pub(crate) fn b(&self) -> MatrixRef<'_, T, B> {
         let part = &self.shares.b;
         if self.transpose_b {
             MatrixRef::new(&self.b, part.columns.len(), part.rows.len()).transposed()
@@ -98,7 +103,7 @@ impl<T: Element> Operands<T> {
     }
 
     /// Where this rank's C goes.
-    pub(crate) fn c(&self) -> MatrixMut<'_, T> {
+    pub(crate) fn c(&self) -> MatrixMut<'_, T, B> {
         let part = &self.shares.c;
         MatrixMut::new(&self.c, part.rows.len(), part.columns.len())
     }
@@ -106,7 +111,7 @@ impl<T: Element> Operands<T> {
     /// What the last call left in this rank's C.
     pub(crate) fn result(&self) -> anyhow::Result<Vec<T>> {
         let mut result = vec![T::NAN; self.shares.c.len()];
-        self.c.read_into(0, &mut result)?;
+        self.c.download_into(0, &mut result)?;
         Ok(result)
     }
 }

@@ -3,7 +3,8 @@
 use iris::heap::WorldError;
 use iris::ops::{GatherDim, OpError, Variant};
 
-use crate::cli::args::{Backend, Gather, How, WorldArguments};
+use crate::cli::args::{Gather, How, WorldArguments};
+use crate::cli::backend;
 use crate::cli::error::Unusable;
 use crate::cli::operation::Operation;
 use crate::cli::split::Size;
@@ -24,11 +25,7 @@ pub(crate) fn check(
     how: &How,
     variant: Option<Variant>,
 ) -> Result<Options, Unusable> {
-    match world.backend {
-        Backend::Auto | Backend::Host => {}
-        Backend::Cuda => return Err(Unusable::Backend { backend: "cuda" }),
-        Backend::Hip => return Err(Unusable::Backend { backend: "hip" }),
-    }
+    backend::check(world)?;
     let not_for = |argument: String| Unusable::NotForOperation {
         argument,
         operation: operation.name(),

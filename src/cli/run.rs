@@ -6,12 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use iris::heap::{Stream, World, WorldConfig};
-use iris::ops::{DType, Element, FusedConfig, Variant};
+use iris::heap::{Queue, World, WorldConfig};
+use iris::ops::{DType, Element, FusedConfig, Runs, Variant};
 use iris_testkit::{AnyOperation, Number, Share};
 use serde::Serialize;
 
-use crate::cli::args;
+use crate::cli::args::{self, Backend};
+use crate::cli::backend;
 use crate::cli::collect::Collector;
 use crate::cli::derive::{Derivation, Matrices};
 use crate::cli::error;
@@ -32,6 +33,8 @@ const VERIFIED_PER_SECOND: f64 = 5e8;
 
 /// How long ranks may take to find each other, whatever the budget of a call.
 const STARTING: Duration = Duration::from_secs(5);
+/// The same where a rank may first compile its kernels.
+const COMPILING: Duration = Duration::from_secs(60);
 
 /// What a run found, in the order of its JSON.
 #[derive(Debug, Clone, Serialize)]
@@ -120,6 +123,20 @@ struct Outcome<T> {
     whole: Vec<T>,
 }
 
+/// One rank's part of it.
+struct OnRank<'a, T> {
+    job: &'a Job<'a>,
+    matrices: &'a Matrices<T>,
+}
+
+impl<T: Element + Number> backend::Job<T> for OnRank<'_, T> {
+    type Output = (bool, Option<Outcome<T>>);
+
+    fn run<B: Runs<T, i32>>(&self, host: &World, world: &World<B>) -> anyhow::Result<Self::Output> {
+        self.job.on_rank(host, world, self.matrices)
+    }
+}
+
 impl Job<'_> {
     fn start<T: Element + Number>(&self, place: &Place, problem: Problem) -> anyhow::Result<bool> {
         let matrices = problem.matrices::<T>(self.arguments.seed);
@@ -129,7 +146,13 @@ impl Job<'_> {
             timeout: self.timeout(),
         };
         let (verified, outcome) = place
-            .run(&config, |world| self.on_rank(world, &matrices))
+            .run(&config, |world| {
+                let job = OnRank {
+                    job: self,
+                    matrices: &matrices,
+                };
+                backend::run(&job, world, &self.arguments.world, self.heap)
+            })
             .map_err(|error| options::blame_heap(error, &self.arguments.world))?;
         if let Some(outcome) = outcome {
             self.finish(place, outcome)?;
@@ -142,14 +165,19 @@ impl Job<'_> {
     fn timeout(&self) -> Duration {
         let Size { m, n, k } = self.split.size;
         let work = 2.0 * m as f64 * n as f64 * k as f64 * self.slots as f64;
-        self.arguments.how.budget.max(STARTING)
+        let starting = match self.arguments.world.backend {
+            Backend::Host => STARTING,
+            Backend::Auto | Backend::Cuda | Backend::Hip => COMPILING,
+        };
+        self.arguments.how.budget.max(starting)
             + Duration::from_secs_f64(work / VERIFIED_PER_SECOND)
     }
 
     /// One rank's side: whether all was verified, and on rank 0 the outcome.
-    fn on_rank<T: Element + Number>(
+    fn on_rank<T: Element + Number, B: Runs<T, i32>>(
         &self,
-        world: &World,
+        host: &World,
+        world: &World<B>,
         matrices: &Matrices<T>,
     ) -> anyhow::Result<(bool, Option<Outcome<T>>)> {
         let Size { m, .. } = self.split.size;
@@ -162,12 +190,12 @@ impl Job<'_> {
             budget: self.arguments.how.budget,
             ..FusedConfig::new(m, self.split.size.n, self.split.size.k)
         };
-        let mut operation = AnyOperation::<T>::new(op, world, config)?;
+        let mut operation = AnyOperation::<T, i32, B>::new(op, world, config)?;
         let variant = operation.plan(m).map_or(Variant::Auto, |plan| plan.variant);
         let slots = (0..self.slots)
             .map(|_| Operands::new(world, self.split, self.transpose_b, matrices.bias.is_some()))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let collector = Collector::new(world, self.split)?;
+        let collector = Collector::new(host, self.split)?;
         let verifier = Verifier {
             matrices,
             split: self.split,
@@ -176,8 +204,8 @@ impl Job<'_> {
             identical: op.share() == Share::Whole && op.is_deterministic(),
             rounds_partials: op.rounds_partials(),
         };
-        let stream = Stream::new(world)?;
-        let mut progress = Progress::new(world, "calls", self.arguments.calls);
+        let stream = B::Stream::of(world)?;
+        let mut progress = Progress::new(host, "calls", self.arguments.calls);
         let (mut elapsed, mut findings, mut last) = (Duration::ZERO, Findings::NONE, Vec::new());
         let mut bound = operation.bind(&stream)?;
         let mut next = 0;
@@ -212,18 +240,24 @@ impl Job<'_> {
             .fold(0.0, f64::max);
         let verified = world.broadcast(0, u8::from(findings.verified()))? == 1;
         let outcome = (world.rank() == 0).then(|| Outcome {
-            report: self.report::<T>(variant, &findings, slowest),
+            report: self.report::<T>(B::NAME, variant, &findings, slowest),
             failure: findings.failure,
             whole: verifier.assemble(&last),
         });
         Ok((verified, outcome))
     }
 
-    fn report<T: Element>(&self, variant: Variant, findings: &Findings, seconds: f64) -> Report {
+    fn report<T: Element>(
+        &self,
+        backend: &'static str,
+        variant: Variant,
+        findings: &Findings,
+        seconds: f64,
+    ) -> Report {
         let Size { m, n, k } = self.split.size;
         Report {
             op: self.split.operation.name(),
-            backend: "host",
+            backend,
             variant: variant.to_string(),
             ranks: self.split.world,
             m,

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// Where the driver keeps what it knows.
 const NODES: &str = "/sys/class/kfd/kfd/topology/nodes";
 
+/// What makes the runtime take all devices for ones of another architecture: `9.4.2` for gfx942.
+const OVERRIDE: &str = "HSA_OVERRIDE_GFX_VERSION";
+
 /// Why the architecture of a device is not known.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,11 +40,43 @@ pub enum ArchitectureError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The environment says which it is to be taken for, and not in the form of a version.
+    #[error("{OVERRIDE} is `{value}`, and not of the form 9.4.2")]
+    Override {
+        /// What it says.
+        value: String,
+    },
+}
+
+/// The architecture that the runtime takes the AMD GPU at a PCI address for: the one to compile for.
+///
+/// It is the hardware's, unless `HSA_OVERRIDE_GFX_VERSION` says otherwise.
+///
+/// # Errors
+/// Those of [`architecture`], and where the variable is not of the form `9.4.2`.
+pub fn effective_architecture(pci_bus_id: &str) -> Result<String, ArchitectureError> {
+    match std::env::var_os(OVERRIDE) {
+        Some(value) if !value.is_empty() => overridden(&value.to_string_lossy()),
+        _ => architecture(pci_bus_id),
+    }
+}
+
+/// `gfx90a` for `9.0.10`.
+fn overridden(value: &str) -> Result<String, ArchitectureError> {
+    let numbers: Option<Vec<u64>> = value.split('.').map(|part| part.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[major, minor, stepping]) if major < 1000 && minor < 100 && stepping < 100 => {
+            Ok(name(major * 10_000 + minor * 100 + stepping))
+        }
+        _ => Err(ArchitectureError::Override {
+            value: value.to_owned(),
+        }),
+    }
 }
 
 /// The architecture of the AMD GPU at a PCI address, as in `gfx942`.
 ///
-/// It is the hardware's: what `HSA_OVERRIDE_GFX_VERSION` makes the runtime believe is not seen here.
+/// It is the hardware's: [`effective_architecture`] is what `HSA_OVERRIDE_GFX_VERSION` makes of it.
 ///
 /// # Errors
 /// Where the address is not one, and where the driver does not know the GPU.
@@ -187,6 +222,24 @@ mod tests {
             (120_001, "gfx1201"),
         ] {
             assert_eq!(name(target), expected);
+        }
+    }
+
+    #[test]
+    fn an_override_is_a_version() {
+        for (value, expected) in [
+            ("9.4.2", "gfx942"),
+            ("9.0.10", "gfx90a"),
+            ("10.3.0", "gfx1030"),
+        ] {
+            assert_eq!(overridden(value).unwrap(), expected);
+        }
+        for value in ["gfx942", "9.4", "9.4.2.0", "9.4.x", "9.4.100", "-9.4.2"] {
+            let error = overridden(value).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("HSA_OVERRIDE_GFX_VERSION is `{value}`, and not of the form 9.4.2")
+            );
         }
     }
 

@@ -30,7 +30,7 @@ mod rtc;
 mod runtime;
 mod types;
 
-pub use architecture::{ArchitectureError, architecture};
+pub use architecture::{ArchitectureError, architecture, effective_architecture};
 pub use attributes::*;
 pub use dynamic::{Attempt, LoadError, Origin, Rejection, Symbol, Version};
 pub use enums::*;

@@ -1,5 +1,7 @@
 //! What can go wrong between the ranks of a world.
 
+use crate::device::DeviceError;
+use crate::host::buffer::RangeError;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -131,6 +133,60 @@ pub enum WorldError {
         /// The lowest rank that did.
         rank: usize,
     },
+    /// Another rank could not do its part.
+    #[error("{during}: rank {rank} failed: {error}")]
+    RankFailed {
+        /// The lowest rank that failed.
+        rank: usize,
+        /// What it was to do.
+        during: String,
+        /// What it said.
+        error: String,
+    },
+    /// A range that a buffer does not have.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// A device refused something.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A rank found no device of its own.
+    #[error(
+        "rank {rank} of {size} finds {count} devices: each rank needs one of its own, unless sharing is allowed"
+    )]
+    TooFewDevices {
+        /// The rank.
+        rank: usize,
+        /// The world's ranks.
+        size: usize,
+        /// The devices visible to it.
+        count: usize,
+    },
+    /// Two ranks would use one device.
+    #[error(
+        "ranks {rank} and {other} would share device {device}: give each its own (CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES), or allow sharing"
+    )]
+    SharedDevice {
+        /// The lower rank.
+        rank: usize,
+        /// The other rank.
+        other: usize,
+        /// The device, as its rank names it.
+        device: String,
+    },
+    /// A device cannot reach another's memory.
+    #[error(
+        "device {device} of rank {rank} cannot reach the memory of {peer_device} of rank {peer}"
+    )]
+    Unreachable {
+        /// The rank.
+        rank: usize,
+        /// Its device.
+        device: String,
+        /// The other rank.
+        peer: usize,
+        /// The other's device.
+        peer_device: String,
+    },
     /// A value of a set-up collective is too large.
     #[error("{during}: {bytes} bytes are more than the {limit} that one rank may give")]
     PayloadTooLarge {
@@ -140,6 +196,26 @@ pub enum WorldError {
         bytes: usize,
         /// The most that may be given.
         limit: usize,
+    },
+    /// A rank could not give its file to the others.
+    #[error("rank {rank} could not give its file ({during}): {reason}")]
+    FileNotGiven {
+        /// The rank whose file it is.
+        rank: usize,
+        /// The collective.
+        during: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A rank could not get the files of the others: its process has too many open, say.
+    #[error("rank {rank} could not get the files of the others ({during}): {reason}")]
+    FilesNotReceived {
+        /// The lowest rank that could not.
+        rank: usize,
+        /// The collective.
+        during: String,
+        /// Why not.
+        reason: String,
     },
     /// Rank 0 refused this rank.
     #[error("rank 0 refused this rank: {reason}")]

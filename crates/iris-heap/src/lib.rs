@@ -19,18 +19,22 @@
 //! ```
 
 mod allocator;
+mod backend;
 pub mod cuda;
 pub mod device;
 mod error;
 mod fault;
+pub mod hip;
 mod host;
 mod hub;
 pub mod launch;
 mod world;
 
+pub use backend::{AnyBuffer, Backend, Buffer, Faults, Heap, Point, Queue, Storage};
 pub use error::WorldError;
 pub use fault::{Activity, Reason, Report, Verdict, WatchId, Watched};
-pub use host::buffer::{Access, AnyBuffer, Buffer, RangeError};
+pub use host::Host;
+pub use host::buffer::{Access, RangeError};
 pub use host::event::Event;
 pub use host::kernel::{Kernel, KernelArgs, KernelLaunch, MAX_BUFFERS, MAX_SCALARS};
 pub use host::stream::{CAPACITY as STREAM_CAPACITY, Stream, StreamError};

@@ -4,8 +4,10 @@
 
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{
-    Device, DeviceError, Driver, Event, Memory, Module, PinnedMemory, SharedMemory, Stream,
+    Device, DeviceError, Driver, Event, ForeignMemory, Memory, Module, PinnedMemory, SharedMemory,
+    Stream,
 };
+use std::time::{Duration, Instant};
 
 /// One block of 32 threads. Argument block: the address of 32 words to read, where to write them plus 1, the address of a flag
 /// to store 1 to afterwards with release order, the address of a flag to await first with acquire order, or 0.
@@ -60,6 +62,7 @@ fn devices<D: Driver>(test: &str) -> Option<Vec<Device<D>>> {
     match Device::<D>::count() {
         Ok(0) => eprintln!("{test} SKIPPED: {} has no device", D::NAME),
         Err(DeviceError::NotThere { .. }) => eprintln!("{test} SKIPPED: {} is not there", D::NAME),
+        Err(error @ DeviceError::TooOld { .. }) => eprintln!("{test} SKIPPED: {error}"),
         Ok(count) => return Some((0..count).map(|at| Device::open(at).unwrap()).collect()),
         Err(error) => panic!("{error}"),
     }
@@ -229,6 +232,166 @@ fn a_graph_runs_as_often_as_it_is_launched() {
             .read(&memory, 0, bytemuck::cast_slice_mut(&mut words))
             .unwrap();
         assert_eq!(words, [300; 32]);
+    }
+}
+
+#[test]
+fn devices_are_told_apart_and_say_what_is_free() {
+    let Some(devices) = devices::<Cuda>("devices_are_told_apart") else {
+        return;
+    };
+    for (at, device) in devices.iter().enumerate() {
+        let uuid = device.info().uuid;
+        assert_eq!(uuid.to_string().len(), 36);
+        assert_eq!(Device::<Cuda>::open(at).unwrap().info().uuid, uuid);
+        assert!(devices[..at].iter().all(|other| other.info().uuid != uuid));
+
+        // Other tests use the device at the same time, and use little.
+        let (most, bytes) = (device.info().memory, 1 << 30);
+        let before = device.free_memory().unwrap();
+        assert!(before > bytes && before <= most);
+        let memory = Memory::new(device, bytes as usize).unwrap();
+        let after = device.free_memory().unwrap();
+        assert!(after + bytes / 2 < before, "{before} before, {after} after");
+        drop(memory);
+        assert!(device.free_memory().unwrap() > after + bytes / 2);
+    }
+}
+
+#[test]
+fn memory_of_others_is_used_where_it_is_what_it_is_said_to_be() {
+    let Some(devices) = devices::<Cuda>("memory_of_others") else {
+        return;
+    };
+    for (at, device) in devices.iter().enumerate() {
+        let memory = Memory::new(device, 4096).unwrap();
+        let address = memory.address();
+        let foreign = |address, bytes, align| {
+            // SAFETY: what is taken lives until the end of the test, and nothing but the streams here accesses it.
+            unsafe { ForeignMemory::new(device, address, bytes, align) }
+        };
+        let stream = Stream::new(device).unwrap();
+        stream.write(&memory, 0, &[7; 4096]).unwrap();
+        let borrowed = foreign(address + 16, 4080, 16).unwrap();
+        assert_eq!((borrowed.address(), borrowed.len()), (address + 16, 4080));
+        stream.fill(&borrowed, 4, 4, 9).unwrap();
+        let mut back = [0; 12];
+        stream.read(&borrowed, 0, &mut back).unwrap();
+        assert_eq!(back, [7, 7, 7, 7, 9, 9, 9, 9, 7, 7, 7, 7]);
+        assert!(matches!(
+            stream.read(&borrowed, 4080, &mut [0]),
+            Err(DeviceError::Range { .. })
+        ));
+
+        assert!(matches!(
+            foreign(address + 2, 4, 4),
+            Err(DeviceError::Misaligned { .. })
+        ));
+        assert!(matches!(
+            foreign(64, 4, 4),
+            Err(DeviceError::UnknownMemory { address: 64, .. })
+        ));
+        let large = 1 << 40;
+        assert!(matches!(
+            foreign(address, large, 4),
+            Err(DeviceError::TooSmall { asked, found, .. })
+                if asked == large as u64 && (4096..asked).contains(&found)
+        ));
+        let pinned = PinnedMemory::new(device, 4096).unwrap();
+        assert!(matches!(
+            foreign(pinned.address(), 4, 4),
+            Err(DeviceError::NotDeviceMemory { .. })
+        ));
+        // Memory that can be shared is a device's like any other.
+        let shared = SharedMemory::new(device, 1000).unwrap();
+        assert!(foreign(shared.address(), shared.len(), 4096).is_ok());
+        assert!(foreign(shared.address(), large, 4096).is_err());
+        for other in devices.iter().skip(at + 1) {
+            let theirs = Memory::new(other, 64).unwrap();
+            let error = foreign(theirs.address(), 64, 1).unwrap_err();
+            assert!(
+                matches!(error, DeviceError::WrongDevice { found, device, .. }
+                    if found == other.ordinal() && device == at),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn streams_of_others_are_used_where_they_are_of_the_device() {
+    let Some(devices) = devices::<Cuda>("streams_of_others") else {
+        return;
+    };
+    for (at, device) in devices.iter().enumerate() {
+        let owner = Stream::new(device).unwrap();
+        let memory = Memory::new(device, 16).unwrap();
+        for raw in [owner.raw(), 0] {
+            // SAFETY: the first lives longer than what is made of it, the default stream always.
+            let stream = unsafe { Stream::foreign(device, raw) }.unwrap();
+            stream.write(&memory, 0, &[3; 16]).unwrap();
+            stream.fill(&memory, 8, 8, 4).unwrap();
+            drop(stream);
+        }
+        // What was enqueued by it is there for its owner.
+        let mut back = [0; 16];
+        owner.read(&memory, 0, &mut back).unwrap();
+        assert_eq!(back[..8], [3; 8]);
+        assert!(owner.is_idle().unwrap());
+        for other in devices.iter().skip(at + 1) {
+            // SAFETY: as above.
+            let refused = unsafe { Stream::foreign(other, owner.raw()) };
+            assert!(matches!(refused, Err(DeviceError::WrongStream { .. })));
+        }
+    }
+}
+
+/// A kernel that was never launched is, while another waits for what it does: nothing of it is left to be loaded, which would
+/// wait for the other to end.
+#[test]
+fn no_kernel_is_loaded_while_another_waits() {
+    for device in devices::<Cuda>("no_kernel_is_loaded_while_another_waits")
+        .into_iter()
+        .flatten()
+    {
+        let memory = Memory::new(&device, 1024).unwrap();
+        let flags = PinnedMemory::new(&device, 64).unwrap();
+        let (first, second) = (Stream::new(&device).unwrap(), Stream::new(&device).unwrap());
+        let load = || Module::load(&device, PTX.as_bytes()).unwrap();
+        let waits = load().function("relay", 32, 0).unwrap();
+        let signals = load().function("relay", 32, 0).unwrap();
+        let at = |offset| memory.address() + offset;
+        let waiting = Relay {
+            from: at(0),
+            to: at(128),
+            flag: at(256),
+            awaited: flags.address(),
+        };
+        let signalling = Relay {
+            from: at(512),
+            to: at(640),
+            flag: flags.address(),
+            awaited: 0,
+        };
+        // SAFETY: the kernels take such blocks, and all addresses are of memory that lives until both have run.
+        unsafe {
+            waits.launch(&first, 1, &waiting).unwrap();
+            signals.launch(&second, 1, &signalling).unwrap();
+        }
+        let begin = Instant::now();
+        while !first.is_idle().unwrap() && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        let ended = first.is_idle().unwrap();
+        // Whatever came of it, no kernel is left behind.
+        // SAFETY: a word of that memory, which kernels access as an atomic one too.
+        unsafe {
+            (*flags.host().cast::<std::sync::atomic::AtomicU32>())
+                .store(1, std::sync::atomic::Ordering::Release)
+        };
+        first.synchronize().unwrap();
+        second.synchronize().unwrap();
+        assert!(ended, "the second kernel was not launched");
     }
 }
 

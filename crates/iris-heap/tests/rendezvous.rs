@@ -2,11 +2,16 @@
 //! they are threads that each join over the socket.
 
 use iris_heap::{Launch, World, WorldConfig, WorldError};
-use std::io::{Read, Write};
+use std::io::{IoSlice, PipeReader, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// The version of the protocol that is spoken.
+const VERSION: u32 = 2;
 
 fn config(timeout_ms: u64) -> WorldConfig {
     WorldConfig {
@@ -79,16 +84,16 @@ fn strangers_are_refused_with_a_reason_and_harm_nobody() {
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), false, "is larger than"),
         (frame("{\"Hello\":"), false, "not a message"),
         (
-            hello("iris-world", 1, 2, 1)[..20].to_vec(),
+            hello("iris-world", VERSION, 2, 1)[..20].to_vec(),
             true,
             "closed within a frame",
         ),
         (vec![1, 0, 0], true, "closed within a frame"),
         (frame("\"Goodbye\""), false, "no handshake"),
-        (hello("other", 1, 2, 1), false, "rank 0 speaks"),
+        (hello("other", VERSION, 2, 1), false, "rank 0 speaks"),
         (hello("iris-world", 99, 2, 1), false, "version 99"),
         (
-            hello("iris-world", 1, 2, 7),
+            hello("iris-world", VERSION, 2, 7),
             false,
             "rank 7 does not exist in a world of 2",
         ),
@@ -129,13 +134,91 @@ fn a_member_that_breaks_the_protocol_is_dead() {
         thread::spawn(move || join(&name, 0, 3))
     };
     let mut stream = connect(&name);
-    stream.write_all(&hello("iris-world", 1, 3, 1)).unwrap();
+    stream
+        .write_all(&hello("iris-world", VERSION, 3, 1))
+        .unwrap();
     stream.write_all(&[0xff; 100]).unwrap();
     let error = zero.join().unwrap().unwrap_err();
     assert!(
         matches!(&error, WorldError::RankDied { rank: 1, during } if during == "rendezvous"),
         "{error}"
     );
+}
+
+/// Writes `bytes`, and passes so many writing ends of a pipe with the first; whether they are all closed can be read.
+fn write_with_files(stream: &UnixStream, bytes: &[u8], files: usize) -> PipeReader {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+    let (reader, writer) = std::io::pipe().unwrap();
+    let files = vec![writer.as_fd(); files];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&files)));
+    let parts = [IoSlice::new(bytes)];
+    let sent = rustix::net::sendmsg(stream, &parts, &mut ancillary, SendFlags::empty());
+    assert_eq!(sent.unwrap(), bytes.len());
+    reader
+}
+
+/// A member that passes other files than it says is dead, and what it has passed is closed.
+#[test]
+fn a_member_that_passes_files_that_should_not_be_is_dead_and_they_are_closed() {
+    let exchange = |file: &str| {
+        let message = r#"{"Exchange":{"seq":0,"collective":"rendezvous","file":"#;
+        frame(&format!("{message}{file}}}}}"))
+    };
+    let clear = frame(r#"{"Clear":{"id":3}}"#);
+    let refused = r#"{"Refused":{"reason":"x"}}"#;
+    for (at, (bytes, files)) in [
+        (exchange(r#""Nothing""#), 1),
+        (exchange(r#""Nothing""#), 253),
+        (exchange(r#""File""#), 0),
+        (exchange(r#""File""#), 2),
+        (exchange(r#""File""#), 253),
+        (exchange(refused), 1),
+        (clear, 1),
+        (frame("{"), 1),
+        (vec![0xff; 100], 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = name(&format!("files-{at}"));
+        let zero = {
+            let name = name.clone();
+            thread::spawn(move || join(&name, 0, 3))
+        };
+        let mut stream = connect(&name);
+        stream
+            .write_all(&hello("iris-world", VERSION, 3, 1))
+            .unwrap();
+        let mut welcome = [0; 8 + 29];
+        stream.read_exact(&mut welcome).unwrap(); // the hello has been read, and the heap's file is lost
+        let mut reader = write_with_files(&stream, &bytes, files);
+        let error = zero.join().unwrap().unwrap_err();
+        assert!(
+            matches!(&error, WorldError::RankDied { rank: 1, .. }),
+            "{at}: {error}"
+        );
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "{at}");
+    }
+}
+
+#[test]
+fn a_stranger_that_passes_files_is_refused_and_they_are_closed() {
+    let name = name("stranger-files");
+    let zero = {
+        let name = name.clone();
+        thread::spawn(move || join(&name, 0, 2).unwrap())
+    };
+    let mut stream = connect(&name);
+    let hello = hello("iris-world", VERSION, 2, 1);
+    let mut reader = write_with_files(&stream, &hello, 253);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer); // a reset after the answer is no matter
+    assert!(answer.contains("files came with a frame"), "{answer}");
+    let _one = join(&name, 1, 2).unwrap();
+    zero.join().unwrap();
 }
 
 #[test]

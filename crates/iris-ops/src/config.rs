@@ -2,7 +2,7 @@
 
 use iris_kernels::Tile;
 use iris_kernels::host::GatherDim;
-use iris_sync::{Probe, Rules};
+use iris_sync::{Phase, Probe, Rules};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -66,6 +66,20 @@ impl FromStr for Variant {
     }
 }
 
+/// A point of a call where the blocks of one rank stand still.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stall {
+    /// The rank.
+    pub rank: usize,
+    /// The call.
+    pub index: u64,
+    /// Where in the call.
+    pub phase: Phase,
+    /// For how long.
+    pub time: Duration,
+}
+
 /// The parameters of an operation. All ranks create it with the same.
 ///
 /// Sizes are those of the whole problem: what falls to a rank follows from them by [`shard`](crate::shard).
@@ -95,7 +109,10 @@ pub struct FusedConfig {
     /// The rules kept; for negative controls in tests.
     #[doc(hidden)]
     pub rules: Rules,
-    /// Who looks into this rank's calls; for stalls in tests.
+    /// Where a kernel on a device stands still; for tests.
+    #[doc(hidden)]
+    pub stall: Option<Stall>,
+    /// Who looks into this rank's calls on the host; for stalls in tests.
     #[doc(hidden)]
     pub probe: Option<Arc<dyn Probe>>,
 }
@@ -116,6 +133,7 @@ impl FusedConfig {
             budget: Duration::from_secs(30),
             plain_output: false,
             rules: Rules::ALL,
+            stall: None,
             probe: None,
         }
     }
@@ -174,6 +192,14 @@ impl FusedConfig {
     #[must_use]
     pub fn probe(mut self, probe: Arc<dyn Probe>) -> Self {
         self.probe = Some(probe);
+        self
+    }
+
+    /// Has one rank's kernel stand still once. For tests, on devices.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn stall(mut self, stall: Stall) -> Self {
+        self.stall = Some(stall);
         self
     }
 

@@ -1,6 +1,9 @@
 //! What can go wrong with an operation.
 
+use iris_heap::device::DeviceError;
 use iris_heap::{StreamError, Verdict, WorldError};
+use iris_kernels::Tile;
+use iris_kernels::device::CompileError;
 use std::sync::Arc;
 
 /// An error of an operation. Every one but [`OpError::Fault`] is found before anything is enqueued.
@@ -154,6 +157,111 @@ pub enum OpError {
         /// `with one` or `without`.
         created: &'static str,
     },
+    /// A tile was asked for that the backend's programs do not have.
+    #[error(
+        "{operation}: a tile of {}x{}, whose sides must be multiples of {}x{} and at most {}x{}", .tile.m, .tile.n, .step.m, .step.n, .most.m, .most.n
+    )]
+    Tile {
+        /// The operation.
+        operation: &'static str,
+        /// The tile asked for.
+        tile: Tile,
+        /// What its sides must be multiples of.
+        step: Tile,
+        /// The most they may be.
+        most: Tile,
+    },
+    /// The world has more ranks than the backend's programs can address.
+    #[error("{operation}: a world of {ranks} ranks, and kernels have room for {most}")]
+    TooManyRanks {
+        /// The operation.
+        operation: &'static str,
+        /// The world's ranks.
+        ranks: usize,
+        /// The most there may be.
+        most: usize,
+    },
+    /// A variant needs atomic updates of a peer's memory that the devices cannot make, or are not known to.
+    #[error(
+        "{operation}: {variant} needs atomic updates of rank {peer}'s memory by rank {rank}'s device, {why}"
+    )]
+    NoAtomics {
+        /// The operation.
+        operation: &'static str,
+        /// The variant.
+        variant: super::Variant,
+        /// The rank.
+        rank: usize,
+        /// Its peer.
+        peer: usize,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Not even one block of a kernel fits the part of the device that is this rank's.
+    #[error(
+        "{operation}: {kernel} of rank {rank} needs a block resident, and {most} blocks fit the device for {ranks_here} ranks"
+    )]
+    NoRoomForBlocks {
+        /// The operation.
+        operation: &'static str,
+        /// The kernel.
+        kernel: &'static str,
+        /// The rank.
+        rank: usize,
+        /// The blocks that fit the device at once.
+        most: u32,
+        /// The ranks that share the device.
+        ranks_here: usize,
+    },
+    /// A probe was given to an operation on a device, whose kernels call no functions of the host.
+    #[error("{operation}: probes look into calls on the host only")]
+    Probe {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// A kernel could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// A buffer of another device was given.
+    #[error(
+        "{operation}: `{tensor}` of rank {rank} lies on device {found}, and the rank's device is {device}"
+    )]
+    WrongDevice {
+        /// The operation.
+        operation: &'static str,
+        /// The rank.
+        rank: usize,
+        /// The matrix.
+        tensor: &'static str,
+        /// The rank's device.
+        device: usize,
+        /// The buffer's.
+        found: usize,
+    },
+    /// A buffer of another world's, or another rank's, symmetric heap was given.
+    #[error(
+        "{operation}: `{tensor}` of rank {rank} lies in the symmetric heap of another world or rank"
+    )]
+    ForeignBuffer {
+        /// The operation.
+        operation: &'static str,
+        /// The rank.
+        rank: usize,
+        /// The matrix.
+        tensor: &'static str,
+    },
+    /// A graph was launched with other operations than were captured in it.
+    #[error(
+        "the graph calls {captured} operations, and {given} were given, of which {missing} it calls were not among them"
+    )]
+    Graph {
+        /// The operations called in the graph.
+        captured: usize,
+        /// Those given.
+        given: usize,
+        /// Those called that were not given.
+        missing: usize,
+    },
     /// A stream of another rank was given.
     #[error("{operation}: rank {rank} was given a stream of rank {stream}")]
     ForeignStream {
@@ -167,4 +275,10 @@ pub enum OpError {
     /// An earlier call faulted, and the operation has not been reset since.
     #[error("{0}")]
     Fault(Arc<Verdict>),
+}
+
+impl From<DeviceError> for OpError {
+    fn from(error: DeviceError) -> Self {
+        Self::World(error.into())
+    }
 }

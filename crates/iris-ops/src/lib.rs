@@ -41,7 +41,10 @@
 //! Not detected: a rank that leaves out a call on the host, and goes on, pairs its next call with its peers' previous one, as
 //! with any collective library.
 
+mod backend;
+mod call;
 mod config;
+pub mod device;
 mod error;
 mod host;
 mod matrix;
@@ -51,6 +54,9 @@ mod plan;
 pub mod unfused;
 mod workspace;
 
+pub use backend::{Executor, Runs};
+#[doc(hidden)]
+pub use config::Stall;
 pub use config::{FusedConfig, UnknownVariant, Variant};
 pub use error::OpError;
 pub use iris_kernels::host::GatherDim;

@@ -1,12 +1,12 @@
 //! Operands: matrices as strided views of buffers.
 
-use iris_heap::Buffer;
+use iris_heap::{Backend, Buffer, Host};
 
 /// A matrix in a buffer that an operation reads. One of its strides is 1: row-major, or column-major, as a weight stored
 /// `(out_features, in_features)` is when it is used as `(in_features, out_features)`.
 #[derive(Debug)]
-pub struct MatrixRef<'a, T> {
-    pub(crate) buffer: &'a Buffer<T>,
+pub struct MatrixRef<'a, T, B: Backend = Host> {
+    pub(crate) buffer: &'a Buffer<T, B>,
     pub(crate) offset: usize,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
@@ -14,24 +14,24 @@ pub struct MatrixRef<'a, T> {
     pub(crate) col_stride: usize,
 }
 
-impl<T> Clone for MatrixRef<'_, T> {
+impl<T, B: Backend> Clone for MatrixRef<'_, T, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for MatrixRef<'_, T> {}
+impl<T, B: Backend> Copy for MatrixRef<'_, T, B> {}
 
-impl<'a, T> MatrixRef<'a, T> {
+impl<'a, T, B: Backend> MatrixRef<'a, T, B> {
     /// The first `rows * cols` elements, row by row.
-    pub fn new(buffer: &'a Buffer<T>, rows: usize, cols: usize) -> Self {
+    pub fn new(buffer: &'a Buffer<T, B>, rows: usize, cols: usize) -> Self {
         Self::strided(buffer, 0, rows, cols, cols, 1)
     }
 
     /// Element (i, j) is element `offset + i * row_stride + j * col_stride` of the buffer. Whether they all lie inside is
     /// checked when the matrix is used.
     pub fn strided(
-        buffer: &'a Buffer<T>,
+        buffer: &'a Buffer<T, B>,
         offset: usize,
         rows: usize,
         cols: usize,
@@ -62,25 +62,33 @@ impl<'a, T> MatrixRef<'a, T> {
 }
 
 /// A matrix in a buffer that an operation writes: row-major, with any distance between rows.
-#[derive(Debug, Clone, Copy)]
-pub struct MatrixMut<'a, T> {
-    pub(crate) buffer: &'a Buffer<T>,
+#[derive(Debug)]
+pub struct MatrixMut<'a, T, B: Backend = Host> {
+    pub(crate) buffer: &'a Buffer<T, B>,
     pub(crate) offset: usize,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) row_stride: usize,
 }
 
-impl<'a, T> MatrixMut<'a, T> {
+impl<T, B: Backend> Clone for MatrixMut<'_, T, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, B: Backend> Copy for MatrixMut<'_, T, B> {}
+
+impl<'a, T, B: Backend> MatrixMut<'a, T, B> {
     /// The first `rows * cols` elements, row by row.
-    pub fn new(buffer: &'a Buffer<T>, rows: usize, cols: usize) -> Self {
+    pub fn new(buffer: &'a Buffer<T, B>, rows: usize, cols: usize) -> Self {
         Self::strided(buffer, 0, rows, cols, cols)
     }
 
     /// Element (i, j) is element `offset + i * row_stride + j` of the buffer. Whether they all lie inside is checked when the
     /// matrix is used.
     pub fn strided(
-        buffer: &'a Buffer<T>,
+        buffer: &'a Buffer<T, B>,
         offset: usize,
         rows: usize,
         cols: usize,

@@ -1,32 +1,42 @@
 //! Creating an operation, and calling it.
 
+use crate::backend::{Executor, Runs};
+use crate::call::{Arguments, Strided};
 use crate::config::FusedConfig;
 use crate::error::OpError;
-use crate::host::{Arguments, HostKernel, Strided};
 use crate::matrix::{MatrixMut, MatrixRef, span};
 use crate::plan::{Blueprint, Kind, Plan, variant_of};
 use crate::workspace::FusedWorkspace;
-use iris_heap::{Buffer, Event, KernelLaunch, Stream, World};
+use iris_heap::{Backend, Buffer, Host, Point, Queue, World};
 use iris_kernels::Element;
 use iris_kernels::host::Parts;
-use iris_sync::{Signal, SignalCounter, Word};
+use iris_sync::{SignalCounter, Word};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// An operation of one rank: what the four public types have in common.
-pub(crate) struct Operation<T: Element, W: Word> {
+pub(crate) struct Operation<T: Element, W: Word, B: Runs<T, W>> {
     kind: Kind,
     config: FusedConfig,
-    workspace: FusedWorkspace<T, W>,
+    workspace: FusedWorkspace<T, W, B>,
 }
 
-impl<T: Element, W: Word> Operation<T, W> {
-    pub(crate) fn new(kind: Kind, world: &World, config: FusedConfig) -> Result<Self, OpError> {
+impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
+    pub(crate) fn new(kind: Kind, world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         let operation = kind.operation();
-        let blueprint = Blueprint::new::<T, W>(kind, &config, world.size());
+        let target = B::Kernel::target(world);
+        let blueprint = Blueprint::new::<T, W>(kind, &config, world.size(), &target);
         let tile = blueprint.as_ref().map(|blueprint| blueprint.shape.tile);
+        let plan = blueprint.as_ref().map(|blueprint| {
+            let plans = blueprint.programs.iter();
+            plans
+                .map(|(rows, program)| format!("{program:?} up to {rows} rows"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        });
         // Agreed upon before any rank may give up: a rank whose own parameters are bad would otherwise leave the others waiting.
         let fields = [
+            ("backend", B::NAME.to_owned()),
             ("m", config.m.to_string()),
             ("n", config.n.to_string()),
             ("k", config.k.to_string()),
@@ -42,28 +52,23 @@ impl<T: Element, W: Word> Operation<T, W> {
                     |tile| format!("{}x{}", tile.m, tile.n),
                 ),
             ),
+            ("plan", plan.unwrap_or_else(|_| "none".to_owned())),
             ("first", config.first.to_string()),
             ("budget", format!("{:?}", config.budget)),
             ("plain_output", config.plain_output.to_string()),
         ];
         world.agree(operation, &fields)?;
         let blueprint = blueprint?;
-        let first = Signal::new(config.first).unwrap_or_default(); // checked by the blueprint
-        let counter = SignalCounter::starting_at(config.first).unwrap_or_default();
+        let counter = SignalCounter::starting_at(config.first).unwrap_or_default(); // checked by the blueprint
+        let prepared = B::Kernel::prepare(world, kind, &blueprint, &config);
+        let prepared = world.all_succeed(operation, prepared)?;
         let region = world.allocate(blueprint.bytes, 256)?;
         // SAFETY: the region was just made for this workspace, of the blueprint's size, zeroed on all ranks.
-        let kernel = Arc::new(unsafe {
-            HostKernel::<T, W>::new(
-                world,
-                operation,
-                blueprint,
-                region.offset(),
-                first,
-                config.budget,
-                config.rules,
-                config.probe.clone(),
-            )
-        });
+        let kernel =
+            unsafe { B::Kernel::new(world, kind, blueprint, region.offset(), &config, prepared) };
+        let made = kernel.and_then(|kernel| Ok((kernel, B::Event::of(world.heap())?)));
+        let (kernel, last) = world.all_succeed(operation, made)?;
+        let kernel = Arc::new(kernel);
         kernel.watched_as(world.watch(operation, Arc::clone(&kernel) as _)?);
         Ok(Self {
             kind,
@@ -73,12 +78,12 @@ impl<T: Element, W: Word> Operation<T, W> {
                 kernel,
                 region: Some(region),
                 counter,
-                last: Event::new(),
+                last,
             },
         })
     }
 
-    pub(crate) fn workspace(&self) -> &FusedWorkspace<T, W> {
+    pub(crate) fn workspace(&self) -> &FusedWorkspace<T, W, B> {
         &self.workspace
     }
 
@@ -102,7 +107,10 @@ impl<T: Element, W: Word> Operation<T, W> {
         self.workspace.free()
     }
 
-    pub(crate) fn bind<'a>(&'a mut self, stream: &'a Stream) -> Result<Bound<'a, T, W>, OpError> {
+    pub(crate) fn bind<'a>(
+        &'a mut self,
+        stream: &'a B::Stream,
+    ) -> Result<Bound<'a, T, W, B>, OpError> {
         let rank = self.workspace.world.rank();
         if stream.rank() != rank {
             return Err(OpError::ForeignStream {
@@ -111,28 +119,36 @@ impl<T: Element, W: Word> Operation<T, W> {
                 stream: stream.rank(),
             });
         }
-        stream.wait(&self.workspace.last);
+        self.rebind(stream)?;
         Ok(Bound {
             operation: self,
             stream,
         })
     }
+
+    /// Has what is enqueued on `stream` from now on wait for the calls made before.
+    pub(crate) fn rebind(&self, stream: &B::Stream) -> Result<(), OpError> {
+        stream.wait(&self.workspace.last)?;
+        stream.watch(Arc::clone(&self.workspace.kernel) as _);
+        Ok(())
+    }
 }
 
 /// An operation bound to a stream, on which its calls run in order. The operation can be bound to another stream once this is
 /// dropped; what is called there waits, on the device, for what was called here.
-pub struct Bound<'a, T: Element, W: Word = i32> {
-    operation: &'a mut Operation<T, W>,
-    stream: &'a Stream,
+pub struct Bound<'a, T: Element, W: Word = i32, B: Runs<T, W> = Host> {
+    operation: &'a mut Operation<T, W, B>,
+    stream: &'a B::Stream,
 }
 
-impl<T: Element, W: Word> Drop for Bound<'_, T, W> {
+impl<T: Element, W: Word, B: Runs<T, W>> Drop for Bound<'_, T, W, B> {
     fn drop(&mut self) {
-        self.stream.record(&self.operation.workspace.last);
+        // Refused only by a device that has failed, and is waited for no more.
+        let _ = self.stream.record(&self.operation.workspace.last);
     }
 }
 
-impl<T: Element, W: Word> Bound<'_, T, W> {
+impl<T: Element, W: Word, B: Runs<T, W>> Bound<'_, T, W, B> {
     /// Enqueues a call with `m` rows. Not collective, allocates nothing and waits for nothing but room in the queue; but all
     /// ranks make the same calls, with the same `m`, in the same order. The result is there once the stream is synchronised.
     ///
@@ -144,10 +160,10 @@ impl<T: Element, W: Word> Bound<'_, T, W> {
     pub fn call(
         &mut self,
         m: usize,
-        a: MatrixRef<'_, T>,
-        b: MatrixRef<'_, T>,
-        bias: Option<&Buffer<T>>,
-        c: MatrixMut<'_, T>,
+        a: MatrixRef<'_, T, B>,
+        b: MatrixRef<'_, T, B>,
+        bias: Option<&Buffer<T, B>>,
+        c: MatrixMut<'_, T, B>,
     ) -> Result<(), OpError> {
         let parts = self.parts(m)?;
         let inputs = [Some(("a", a, parts.a)), Some(("b", b, parts.b))];
@@ -158,8 +174,8 @@ impl<T: Element, W: Word> Bound<'_, T, W> {
     pub(crate) fn call_given(
         &mut self,
         m: usize,
-        x: MatrixRef<'_, T>,
-        c: MatrixMut<'_, T>,
+        x: MatrixRef<'_, T, B>,
+        c: MatrixMut<'_, T, B>,
     ) -> Result<(), OpError> {
         let parts = self.parts(m)?;
         let inputs = [Some(("x", x, (parts.a.0, parts.b.1))), None];
@@ -186,9 +202,9 @@ impl<T: Element, W: Word> Bound<'_, T, W> {
     fn enqueue(
         &mut self,
         m: usize,
-        inputs: [Option<Input<'_, T>>; 2],
-        bias: Option<&Buffer<T>>,
-        c: MatrixMut<'_, T>,
+        inputs: [Option<Input<'_, T, B>>; 2],
+        bias: Option<&Buffer<T, B>>,
+        c: MatrixMut<'_, T, B>,
         c_part: (Range<usize>, Range<usize>),
     ) -> Result<(), OpError> {
         let operation = self.operation.kind.operation();
@@ -198,7 +214,9 @@ impl<T: Element, W: Word> Bound<'_, T, W> {
         if let Some(verdict) = kernel.verdict() {
             return Err(OpError::Fault(verdict));
         }
+        let world = &self.operation.workspace.world;
         let check = Check { operation, rank };
+        check.own("c", world, c.buffer)?;
         let c_view = check.output(&c, &c_part)?;
         if bias.is_some() != config.bias {
             return Err(OpError::Bias {
@@ -215,6 +233,7 @@ impl<T: Element, W: Word> Bound<'_, T, W> {
             let Some((tensor, matrix, part)) = input else {
                 continue;
             };
+            check.own(tensor, world, matrix.buffer)?;
             let view = check.input(tensor, matrix, part)?;
             check.apart(tensor, &c, matrix)?;
             if let Some(place) = views.get_mut(slot) {
@@ -236,21 +255,21 @@ impl<T: Element, W: Word> Bound<'_, T, W> {
             output: (c.buffer.any(), c_view),
             store,
         };
-        self.stream.launch(KernelLaunch {
-            kernel: Arc::clone(kernel) as _,
-            args: arguments.into(),
-        });
-        Ok(())
+        B::Kernel::enqueue(kernel, self.stream, arguments)
     }
 
     /// The stream it is bound to.
-    pub fn stream(&self) -> &Stream {
+    pub fn stream(&self) -> &B::Stream {
         self.stream
     }
 }
 
 /// An input's name, the matrix given, and the part of the whole matrix that it must be.
-type Input<'a, T> = (&'static str, MatrixRef<'a, T>, (Range<usize>, Range<usize>));
+type Input<'a, T, B> = (
+    &'static str,
+    MatrixRef<'a, T, B>,
+    (Range<usize>, Range<usize>),
+);
 
 /// Checks of one rank's operands.
 pub(crate) struct Check {
@@ -259,10 +278,10 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn input<T: Element>(
+    pub(crate) fn input<T: Element, B: Backend>(
         &self,
         tensor: &'static str,
-        matrix: &MatrixRef<'_, T>,
+        matrix: &MatrixRef<'_, T, B>,
         (rows, cols): &(Range<usize>, Range<usize>),
     ) -> Result<Strided, OpError> {
         let &MatrixRef {
@@ -300,9 +319,9 @@ impl Check {
         })
     }
 
-    pub(crate) fn output<T: Element>(
+    pub(crate) fn output<T: Element, B: Backend>(
         &self,
-        c: &MatrixMut<'_, T>,
+        c: &MatrixMut<'_, T, B>,
         (rows, cols): &(Range<usize>, Range<usize>),
     ) -> Result<Strided, OpError> {
         self.shape("c", c.rows, c.cols, rows.len(), cols.len())?;
@@ -327,7 +346,10 @@ impl Check {
         })
     }
 
-    fn output_view<'a, T: Element>(&self, c: &MatrixMut<'a, T>) -> MatrixRef<'a, T> {
+    fn output_view<'a, T: Element, B: Backend>(
+        &self,
+        c: &MatrixMut<'a, T, B>,
+    ) -> MatrixRef<'a, T, B> {
         MatrixRef::strided(c.buffer, c.offset, c.rows, c.cols, c.row_stride, 1)
     }
 
@@ -356,10 +378,10 @@ impl Check {
     }
 
     /// The elements of its buffer that a matrix touches, wherever the buffer ends.
-    fn span<T: Element>(
+    fn span<T: Element, B: Backend>(
         &self,
         tensor: &'static str,
-        matrix: &MatrixRef<'_, T>,
+        matrix: &MatrixRef<'_, T, B>,
     ) -> Result<Range<usize>, OpError> {
         let &MatrixRef {
             offset,
@@ -378,10 +400,10 @@ impl Check {
         })
     }
 
-    fn span_in<T: Element>(
+    fn span_in<T: Element, B: Backend>(
         &self,
         tensor: &'static str,
-        matrix: &MatrixRef<'_, T>,
+        matrix: &MatrixRef<'_, T, B>,
     ) -> Result<(), OpError> {
         let span = self.span(tensor, matrix)?;
         let len = matrix.buffer.len();
@@ -397,20 +419,53 @@ impl Check {
         })
     }
 
-    /// That the output does not share elements with an input.
-    pub(crate) fn apart<T: Element>(
+    /// That a buffer is this rank's: of its device, and of no other rank's symmetric heap.
+    fn own<T: Element, B: Backend>(
         &self,
         tensor: &'static str,
-        c: &MatrixMut<'_, T>,
-        input: &MatrixRef<'_, T>,
+        world: &World<B>,
+        buffer: &Buffer<T, B>,
+    ) -> Result<(), OpError> {
+        let (device, found) = (world.device_ordinal(), buffer.device_ordinal());
+        if device != found {
+            return Err(OpError::WrongDevice {
+                operation: self.operation,
+                rank: self.rank,
+                tensor,
+                device,
+                found,
+            });
+        }
+        match buffer.region() {
+            Some(region) if !world.owns(region) => Err(OpError::ForeignBuffer {
+                operation: self.operation,
+                rank: self.rank,
+                tensor,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// That the output does not share elements with an input.
+    pub(crate) fn apart<T: Element, B: Backend>(
+        &self,
+        tensor: &'static str,
+        c: &MatrixMut<'_, T, B>,
+        input: &MatrixRef<'_, T, B>,
     ) -> Result<(), OpError> {
         let read = self.span(tensor, input)?;
         let written = self.span("c", &self.output_view(c))?;
+        // Compared by address: two buffers may be views of one piece of somebody else's memory.
+        let bytes = |buffer: &Buffer<T, B>, span: Range<usize>| {
+            let at = |element: usize| buffer.address() + (element * size_of::<T>()) as u64;
+            at(span.start)..at(span.end)
+        };
+        let (written, read) = (bytes(c.buffer, written), bytes(input.buffer, read));
         let disjoint = written.is_empty()
             || read.is_empty()
             || written.end <= read.start
             || read.end <= written.start;
-        if disjoint || !c.buffer.same_memory(input.buffer) {
+        if disjoint {
             return Ok(());
         }
         Err(OpError::Aliased {

@@ -1,11 +1,14 @@
 //! The four operations.
 
+use crate::backend::Runs;
 use crate::config::FusedConfig;
+use crate::device::Captured;
 use crate::error::OpError;
 use crate::operation::{Bound, Operation};
 use crate::plan::{Kind, Plan};
 use crate::workspace::FusedWorkspace;
-use iris_heap::{Stream, World};
+use iris_heap::device::{Driver, RankStream};
+use iris_heap::{Host, World};
 use iris_kernels::Element;
 use iris_sync::Word;
 
@@ -35,16 +38,16 @@ macro_rules! operation {
         ///     drop(op.bind(two).unwrap());
         /// }
         /// ```
-        pub struct $name<T: Element, W: Word = i32>(Operation<T, W>);
+        pub struct $name<T: Element, W: Word = i32, B: Runs<T, W> = Host>(Operation<T, W, B>);
 
-        impl<T: Element, W: Word> $name<T, W> {
+        impl<T: Element, W: Word, B: Runs<T, W>> $name<T, W, B> {
             /// Creates the operation. Collective: all ranks compare their parameters, agree on a plan and allocate the
             /// workspace.
             ///
             /// # Errors
             /// Where the parameters are no problem's, differ between ranks (the error names rank and field), or the
             /// workspace does not fit the heap (it says how much is needed). All ranks get an error, or none.
-            pub fn new(world: &World, config: FusedConfig) -> Result<Self, OpError> {
+            pub fn new(world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
                 Operation::new($kind, world, config).map(Self)
             }
 
@@ -52,7 +55,10 @@ macro_rules! operation {
             ///
             /// # Errors
             /// Where the stream is another rank's.
-            pub fn bind<'a>(&'a mut self, stream: &'a Stream) -> Result<Bound<'a, T, W>, OpError> {
+            pub fn bind<'a>(
+                &'a mut self,
+                stream: &'a B::Stream,
+            ) -> Result<Bound<'a, T, W, B>, OpError> {
                 self.0.bind(stream)
             }
 
@@ -85,7 +91,7 @@ macro_rules! operation {
             }
 
             /// Its staging, signals and index.
-            pub fn workspace(&self) -> &FusedWorkspace<T, W> {
+            pub fn workspace(&self) -> &FusedWorkspace<T, W, B> {
                 self.0.workspace()
             }
 
@@ -95,7 +101,24 @@ macro_rules! operation {
             }
         }
 
-        impl<T: Element, W: Word> std::fmt::Debug for $name<T, W> {
+        impl<T: Element, D: Driver + Runs<T, i32>> Captured<D> for $name<T, i32, D>
+        where
+            Operation<T, i32, D>: Captured<D>,
+        {
+            fn number(&self) -> u64 {
+                self.0.number()
+            }
+
+            fn before(&mut self, stream: &RankStream<D>) -> Result<(), OpError> {
+                self.0.before(stream)
+            }
+
+            fn after(&mut self, stream: &RankStream<D>, calls: u64) -> Result<(), OpError> {
+                self.0.after(stream, calls)
+            }
+        }
+
+        impl<T: Element, W: Word, B: Runs<T, W>> std::fmt::Debug for $name<T, W, B> {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct(stringify!($name))
                     .field("config", self.config())

@@ -4,13 +4,16 @@ use crate::config::{FusedConfig, Variant};
 use crate::error::OpError;
 use iris_kernels::host::{Accumulators, Needs, Program, Shape, Staging};
 use iris_kernels::{Element, Tile};
-use iris_sync::{Layout, Mapped, Word};
+use iris_sync::{Layout, Word};
 
 /// An all-reduce of up to this many elements is bound by the number of steps and not by traffic: `auto` makes it one-shot.
 /// Measured on a CPU, where a step costs about as much as copying a few thousand elements; see `docs/performance.md`.
 const ONE_SHOT_ELEMENTS: usize = 4096;
 /// `auto` does not take more one-shot staging than this at a rank, in bytes.
 const ONE_SHOT_CAP: usize = 64 << 20;
+
+/// What parts of a workspace are aligned to: lines of every device's caches.
+const ALIGN: usize = 256;
 
 /// How a call of so many rows is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub struct Plan {
 
 /// Which operation, before its variant is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     AllReduce,
     ReduceScatter,
     AllGatherMatmul,
@@ -31,7 +34,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) fn operation(self) -> &'static str {
+    pub fn operation(self) -> &'static str {
         match self {
             Self::AllReduce => "matmul_all_reduce",
             Self::ReduceScatter => "matmul_reduce_scatter",
@@ -41,20 +44,34 @@ impl Kind {
     }
 }
 
+/// How a backend's programs lay out their memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The bytes of a rank's words and cells.
+    pub words: fn(Layout) -> usize,
+    /// The tile for an operation whose user names none, of so many rows and columns on so many ranks.
+    pub tile: fn(Kind, usize, usize, usize) -> Tile,
+    /// What a tile's sides must be multiples of, and the most they may be; `None` where any tile will do, which is then made no
+    /// larger than the result.
+    pub tiles: Option<(Tile, Tile)>,
+    /// The bytes of a staging slot of a program, for so many bytes an element.
+    pub slot: fn(Program, Needs, Tile, usize) -> Option<usize>,
+}
+
 /// The programs an operation may run, and where everything of its workspace lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Blueprint {
-    pub(crate) shape: Shape,
+pub struct Blueprint {
+    pub shape: Shape,
     /// The program for up to so many rows, in rising order; the last entry covers the largest `m`.
-    pub(crate) programs: Vec<(usize, Program)>,
-    pub(crate) layout: Layout,
+    pub programs: Vec<(usize, Program)>,
+    pub layout: Layout,
     /// Relative to the workspace, as are the offsets below.
-    pub(crate) staging: Staging,
-    pub(crate) accumulators: Accumulators,
+    pub staging: Staging,
+    pub accumulators: Accumulators,
     /// Where plain outputs are bounced, if they may be plain.
-    pub(crate) bounce: Option<usize>,
+    pub bounce: Option<usize>,
     /// The bytes of the whole workspace at each rank.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
 }
 
 impl Blueprint {
@@ -62,6 +79,7 @@ impl Blueprint {
         kind: Kind,
         config: &FusedConfig,
         world: usize,
+        target: &Target,
     ) -> Result<Self, OpError> {
         let operation = kind.operation();
         let &FusedConfig { m, n, k, .. } = config;
@@ -104,15 +122,29 @@ impl Blueprint {
             .and_then(|_| m.max(n).max(k).checked_mul(64 * world))
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or_else(too_large)?;
-        let tile = config.tile.unwrap_or_else(|| match kind {
-            Kind::AllReduce => Tile::choose(m, n, world),
-            // The grid restarts at each owner's first row; a gathered piece is as high as a tile.
-            _ => Tile::choose(m.div_ceil(world), n, 1),
-        });
-        // A tile no larger than the result: slots are not larger than what they hold.
-        let tile = Tile {
-            m: tile.m.min(m),
-            n: tile.n.min(n),
+        let tile = config
+            .tile
+            .unwrap_or_else(|| (target.tile)(kind, m, n, world));
+        let tile = match target.tiles {
+            // A tile no larger than the result: slots are not larger than what they hold.
+            None => Tile {
+                m: tile.m.min(m),
+                n: tile.n.min(n),
+            },
+            Some((step, most)) => {
+                let fits = |side: usize, step: usize, most: usize| {
+                    side.is_multiple_of(step) && side <= most
+                };
+                if !fits(tile.m, step.m, most.m) || !fits(tile.n, step.n, most.n) {
+                    return Err(OpError::Tile {
+                        operation,
+                        tile,
+                        step,
+                        most,
+                    });
+                }
+                tile
+            }
         };
         let shape = Shape { n, k, tile };
         let programs = programs(kind, config, shape, world, size_of::<T>());
@@ -122,17 +154,22 @@ impl Blueprint {
             .fold(Needs::default(), Needs::or);
 
         let layout = Layout::new(world, needs.slots, needs.locks);
-        let mut end = Mapped::<W>::bytes(layout).next_multiple_of(64);
+        let mut end = (target.words)(layout).next_multiple_of(ALIGN);
         let mut take = |bytes: Option<usize>| {
             let start = end;
             end = bytes
                 .and_then(|bytes| end.checked_add(bytes))
-                .and_then(|end| end.checked_next_multiple_of(64))?;
+                .and_then(|end| end.checked_next_multiple_of(ALIGN))?;
             Some(start)
         };
-        let slot_bytes = needs
-            .slot_elements
-            .checked_mul(size_of::<T>())
+        // The largest of what its programs need, as the number of slots is.
+        let slot_bytes = programs
+            .iter()
+            .map(|&(rows, program)| {
+                let needs = program.needs(rows, shape, world);
+                (target.slot)(program, needs, tile, size_of::<T>())
+            })
+            .try_fold(0, |most, bytes| Some(most.max(bytes?)))
             .ok_or_else(too_large)?;
         let mut staging = Staging::new(0, needs.slots, slot_bytes);
         staging.offset = take(staging.bytes(world)).ok_or_else(too_large)?;
@@ -162,8 +199,13 @@ impl Blueprint {
 
     /// The program for `m` rows, which are at most the largest.
     pub(crate) fn program(&self, m: usize) -> Program {
-        let found = self.programs.iter().find(|&&(rows, _)| m <= rows);
-        found.unwrap_or(&self.programs[self.programs.len() - 1]).1
+        self.programs[self.program_index(m)].1
+    }
+
+    /// Its place among the programs.
+    pub(crate) fn program_index(&self, m: usize) -> usize {
+        let found = self.programs.iter().position(|&(rows, _)| m <= rows);
+        found.unwrap_or(self.programs.len() - 1)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The parts of a fused operation by themselves: what it is compared with.
 
+use crate::backend::Runs;
+use crate::call::Strided;
 use crate::config::{FusedConfig, Variant};
 use crate::error::OpError;
-use crate::host::Strided;
 use crate::matrix::{MatrixMut, MatrixRef};
 use crate::operation::{Bound, Operation};
 use crate::plan::Kind;
-use iris_heap::{Access, Kernel, KernelArgs, KernelLaunch, Stream, StreamError, World};
+use iris_heap::{Access, Host, Kernel, KernelArgs, KernelLaunch, Stream, StreamError, World};
 use iris_kernels::host::{Input, Operands, Output, Scratch, product};
 use iris_kernels::{Element, View, ViewMut};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,14 +113,14 @@ impl<T: Element> Kernel for ProductKernel<T> {
 }
 
 /// A collective on matrices that are there already, by the same kernels and the same protocol as the fused operations.
-pub struct Collective<T: Element>(Operation<T, i32>);
+pub struct Collective<T: Element, B: Runs<T, i32> = Host>(Operation<T, i32, B>);
 
-impl<T: Element> Collective<T> {
+impl<T: Element, B: Runs<T, i32>> Collective<T, B> {
     /// Sums matrices `(m, n)` of all ranks, for all ranks. `config.k` does not matter. Collective.
     ///
     /// # Errors
     /// As for the fused operations.
-    pub fn all_reduce(world: &World, config: FusedConfig) -> Result<Self, OpError> {
+    pub fn all_reduce(world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         Self::new(Kind::AllReduce, world, config)
     }
 
@@ -127,7 +128,7 @@ impl<T: Element> Collective<T> {
     ///
     /// # Errors
     /// As for the fused operations.
-    pub fn reduce_scatter(world: &World, config: FusedConfig) -> Result<Self, OpError> {
+    pub fn reduce_scatter(world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         Self::new(Kind::ReduceScatter, world, config.variant(Variant::Auto))
     }
 
@@ -135,11 +136,11 @@ impl<T: Element> Collective<T> {
     ///
     /// # Errors
     /// As for the fused operations.
-    pub fn all_gather(world: &World, config: FusedConfig) -> Result<Self, OpError> {
+    pub fn all_gather(world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         Self::new(Kind::MatmulAllGather, world, config.variant(Variant::Auto))
     }
 
-    fn new(kind: Kind, world: &World, config: FusedConfig) -> Result<Self, OpError> {
+    fn new(kind: Kind, world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         // Every rank has something to give: a depth of one each.
         let config = FusedConfig {
             k: world.size(),
@@ -153,7 +154,10 @@ impl<T: Element> Collective<T> {
     ///
     /// # Errors
     /// Where the stream is another rank's.
-    pub fn bind<'a>(&'a mut self, stream: &'a Stream) -> Result<BoundCollective<'a, T>, OpError> {
+    pub fn bind<'a>(
+        &'a mut self,
+        stream: &'a B::Stream,
+    ) -> Result<BoundCollective<'a, T, B>, OpError> {
         self.0.bind(stream).map(BoundCollective)
     }
 
@@ -167,9 +171,9 @@ impl<T: Element> Collective<T> {
 }
 
 /// A collective bound to a stream.
-pub struct BoundCollective<'a, T: Element>(Bound<'a, T>);
+pub struct BoundCollective<'a, T: Element, B: Runs<T, i32> = Host>(Bound<'a, T, i32, B>);
 
-impl<T: Element> BoundCollective<'_, T> {
+impl<T: Element, B: Runs<T, i32>> BoundCollective<'_, T, B> {
     /// Enqueues a call of `m` rows on `x`, this rank's matrix.
     ///
     /// # Errors
@@ -177,8 +181,8 @@ impl<T: Element> BoundCollective<'_, T> {
     pub fn call(
         &mut self,
         m: usize,
-        x: MatrixRef<'_, T>,
-        c: MatrixMut<'_, T>,
+        x: MatrixRef<'_, T, B>,
+        c: MatrixMut<'_, T, B>,
     ) -> Result<(), OpError> {
         self.0.call_given(m, x, c)
     }

@@ -1,8 +1,8 @@
 //! What an operation owns: its part of the symmetric heap.
 
+use crate::backend::{Executor, Runs};
 use crate::error::OpError;
-use crate::host::HostKernel;
-use iris_heap::{Event, Region, World};
+use iris_heap::{Host, Point, Region, World};
 use iris_kernels::Element;
 use iris_sync::{SignalCounter, Word};
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use std::sync::Arc;
 ///
 /// The call index lies in the workspace itself, where kernels read and advance it. Between two calls nothing is zeroed and
 /// nobody meets; a [reset](crate::MatmulAllReduce::reset) zeroes words and index together.
-pub struct FusedWorkspace<T: Element, W: Word> {
-    pub(crate) world: World,
-    pub(crate) kernel: Arc<HostKernel<T, W>>,
+pub struct FusedWorkspace<T: Element, W: Word, B: Runs<T, W> = Host> {
+    pub(crate) world: World<B>,
+    pub(crate) kernel: Arc<B::Kernel>,
     /// There until it is freed.
     pub(crate) region: Option<Region>,
     pub(crate) counter: SignalCounter<W>,
     /// The end of the latest stream's last call.
-    pub(crate) last: Event,
+    pub(crate) last: B::Event,
 }
 
-impl<T: Element, W: Word> FusedWorkspace<T, W> {
+impl<T: Element, W: Word, B: Runs<T, W>> FusedWorkspace<T, W, B> {
     /// The bytes it takes at each rank.
     pub fn bytes(&self) -> usize {
         self.kernel.blueprint().bytes
@@ -29,7 +29,10 @@ impl<T: Element, W: Word> FusedWorkspace<T, W> {
 
     /// How many calls this rank has completed since the operation was created or last reset. Calls that are still queued do
     /// not count.
-    pub fn index(&self) -> u64 {
+    ///
+    /// # Errors
+    /// Where the device refuses to tell.
+    pub fn index(&self) -> Result<u64, OpError> {
         self.kernel.index()
     }
 
@@ -41,16 +44,15 @@ impl<T: Element, W: Word> FusedWorkspace<T, W> {
     /// Back to the state after creation, also after a fault. Collective: each rank waits for its own calls to end, all meet,
     /// each zeroes its words and index, all meet again.
     pub(crate) fn reset(&self) -> Result<(), OpError> {
-        self.last.synchronize();
-        self.world.barrier()?;
-        self.kernel.reset();
-        self.world.barrier()?;
-        Ok(())
+        let operation = "reset";
+        let drained = self.last.synchronize().map_err(OpError::from);
+        self.world.all_succeed(operation, drained)?;
+        self.world.all_succeed(operation, self.kernel.reset())
     }
 
     /// Gives the memory back. Collective.
     pub(crate) fn free(mut self) -> Result<(), OpError> {
-        self.last.synchronize();
+        self.last.synchronize()?;
         if let Some(region) = self.region.take() {
             self.world.free(region)?;
         }
@@ -58,7 +60,7 @@ impl<T: Element, W: Word> FusedWorkspace<T, W> {
     }
 }
 
-impl<T: Element, W: Word> Drop for FusedWorkspace<T, W> {
+impl<T: Element, W: Word, B: Runs<T, W>> Drop for FusedWorkspace<T, W, B> {
     fn drop(&mut self) {
         // Watched no longer, or the world and the kernel would keep each other alive. The memory is not given back: that needs
         // all ranks.
@@ -68,7 +70,7 @@ impl<T: Element, W: Word> Drop for FusedWorkspace<T, W> {
     }
 }
 
-impl<T: Element, W: Word> std::fmt::Debug for FusedWorkspace<T, W> {
+impl<T: Element, W: Word, B: Runs<T, W>> std::fmt::Debug for FusedWorkspace<T, W, B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FusedWorkspace")
             .field("bytes", &self.bytes())

@@ -530,7 +530,7 @@ fn bad_operands_are_errors_before_anything_is_enqueued() {
         }
         stream.synchronize()?;
         second.synchronize()?;
-        assert_eq!(rig.op.workspace().index(), 81);
+        assert_eq!(rig.op.workspace().index().unwrap(), 81);
 
         let mut gather = MatmulAllGather::<f32>::new(world, FusedConfig::new(M, N, K))?;
         let mut streams = World::of_threads(1, &config())?;

@@ -63,6 +63,11 @@ impl Rules {
         Self { removed }
     }
 
+    /// The rules taken out, a bit each: how kernels on devices are told.
+    pub const fn removed(self) -> u32 {
+        self.removed
+    }
+
     /// Whether `rule` is kept.
     pub const fn keeps(self, rule: Rule) -> bool {
         self.removed & (1 << rule as u32) == 0

@@ -5,11 +5,11 @@ use crate::op::{AnyOperation, Op};
 use crate::random::Tensor;
 use crate::reference::{Operand, Reference};
 use crate::tolerance::{Tolerance, compare};
-use iris_heap::{Buffer, Stream, World};
+use iris_heap::{Backend, Buffer, Queue, Stream, World, WorldError};
 use iris_kernels::Element;
 use iris_kernels::Tile;
 use iris_kernels::host::{Parts, Shape};
-use iris_ops::{FusedConfig, MatrixMut, MatrixRef};
+use iris_ops::{FusedConfig, MatrixMut, MatrixRef, Runs};
 use iris_sync::Word;
 use std::error::Error;
 use std::ops::Range;
@@ -93,17 +93,13 @@ impl Exercise {
         world: &World,
         operation: &mut AnyOperation<T, W>,
     ) -> Result<u64, Failure> {
-        let FusedConfig { m, n, k, bias, .. } = self.config;
+        let FusedConfig { m, bias, .. } = self.config;
         let (size, rank) = (world.size(), world.rank());
-        let parts = |m| {
-            let tile = Tile { m: 1, n: 1 };
-            self.op.program().parts(m, Shape { n, k, tile }, size, rank)
-        };
         // The part of fewer rows may be larger than that of more: the last rank of 4 has 1 of 4 rows and none of 5.
         let room = |(rows, cols): &(Range<usize>, Range<usize>)| {
             (rows.len().max(m.div_ceil(size)) + GAP) * (cols.len() + GAP) + cols.len() * GAP
         };
-        let most = parts(m);
+        let most = self.parts(m, size, rank);
         let a = world.buffer::<T>(room(&most.a));
         let b = world.buffer::<T>(room(&most.b));
         let bias_buffer = world.buffer::<T>(most.c.1.len());
@@ -116,26 +112,20 @@ impl Exercise {
         let stream = Stream::new(world)?;
         let mut bound = operation.bind(&stream)?;
         for (number, &m) in self.calls.iter().enumerate() {
-            let call = Call {
-                op: self.op,
-                number: number as u64,
-                seed: self.seed,
-                m,
-                n,
-                k,
-                bias,
-                world: size,
-                rank,
-                parts: parts(m),
-                strided: self.strided && number % 2 == 1,
-            };
-            let a_place = Place::new(&call.parts.a, call.strided, false);
-            let b_place = Place::new(&call.parts.b, call.strided, call.strided);
-            let c_place = Place::new(&call.parts.c, call.strided, false);
+            let call = self.call(number, m, size, rank);
+            let [a_place, b_place, c_place] = call.places();
 
             let buffers = (a.clone(), b.clone(), bias_buffer.clone(), c.clone());
             let (filling, places) = (call.clone(), (a_place, b_place));
-            stream.host_fn(move || filling.fill(&buffers, places));
+            let outcome_of_fill = Arc::clone(&outcome);
+            stream.host_fn(move || {
+                if let Err(error) = filling.fill(&buffers, places) {
+                    let mut outcome = outcome_of_fill
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    *outcome = Err(error.to_string());
+                }
+            });
             let result = bound.call(
                 m,
                 a_place.input(&a),
@@ -180,6 +170,100 @@ impl Exercise {
         }
         Ok(hash)
     }
+
+    /// The same on any backend: every call has operands of its own, which are there before the first is enqueued; all are enqueued,
+    /// with nothing between them, and checked once all have run. Collective.
+    ///
+    /// # Errors
+    /// As [`Exercise::run`].
+    pub fn run_at_once<T: Element + Number, W: Word, B: Runs<T, W>>(
+        &self,
+        world: &World<B>,
+    ) -> Result<u64, Failure> {
+        let config = self.config.clone();
+        let mut operation = AnyOperation::<T, W, B>::new(self.op, world, config)?;
+        let FusedConfig { bias, .. } = self.config;
+        let (size, rank) = (world.size(), world.rank());
+        let stored = self.op.stores_to_peers() && !self.config.plain_output;
+        let mut calls = Vec::new();
+        for (number, &m) in self.calls.iter().enumerate() {
+            let call = self.call(number, m, size, rank);
+            let places = call.places();
+            let room = |place: Place, gap: usize| place.index(place.rows, place.cols) + gap;
+            // Peers' outputs of this call may be larger, and symmetric allocations are of one size.
+            let widest = room(places[2], GAP) + call.parts.c.1.len();
+            let c = match stored {
+                true => world.symmetric_buffer::<T>(widest)?,
+                false => world.plain_buffer::<T>(widest)?,
+            };
+            let buffers = (
+                world.plain_buffer::<T>(room(places[0], GAP))?,
+                world.plain_buffer::<T>(room(places[1], GAP))?,
+                world.plain_buffer::<T>(call.parts.c.1.len())?,
+                c,
+            );
+            call.fill(&buffers, (places[0], places[1]))?;
+            calls.push((call, places, buffers));
+        }
+        let stream = B::Stream::of(world)?;
+        let mut bound = operation.bind(&stream)?;
+        let mut refused = None;
+        for (call, [a, b, c], buffers) in &calls {
+            let output = MatrixMut::strided(&buffers.3, c.offset, c.rows, c.cols, c.stride);
+            let result = bound.call(
+                call.m,
+                a.input(&buffers.0),
+                b.input(&buffers.1),
+                bias.then_some(&buffers.2),
+                output,
+            );
+            if let Err(error) = result {
+                refused = Some(error);
+                break;
+            }
+        }
+        drop(bound);
+        stream.synchronize()?;
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
+        let mut hash = 0;
+        for (call, places, buffers) in &calls {
+            hash = call.check(&buffers.3, places[2], hash)?;
+        }
+        drop(stream);
+        operation.free()?;
+        for (.., (.., c)) in calls {
+            if c.is_symmetric() {
+                world.free_buffer(c)?;
+            }
+        }
+        Ok(hash)
+    }
+
+    fn parts(&self, m: usize, world: usize, rank: usize) -> Parts {
+        let FusedConfig { n, k, .. } = self.config;
+        let tile = Tile { m: 1, n: 1 };
+        let shape = Shape { n, k, tile };
+        self.op.program().parts(m, shape, world, rank)
+    }
+
+    fn call(&self, number: usize, m: usize, world: usize, rank: usize) -> Call {
+        let FusedConfig { n, k, bias, .. } = self.config;
+        Call {
+            op: self.op,
+            number: number as u64,
+            seed: self.seed,
+            m,
+            n,
+            k,
+            bias,
+            world,
+            rank,
+            parts: self.parts(m, world, rank),
+            strided: self.strided && number % 2 == 1,
+        }
+    }
 }
 
 /// Where a matrix lies in its buffer.
@@ -214,7 +298,7 @@ impl Place {
         self.offset + line * self.stride + at
     }
 
-    fn input<T>(self, buffer: &Buffer<T>) -> MatrixRef<'_, T> {
+    fn input<T, B: Backend>(self, buffer: &Buffer<T, B>) -> MatrixRef<'_, T, B> {
         let (row_stride, col_stride) = if self.transposed {
             (1, self.stride)
         } else {
@@ -232,6 +316,15 @@ impl Place {
 }
 
 impl Call {
+    /// Where its A, B and C lie.
+    fn places(&self) -> [Place; 3] {
+        [
+            Place::new(&self.parts.a, self.strided, false),
+            Place::new(&self.parts.b, self.strided, self.strided),
+            Place::new(&self.parts.c, self.strided, false),
+        ]
+    }
+
     /// The whole matrices of the call, the same on every rank: what each rank has of them differs.
     fn whole<T: Number>(&self) -> (Vec<T>, Vec<T>, Vec<T>) {
         let draw = |tensor, len| crate::random::uniform(self.seed, 0, self.number, tensor, len);
@@ -243,24 +336,22 @@ impl Call {
     }
 
     /// Puts this rank's parts into its buffers, and poisons its output.
-    fn fill<T: Element + Number>(
+    fn fill<T: Element + Number, B: Backend>(
         &self,
-        (a, b, bias, c): &(Buffer<T>, Buffer<T>, Buffer<T>, Buffer<T>),
+        (a, b, bias, c): &Buffers<T, B>,
         (a_place, b_place): (Place, Place),
-    ) {
+    ) -> Result<(), WorldError> {
         let (whole_a, whole_b, whole_bias) = self.whole::<T>();
-        put(a, a_place, &whole_a, self.k, &self.parts.a);
-        put(b, b_place, &whole_b, self.n, &self.parts.b);
-        let biased = self.parts.c.1.clone();
-        // The buffer is as long as the part; an error here would show as a wrong result.
-        let _ = bias.write(0, &whole_bias[biased]);
-        c.fill(<T as Element>::NAN);
+        put(a, a_place, &whole_a, self.k, &self.parts.a)?;
+        put(b, b_place, &whole_b, self.n, &self.parts.b)?;
+        bias.upload(0, &whole_bias[self.parts.c.1.clone()])?;
+        c.upload(0, &vec![<T as Element>::NAN; c.len()])
     }
 
     /// Holds the output against the reference, gaps included: they must be left alone.
-    fn check<T: Element + Number>(
+    fn check<T: Element + Number, B: Backend>(
         &self,
-        c: &Buffer<T>,
+        c: &Buffer<T, B>,
         place: Place,
         hash: u64,
     ) -> Result<u64, String> {
@@ -283,7 +374,9 @@ impl Call {
             .and_then(|(a, b)| Reference::product(a, b, self.bias.then_some(&bias)))
             .map_err(|error| format!("{}: {error}", where_()))?
             .share(self.op.share(), self.world, self.rank);
-        let everything = c.read();
+        let everything = c
+            .download()
+            .map_err(|error| format!("{}: {error}", where_()))?;
         let mut got = Vec::with_capacity(place.rows * place.cols);
         let mut inside = vec![false; everything.len()];
         for row in 0..place.rows {
@@ -324,20 +417,22 @@ impl Call {
     }
 }
 
+/// A, B, bias and C.
+type Buffers<T, B> = (Buffer<T, B>, Buffer<T, B>, Buffer<T, B>, Buffer<T, B>);
+
 /// Writes a part of a row-major matrix of `width` columns to where it belongs.
-fn put<T: Element + Number>(
-    buffer: &Buffer<T>,
+fn put<T: Element + Number, B: Backend>(
+    buffer: &Buffer<T, B>,
     place: Place,
     whole: &[T],
     width: usize,
     (rows, cols): &(Range<usize>, Range<usize>),
-) {
+) -> Result<(), WorldError> {
     let mut values = vec![<T as Element>::NAN; buffer.len()];
     for (i, row) in rows.clone().enumerate() {
         for (j, col) in cols.clone().enumerate() {
             values[place.index(i, j)] = whole[row * width + col];
         }
     }
-    // As long as the buffer.
-    let _ = buffer.write(0, &values);
+    buffer.upload(0, &values)
 }

@@ -6,7 +6,9 @@
 //!
 //! The other half runs operations: [`op`] has all of them as values, [`exercise`] calls them with fresh inputs and checks every
 //! result, [`stall`] holds chosen ranks up in the midst of their calls, [`worlds`] has ranks as threads and as processes.
+//! [`device`] is what tests on GPUs have in common.
 
+pub mod device;
 pub mod exercise;
 pub mod number;
 pub mod op;

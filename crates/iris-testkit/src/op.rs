@@ -1,12 +1,14 @@
 //! The operations as values, so that one test can go through all of them.
 
 use crate::reference::Share;
-use iris_heap::{Stream, World};
+use iris_heap::device::{Driver, RankStream};
+use iris_heap::{Host, World};
 use iris_kernels::Element;
 use iris_kernels::host::Program;
+use iris_ops::device::Captured;
 use iris_ops::{
     AllGatherMatmul, Bound, FusedConfig, FusedWorkspace, GatherDim, MatmulAllGather,
-    MatmulAllReduce, MatmulReduceScatter, OpError, Plan, Variant,
+    MatmulAllReduce, MatmulReduceScatter, OpError, Plan, Runs, Variant,
 };
 use iris_sync::Word;
 use std::fmt;
@@ -105,15 +107,15 @@ impl fmt::Display for Op {
 /// An operation of any of the four types.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum AnyOperation<T: Element, W: Word = i32> {
+pub enum AnyOperation<T: Element, W: Word = i32, B: Runs<T, W> = Host> {
     /// `matmul_all_reduce`.
-    AllReduce(MatmulAllReduce<T, W>),
+    AllReduce(MatmulAllReduce<T, W, B>),
     /// `matmul_reduce_scatter`.
-    ReduceScatter(MatmulReduceScatter<T, W>),
+    ReduceScatter(MatmulReduceScatter<T, W, B>),
     /// `all_gather_matmul`.
-    AllGatherMatmul(AllGatherMatmul<T, W>),
+    AllGatherMatmul(AllGatherMatmul<T, W, B>),
     /// `matmul_all_gather`.
-    MatmulAllGather(MatmulAllGather<T, W>),
+    MatmulAllGather(MatmulAllGather<T, W, B>),
 }
 
 macro_rules! each {
@@ -127,12 +129,12 @@ macro_rules! each {
     };
 }
 
-impl<T: Element, W: Word> AnyOperation<T, W> {
+impl<T: Element, W: Word, B: Runs<T, W>> AnyOperation<T, W, B> {
     /// Creates it. Collective.
     ///
     /// # Errors
     /// Those of the operation's `new`.
-    pub fn new(op: Op, world: &World, config: FusedConfig) -> Result<Self, OpError> {
+    pub fn new(op: Op, world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         let config = op.configure(config);
         Ok(match op {
             Op::AllReduce(_) => Self::AllReduce(MatmulAllReduce::new(world, config)?),
@@ -146,7 +148,7 @@ impl<T: Element, W: Word> AnyOperation<T, W> {
     ///
     /// # Errors
     /// Those of the operation's `bind`.
-    pub fn bind<'a>(&'a mut self, stream: &'a Stream) -> Result<Bound<'a, T, W>, OpError> {
+    pub fn bind<'a>(&'a mut self, stream: &'a B::Stream) -> Result<Bound<'a, T, W, B>, OpError> {
         each!(self, op => op.bind(stream))
     }
 
@@ -172,7 +174,20 @@ impl<T: Element, W: Word> AnyOperation<T, W> {
     }
 
     /// Its workspace.
-    pub fn workspace(&self) -> &FusedWorkspace<T, W> {
+    pub fn workspace(&self) -> &FusedWorkspace<T, W, B> {
         each!(self, op => op.workspace())
+    }
+}
+
+impl<T: Element, D: Driver + Runs<T, i32, Stream = RankStream<D>>> AnyOperation<T, i32, D>
+where
+    MatmulAllReduce<T, i32, D>: Captured<D>,
+    MatmulReduceScatter<T, i32, D>: Captured<D>,
+    AllGatherMatmul<T, i32, D>: Captured<D>,
+    MatmulAllGather<T, i32, D>: Captured<D>,
+{
+    /// For the launch of a graph in which it is called.
+    pub fn captured(&mut self) -> &mut dyn Captured<D> {
+        each!(self, op => op)
     }
 }

@@ -1,27 +1,19 @@
 //! [`Driver`] by the CUDA driver.
 
-use super::table::{AccessDesc, AllocationProp, Handle, Location, NAME, Pointer, Status, Table};
-use crate::device::{DeviceError, Driver, Grid, Info, Raw, Reach};
+use super::table::{AccessDesc, AllocationProp, Handle, Location, NAME, Status, Table};
+use crate::device::{DeviceError, Driver, Grid, Info, Pointer, Raw, Reach};
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 // Values of cuda.h.
-const SUCCESS: Status = 0;
+pub(super) const SUCCESS: Status = 0;
 const OUT_OF_MEMORY: Status = 2;
 const NO_DEVICE: Status = 100;
 const NOT_READY: Status = 600;
-const MULTIPROCESSORS: c_int = 16;
-const CAPABILITY_MAJOR: c_int = 75;
-const CAPABILITY_MINOR: c_int = 76;
-const COOPERATIVE: c_int = 95;
-const SHARED_MEMORY: c_int = 97;
-const VIRTUAL_MEMORY: c_int = 102;
-const FILE_DESCRIPTORS: c_int = 103;
-const P2P_ATOMICS: c_int = 3;
 const PINNED: c_uint = 1;
 const FILE_DESCRIPTOR: c_uint = 1;
 const ON_DEVICE: c_uint = 1;
@@ -33,7 +25,7 @@ const CAPTURE_THREAD: c_uint = 1;
 
 /// The CUDA driver.
 pub struct Cuda {
-    table: Table,
+    pub(super) table: Table,
     /// The primary contexts that are retained: how often, by device.
     contexts: Mutex<BTreeMap<usize, (usize, u32)>>,
 }
@@ -74,7 +66,7 @@ fn shareable(device: usize) -> AllocationProp {
 
 impl Cuda {
     /// The error of a status, if it is one.
-    fn check(
+    pub(super) fn check(
         &self,
         what: &'static str,
         device: Option<usize>,
@@ -108,43 +100,13 @@ impl Cuda {
             code: status,
         })
     }
-
-    fn attribute(&self, attribute: c_int, device: usize) -> Result<c_int, DeviceError> {
-        let mut value = 0;
-        // SAFETY: `value` is valid; a device that is not there is an error of the call.
-        let status = unsafe { (self.table.attribute)(&raw mut value, attribute, device as c_int) };
-        self.check("reading an attribute", Some(device), status)?;
-        Ok(value)
-    }
-
-    /// A text that the driver writes into a buffer.
-    fn text(
-        &self,
-        what: &'static str,
-        device: usize,
-        function: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> Status,
-    ) -> Result<String, DeviceError> {
-        let mut text = [0u8; 256];
-        // SAFETY: the driver writes at most so many bytes, the last of which is zero.
-        let status = unsafe {
-            function(
-                text.as_mut_ptr().cast(),
-                text.len() as c_int,
-                device as c_int,
-            )
-        };
-        self.check(what, Some(device), status)?;
-        Ok(CStr::from_bytes_until_nul(&text)
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned())
-    }
 }
 
 // SAFETY (all of the calls below): arguments are what the driver's documentation asks for, given what `Driver` asks of its callers;
 // results go to local variables that outlive the call.
 impl Driver for Cuda {
     const NAME: &'static str = NAME;
+    const BACKEND: &'static str = "cuda";
 
     fn load() -> Result<&'static Self, DeviceError> {
         static LOADED: OnceLock<Result<Cuda, DeviceError>> = OnceLock::new();
@@ -176,40 +138,11 @@ impl Driver for Cuda {
     }
 
     fn info(&self, device: usize) -> Result<Info, DeviceError> {
-        let mut memory = 0;
-        // SAFETY: see above the impl.
-        let status = unsafe { (self.table.total_memory)(&raw mut memory, device as c_int) };
-        self.check("reading the memory's size", Some(device), status)?;
-        let (major, minor) = (
-            self.attribute(CAPABILITY_MAJOR, device)?,
-            self.attribute(CAPABILITY_MINOR, device)?,
-        );
-        let flag = |attribute| Ok(self.attribute(attribute, device)? != 0);
-        Ok(Info {
-            name: self.text("reading the name", device, self.table.name)?,
-            architecture: format!("sm_{major}{minor}"),
-            pci_bus_id: self.text("reading the PCI bus id", device, self.table.pci_bus_id)?,
-            memory: memory as u64,
-            multiprocessors: self.attribute(MULTIPROCESSORS, device)?.max(0) as u32,
-            shared_memory: self.attribute(SHARED_MEMORY, device)?.max(0) as u32,
-            cooperative: flag(COOPERATIVE)?,
-            shareable: flag(VIRTUAL_MEMORY)? && flag(FILE_DESCRIPTORS)?,
-        })
+        self.describe(device)
     }
 
     fn reach(&self, device: usize, peer: usize) -> Result<Reach, DeviceError> {
-        let (mut access, mut atomics) = (0, 0);
-        let (from, to) = (device as c_int, peer as c_int);
-        // SAFETY: see above the impl.
-        let status = unsafe { (self.table.can_access)(&raw mut access, from, to) };
-        self.check("asking for peer access", Some(device), status)?;
-        // SAFETY: see above the impl.
-        let status = unsafe { (self.table.p2p_attribute)(&raw mut atomics, P2P_ATOMICS, from, to) };
-        self.check("asking for peer atomics", Some(device), status)?;
-        Ok(Reach {
-            access: access != 0,
-            atomics: atomics != 0,
-        })
+        self.peer(device, peer)
     }
 
     fn version(&self) -> Result<i32, DeviceError> {
@@ -260,8 +193,20 @@ impl Driver for Cuda {
         self.check("synchronising the device", None, status)
     }
 
+    fn free_memory(&self) -> Result<u64, DeviceError> {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: see above the impl.
+        let status = unsafe { (self.table.memory_info)(&raw mut free, &raw mut total) };
+        self.check("asking for the free memory", None, status)?;
+        Ok(free as u64)
+    }
+
+    fn pointer(&self, address: Raw) -> Result<Option<Pointer>, DeviceError> {
+        self.known(address)
+    }
+
     unsafe fn allocate(&self, bytes: usize) -> Result<Raw, DeviceError> {
-        let mut address: Pointer = 0;
+        let mut address = 0;
         // SAFETY: see above the impl.
         let status = unsafe { (self.table.allocate)(&raw mut address, bytes) };
         self.check("allocating device memory", None, status)?;
@@ -335,45 +280,42 @@ impl Driver for Cuda {
         unsafe { (self.table.release_handle)(handle) };
     }
 
-    unsafe fn reserve(&self, bytes: usize, align: usize) -> Result<Raw, DeviceError> {
+    unsafe fn map(
+        &self,
+        handle: Raw,
+        bytes: usize,
+        align: usize,
+        device: usize,
+    ) -> Result<Raw, DeviceError> {
         let mut address = 0;
         // SAFETY: see above the impl.
         let status = unsafe { (self.table.reserve)(&raw mut address, bytes, align, 0, 0) };
-        self.check("reserving addresses", None, status)?;
-        Ok(address)
-    }
-
-    unsafe fn unreserve(&self, address: Raw, bytes: usize) {
-        // SAFETY: see above the impl.
-        unsafe { (self.table.unreserve)(address, bytes) };
-    }
-
-    unsafe fn map(
-        &self,
-        address: Raw,
-        bytes: usize,
-        handle: Raw,
-        device: usize,
-    ) -> Result<(), DeviceError> {
-        // SAFETY: see above the impl.
+        self.check("reserving addresses", Some(device), status)?;
+        // SAFETY: see above the impl; just reserved.
         let status = unsafe { (self.table.map)(address, bytes, 0, handle, 0) };
-        self.check("mapping shareable memory", Some(device), status)?;
+        self.check("mapping shareable memory", Some(device), status)
+            // SAFETY: just reserved.
+            .inspect_err(|_| unsafe {
+                (self.table.unreserve)(address, bytes);
+            })?;
         let access = AccessDesc {
             location: on(device),
             flags: READ_WRITE,
         };
-        // SAFETY: see above the impl.
+        // SAFETY: see above the impl; just mapped.
         let status = unsafe { (self.table.set_access)(address, bytes, &raw const access, 1) };
         self.check("making shared memory accessible", Some(device), status)
             // SAFETY: just mapped.
-            .inspect_err(|_| unsafe {
-                (self.table.unmap)(address, bytes);
-            })
+            .inspect_err(|_| unsafe { self.unmap(address, bytes) })?;
+        Ok(address)
     }
 
     unsafe fn unmap(&self, address: Raw, bytes: usize) {
-        // SAFETY: see above the impl.
-        unsafe { (self.table.unmap)(address, bytes) };
+        // SAFETY: see above the impl; mapped and reserved as one.
+        unsafe {
+            (self.table.unmap)(address, bytes);
+            (self.table.unreserve)(address, bytes);
+        }
     }
 
     unsafe fn fill(
@@ -435,6 +377,17 @@ impl Driver for Cuda {
     unsafe fn destroy_stream(&self, stream: Raw) {
         // SAFETY: see above the impl.
         unsafe { (self.table.destroy_stream)(handle(stream)) };
+    }
+
+    unsafe fn is_of_current_device(&self, stream: Raw) -> Result<bool, DeviceError> {
+        let (mut context, mut current) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: see above the impl; the default stream's context is the current one.
+        let status = unsafe { (self.table.stream_context)(handle(stream), &raw mut context) };
+        self.check("asking for a stream's context", None, status)?;
+        // SAFETY: as above.
+        let status = unsafe { (self.table.stream_context)(handle(0), &raw mut current) };
+        self.check("asking for the current context", None, status)?;
+        Ok(context == current)
     }
 
     unsafe fn synchronize_stream(&self, stream: Raw) -> Result<(), DeviceError> {
@@ -511,6 +464,13 @@ impl Driver for Cuda {
         let status =
             unsafe { (self.table.function)(&raw mut function, handle(module), name.as_ptr()) };
         self.check("looking a kernel up", None, status)?;
+        // A driver that loads lazily may otherwise do so at the first launch, and wait for kernels that wait for this one. A
+        // driver without this function loads here at the latest.
+        if let Some(load) = self.table.load_function {
+            // SAFETY: see above the impl.
+            let status = unsafe { load(function) };
+            self.check("loading a kernel", None, status)?;
+        }
         Ok(raw(function))
     }
 

@@ -1,6 +1,7 @@
 //! The CUDA backend: NVIDIA GPUs through the CUDA driver, whose library is found at run time.
 
 mod driver;
+mod query;
 mod table;
 
 pub use driver::Cuda;

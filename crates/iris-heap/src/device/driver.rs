@@ -1,6 +1,7 @@
 //! A GPU runtime as it is.
 
 use super::{DeviceError, Reach};
+use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -8,11 +9,38 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// A handle or an address of a runtime: as wide as either.
 pub type Raw = u64;
 
+/// What tells a GPU, or a part of one that is a device by itself, from all others of the host: the same in every process,
+/// whatever number the device has there and whatever other devices are visible.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Uuid(pub [u8; 16]);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let dash = if matches!(at, 4 | 6 | 8 | 10) {
+                "-"
+            } else {
+                ""
+            };
+            write!(f, "{dash}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Uuid({self})")
+    }
+}
+
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
     /// Its product name.
     pub name: String,
+    /// Which of all GPUs it is.
+    pub uuid: Uuid,
     /// What kernels are compiled for: `sm_90`, `gfx942`.
     pub architecture: String,
     /// Where it sits.
@@ -27,6 +55,40 @@ pub struct Info {
     pub cooperative: bool,
     /// Whether its memory can be shared with other devices and processes by file descriptors.
     pub shareable: bool,
+}
+
+/// What a runtime knows of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pointer {
+    /// The kind of memory that it is in.
+    pub kind: MemoryKind,
+    /// The device that the memory was allocated on; where it is the host's, a device that it was allocated for.
+    pub device: usize,
+    /// Where the memory begins that is mapped there as one piece, an allocation or a part of one, as far as the runtime tells.
+    pub start: Raw,
+    /// Its bytes: at least that of the address.
+    pub bytes: u64,
+}
+
+/// A kind of memory that a runtime knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// A device's.
+    Device,
+    /// The host's, pinned.
+    Host,
+    /// The runtime's, which moves it between host and devices.
+    Managed,
+}
+
+impl fmt::Display for MemoryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "device memory",
+            Self::Host => "host memory",
+            Self::Managed => "managed memory",
+        })
+    }
 }
 
 /// A grid of blocks, along one dimension.
@@ -53,6 +115,8 @@ pub struct Grid {
 pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     /// The runtime's name.
     const NAME: &'static str;
+    /// The backend's name, as the command takes it.
+    const BACKEND: &'static str;
 
     /// Loads the runtime's library, once a process.
     fn load() -> Result<&'static Self, DeviceError>;
@@ -74,6 +138,10 @@ pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     fn bind(&self, device: usize) -> Result<(), DeviceError>;
     /// Waits for everything on the current device.
     fn synchronize_device(&self) -> Result<(), DeviceError>;
+    /// The bytes of the current device's memory that nobody has, be it this process or another.
+    fn free_memory(&self) -> Result<u64, DeviceError>;
+    /// What the runtime knows of an address, or `None` where it knows nothing of it. Any address may be asked for.
+    fn pointer(&self, address: Raw) -> Result<Option<Pointer>, DeviceError>;
 
     /// Memory of the current device.
     unsafe fn allocate(&self, bytes: usize) -> Result<Raw, DeviceError>;
@@ -84,29 +152,28 @@ pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     /// See [`Driver::allocate_pinned`].
     unsafe fn free_pinned(&self, host: *mut u8);
 
-    /// The granularity of shareable memory of a device, in bytes.
+    /// What the size of shareable memory of a device is a multiple of, in bytes: a power of two.
     fn granularity(&self, device: usize) -> Result<usize, DeviceError>;
-    /// Physical memory of a device, shareable by file descriptor; `bytes` is a multiple of the granularity.
+    /// Memory of the current device, shareable by file descriptor; `bytes` is a multiple of the granularity. What is returned is a
+    /// handle; the memory has no address yet.
     unsafe fn create(&self, device: usize, bytes: usize) -> Result<Raw, DeviceError>;
-    /// A file descriptor for physical memory, which keeps it alive.
+    /// A file descriptor for shareable memory. The memory stays as long as a handle or a mapping of it does, here or elsewhere;
+    /// whether a descriptor alone keeps it is up to the runtime.
     unsafe fn export(&self, handle: Raw) -> Result<OwnedFd, DeviceError>;
-    /// Physical memory by a file descriptor of [`Driver::export`], of this or another process.
+    /// Shareable memory by a file descriptor of [`Driver::export`], of this or another process, for the current device.
     unsafe fn import(&self, fd: BorrowedFd<'_>) -> Result<Raw, DeviceError>;
-    /// Gives a handle of physical memory back; mappings keep it alive.
+    /// Gives a handle of shareable memory back; mappings keep the memory.
     unsafe fn release_handle(&self, handle: Raw);
-    /// Addresses without memory.
-    unsafe fn reserve(&self, bytes: usize, align: usize) -> Result<Raw, DeviceError>;
-    /// See [`Driver::reserve`].
-    unsafe fn unreserve(&self, address: Raw, bytes: usize);
-    /// Puts physical memory at reserved addresses, accessible from `device`.
+    /// Makes shareable memory accessible from `device`, which is current; where it begins, a multiple of `align`, which is the
+    /// granularity or less.
     unsafe fn map(
         &self,
-        address: Raw,
-        bytes: usize,
         handle: Raw,
+        bytes: usize,
+        align: usize,
         device: usize,
-    ) -> Result<(), DeviceError>;
-    /// See [`Driver::map`].
+    ) -> Result<Raw, DeviceError>;
+    /// See [`Driver::map`]; the same address and bytes.
     unsafe fn unmap(&self, address: Raw, bytes: usize);
 
     /// Fills device memory; enqueued on a stream of the current device.
@@ -141,6 +208,9 @@ pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     unsafe fn create_stream(&self) -> Result<Raw, DeviceError>;
     /// See [`Driver::create_stream`].
     unsafe fn destroy_stream(&self, stream: Raw);
+    /// Whether a stream is one of the current device, retained by [`Driver::retain`]. One of the runtime's own streams, such as
+    /// the default one, is.
+    unsafe fn is_of_current_device(&self, stream: Raw) -> Result<bool, DeviceError>;
     /// Waits for all that is enqueued.
     unsafe fn synchronize_stream(&self, stream: Raw) -> Result<(), DeviceError>;
     /// Whether all that is enqueued has run.
@@ -162,7 +232,7 @@ pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     unsafe fn load_module(&self, image: &[u8]) -> Result<Raw, DeviceError>;
     /// See [`Driver::load_module`].
     unsafe fn unload_module(&self, module: Raw);
-    /// A kernel of a module.
+    /// A kernel of a module, on the device when this returns: no launch of it loads anything.
     unsafe fn function(&self, module: Raw, name: &CStr) -> Result<Raw, DeviceError>;
     /// Allows a kernel so much dynamic shared memory.
     unsafe fn allow_shared(&self, function: Raw, bytes: u32) -> Result<(), DeviceError>;

@@ -3,17 +3,29 @@
 //! [`Driver`] is a GPU runtime as it is: raw handles, no validation, every function unsafe that can be misused. Each backend
 //! implements it in its own directory. What owns and checks is written once over it: [`Device`], [`Memory`], [`SharedMemory`],
 //! [`PinnedMemory`], [`Stream`], [`Event`], [`Module`].
+//!
+//! **Others' streams and memory.** All is done in a device's primary context, which is the one that CUDA's and HIP's runtimes,
+//! PyTorch, and cudarc use. [`Stream::foreign`] takes a stream that another library made there, [`ForeignMemory`] memory that it
+//! allocated there; both are looked at before they are taken. The other way round, `raw()` and `address()` give the runtime's own
+//! handles of what is made here (`CUstream`, `hipStream_t`, an address), to be used for as long as the owner lives. Calls make
+//! their device current on the thread that makes them, and leave it so.
 
+mod buffer;
 mod driver;
 mod error;
+mod heap;
 mod memory;
 mod module;
+mod queue;
 mod stream;
 
-pub use driver::{Driver, Grid, Info, Raw};
+pub use buffer::Storage;
+pub use driver::{Driver, Grid, Info, MemoryKind, Pointer, Raw, Uuid};
 pub use error::DeviceError;
-pub use memory::{Memory, PinnedMemory, SharedMemory};
+pub use heap::{DeviceConfig, Heaps};
+pub use memory::{ForeignMemory, Memory, PinnedMemory, SharedMemory};
 pub use module::{Function, LaunchShape, Module};
+pub use queue::{CapturedGraph, RankEvent, RankStream};
 pub use stream::{Event, Graph, Stream};
 
 use std::sync::Arc;
@@ -102,6 +114,15 @@ impl<D: Driver> Device<D> {
             });
         }
         self.driver().reach(self.ordinal(), other.ordinal())
+    }
+
+    /// The bytes of its memory that nobody has, be it this process or another, as they are now.
+    ///
+    /// # Errors
+    /// Where the runtime cannot tell.
+    pub fn free_memory(&self) -> Result<u64, DeviceError> {
+        self.bind()?;
+        self.driver().free_memory()
     }
 
     /// Waits until everything on the device has run.

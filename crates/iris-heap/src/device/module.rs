@@ -4,7 +4,8 @@ use super::{Device, DeviceError, Driver, Grid, Raw, Stream};
 use std::ffi::CString;
 use std::sync::Arc;
 
-/// Loaded machine code. All of it is loaded when this is made, and none while a kernel waits.
+/// Loaded machine code. Each kernel is on the device from [`Module::function`] on, and none is loaded when it is launched, which
+/// could wait for a kernel that waits for it.
 #[derive(Debug)]
 pub struct Module<D: Driver> {
     loaded: Arc<Loaded<D>>,
@@ -105,6 +106,11 @@ pub struct Function<D: Driver> {
 }
 
 impl<D: Driver> Function<D> {
+    /// The runtime's handle, a `CUfunction` or a `hipFunction_t`: others may use it for as long as this lives.
+    pub fn raw(&self) -> Raw {
+        self.raw
+    }
+
     /// How it is launched.
     pub fn shape(&self) -> LaunchShape {
         self.shape
@@ -123,29 +129,56 @@ impl<D: Driver> Function<D> {
         blocks: u32,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        let LaunchShape {
-            threads,
-            shared,
-            most_blocks,
-        } = self.shape;
-        if blocks > most_blocks {
+        if blocks > self.shape.most_blocks {
             return Err(DeviceError::TooManyBlocks {
                 kernel: self.name.clone(),
                 asked: blocks,
-                most: most_blocks,
+                most: self.shape.most_blocks,
             });
         }
+        let cooperative = self.module.loaded.device.info().cooperative;
+        // SAFETY: the caller's promise.
+        unsafe { self.enqueue(stream, blocks, cooperative, arguments) }
+    }
+
+    /// Enqueues a grid whose blocks begin as they find room, with `arguments` as its one parameter: more than fit at once, or
+    /// beside other grids. Blocks that wait for each other, or for those of another grid, must all fit at once; nobody checks that.
+    ///
+    /// # Safety
+    /// As for [`Function::launch`].
+    ///
+    /// # Errors
+    /// Where the runtime refuses.
+    pub unsafe fn launch_ordinary<A: Copy>(
+        &self,
+        stream: &Stream<D>,
+        blocks: u32,
+        arguments: &A,
+    ) -> Result<(), DeviceError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.enqueue(stream, blocks, false, arguments) }
+    }
+
+    /// # Safety
+    /// As for [`Function::launch`].
+    unsafe fn enqueue<A: Copy>(
+        &self,
+        stream: &Stream<D>,
+        blocks: u32,
+        cooperative: bool,
+        arguments: &A,
+    ) -> Result<(), DeviceError> {
+        let grid = Grid {
+            blocks,
+            threads: self.shape.threads,
+            shared: self.shape.shared,
+            cooperative,
+        };
         let device = &self.module.loaded.device;
         device.bind()?;
         // SAFETY: function and stream are alive; the driver copies the arguments before it returns; the rest is the caller's
         // promise.
         unsafe {
-            let grid = Grid {
-                blocks,
-                threads,
-                shared,
-                cooperative: device.info().cooperative,
-            };
             device.driver().launch(
                 self.raw,
                 grid,

@@ -1,8 +1,8 @@
 //! Streams, events and graphs of a device.
 
-use super::{Device, DeviceError, Driver, Memory, Raw, SharedMemory};
+use super::{Device, DeviceError, Driver, ForeignMemory, Memory, Raw, SharedMemory};
 
-/// A queue of work of a device. Dropped, it is waited for.
+/// A queue of work of a device. Dropped, it is waited for, unless it is another's.
 #[derive(Debug)]
 pub struct Stream<D: Driver> {
     device: Device<D>,
@@ -26,19 +26,31 @@ impl<D: Driver> Stream<D> {
         })
     }
 
-    /// A stream that somebody else made and will destroy.
+    /// A stream that somebody else made and will destroy: a `CUstream` or a `hipStream_t`, which those of the runtime APIs are
+    /// too. 0 is the legacy default stream, which cannot be captured.
     ///
     /// # Safety
-    /// `raw` is a stream of `device`'s primary context, alive for as long as this is.
-    pub unsafe fn foreign(device: &Device<D>, raw: Raw) -> Self {
-        Self {
+    /// `raw` is a stream, alive for as long as this is and what is enqueued by it has not run.
+    ///
+    /// # Errors
+    /// [`DeviceError::WrongStream`] where it is another device's, or was made in another context than the primary one.
+    pub unsafe fn foreign(device: &Device<D>, raw: Raw) -> Result<Self, DeviceError> {
+        device.bind()?;
+        // SAFETY: a stream, by the caller's promise.
+        if !unsafe { device.driver().is_of_current_device(raw) }? {
+            return Err(DeviceError::WrongStream {
+                stream: raw,
+                device: device.ordinal(),
+            });
+        }
+        Ok(Self {
             device: device.clone(),
             raw,
             owned: false,
-        }
+        })
     }
 
-    /// The runtime's handle.
+    /// The runtime's handle, a `CUstream` or a `hipStream_t`: others may use it for as long as this lives.
     pub fn raw(&self) -> Raw {
         self.raw
     }
@@ -120,6 +132,36 @@ impl<D: Driver> Stream<D> {
         self.synchronize()
     }
 
+    /// Enqueues copying bytes from the host.
+    ///
+    /// # Safety
+    /// `to` is memory of the device, alive until the stream has been synchronised, and so is `from`.
+    pub(super) unsafe fn upload(
+        &self,
+        to: Raw,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), DeviceError> {
+        self.device.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.device.driver().upload(to, from, len, self.raw) }
+    }
+
+    /// Enqueues copying bytes to the host.
+    ///
+    /// # Safety
+    /// `from` is memory of the device, alive until the stream has been synchronised, and so is `to`.
+    pub(super) unsafe fn download(
+        &self,
+        to: *mut u8,
+        from: Raw,
+        len: usize,
+    ) -> Result<(), DeviceError> {
+        self.device.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.device.driver().download(to, from, len, self.raw) }
+    }
+
     /// Enqueues setting `len` bytes of device memory, from byte `at` on.
     ///
     /// # Errors
@@ -162,10 +204,13 @@ impl<D: Driver> Stream<D> {
 
 impl<D: Driver> Drop for Stream<D> {
     fn drop(&mut self) {
-        let _ = self.synchronize();
-        if self.owned && self.device.bind().is_ok() {
-            // SAFETY: made in `new`, and not given back before.
-            unsafe { self.device.driver().destroy_stream(self.raw) };
+        // Another's may be being captured, which waiting for it would spoil; memory and modules wait by themselves.
+        if self.owned {
+            let _ = self.synchronize();
+            if self.device.bind().is_ok() {
+                // SAFETY: made in `new`, and not given back before.
+                unsafe { self.device.driver().destroy_stream(self.raw) };
+            }
         }
     }
 }
@@ -188,6 +233,15 @@ impl<D: Driver> Bytes<D> for Memory<D> {
 }
 
 impl<D: Driver> Bytes<D> for SharedMemory<D> {
+    fn start(&self) -> Raw {
+        self.address()
+    }
+    fn size(&self) -> usize {
+        self.len()
+    }
+}
+
+impl<D: Driver> Bytes<D> for ForeignMemory<D> {
     fn start(&self) -> Raw {
         self.address()
     }
@@ -230,6 +284,11 @@ impl<D: Driver> Event<D> {
         })
     }
 
+    /// The runtime's handle, a `CUevent` or a `hipEvent_t`: others may use it for as long as this lives.
+    pub fn raw(&self) -> Raw {
+        self.raw
+    }
+
     /// Waits until its stream has come there.
     ///
     /// # Errors
@@ -268,6 +327,11 @@ pub struct Graph<D: Driver> {
 }
 
 impl<D: Driver> Graph<D> {
+    /// The runtime's handle, a `CUgraphExec` or a `hipGraphExec_t`: others may use it for as long as this lives.
+    pub fn raw(&self) -> Raw {
+        self.raw
+    }
+
     /// Enqueues it.
     ///
     /// # Safety

@@ -1,11 +1,15 @@
-//! Typed memory that kernels work on.
+//! Typed memory that kernels work on, on the host.
+//!
+//! Reading and writing a buffer waits for kernels in flight that use it, so that safe code cannot race with them.
 
+use super::Host;
 use super::access::AccessLock;
 use super::memory::Memory;
-use crate::world::{Kept, Region};
+use crate::WorldError;
+use crate::backend::{self, AnyBuffer, Buffer};
+use crate::world::Region;
 use bytemuck::Pod;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -33,7 +37,7 @@ pub struct RangeError {
 /// Every access of this process is made while `lock` is held for it. Peers write into symmetric memory only as long as
 /// this rank is in a kernel that lets them, and that kernel holds the lock.
 #[derive(Debug)]
-struct Storage {
+pub struct Storage {
     start: NonNull<u8>,
     bytes: usize,
     source: Source,
@@ -66,100 +70,108 @@ impl Drop for Storage {
 }
 
 impl Storage {
-    fn offset(&self) -> Option<usize> {
-        match &self.source {
-            Source::Plain(_) => None,
-            Source::Symmetric { region, .. } => Some(region.offset()),
-        }
-    }
-}
-
-/// `len` elements of memory that operations work on. Clones share the memory.
-///
-/// Reading and writing waits for kernels in flight that use the buffer, so that safe code cannot race with them.
-#[derive(Debug)]
-pub struct Buffer<T> {
-    storage: Arc<Storage>,
-    len: usize,
-    element: PhantomData<fn() -> T>,
-}
-
-impl<T> Clone for Buffer<T> {
-    fn clone(&self) -> Self {
-        Self {
-            storage: Arc::clone(&self.storage),
-            len: self.len,
-            element: PhantomData,
-        }
-    }
-}
-
-impl<T: Pod> Buffer<T> {
-    pub(crate) fn plain(len: usize) -> Self {
-        let bytes = len
-            .checked_mul(size_of::<T>())
-            .expect("a buffer's bytes fit usize");
-        let align = ALIGN.max(align_of::<T>());
+    /// Zeroed memory of the process's own.
+    ///
+    /// # Panics
+    /// If there are more bytes than memory can hold, as `Vec::with_capacity` does.
+    pub(super) fn plain(bytes: usize) -> Self {
         let layout =
-            Layout::from_size_align(bytes.max(1), align).expect("a buffer's bytes fit isize");
+            Layout::from_size_align(bytes.max(1), ALIGN).expect("a buffer's bytes fit isize");
         // SAFETY: the layout's size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout)
         };
-        Self::of(start, len, Source::Plain(layout))
-    }
-
-    /// The buffer on a region that was allocated for it, which begins at `start` in this process.
-    ///
-    /// The region has `len` elements' bytes and an alignment of [`ALIGN`], and lies in `memory`.
-    pub(crate) fn symmetric(
-        start: *mut u8,
-        len: usize,
-        region: Region,
-        memory: Arc<Memory>,
-    ) -> Self {
-        debug_assert_eq!(region.len(), len * size_of::<T>());
-        debug_assert_eq!(start.align_offset(align_of::<T>()), 0);
-        let start = NonNull::new(start).expect("a heap is not mapped at address 0");
-        let source = Source::Symmetric {
-            region,
-            _memory: memory,
-        };
-        Self::of(start, len, source)
-    }
-
-    fn of(start: NonNull<u8>, len: usize, source: Source) -> Self {
         Self {
-            storage: Arc::new(Storage {
-                start,
-                bytes: len * size_of::<T>(),
-                source,
-                lock: AccessLock::default(),
-            }),
-            len,
-            element: PhantomData,
+            start,
+            bytes,
+            source: Source::Plain(layout),
+            lock: AccessLock::default(),
         }
     }
 
-    /// The number of elements.
-    pub fn len(&self) -> usize {
-        self.len
+    /// Where `len` bytes from `at` on begin.
+    fn range(&self, at: usize, len: usize) -> *mut u8 {
+        let inside = at.checked_add(len).is_some_and(|end| end <= self.bytes);
+        assert!(inside, "{len} bytes from {at} do not lie in {}", self.bytes);
+        self.start.as_ptr().wrapping_add(at)
     }
 
-    /// Whether it has no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    /// The memory of a region that begins at `start` in this process and lies in `memory`.
+    pub(super) fn symmetric(start: *mut u8, region: Region, memory: Arc<Memory>) -> Self {
+        Self {
+            start: NonNull::new(start).expect("a heap is not mapped at address 0"),
+            bytes: region.len(),
+            source: Source::Symmetric {
+                region,
+                _memory: memory,
+            },
+            lock: AccessLock::default(),
+        }
+    }
+}
+
+impl backend::Storage for Storage {
+    fn address(&self) -> u64 {
+        self.start.as_ptr().expose_provenance() as u64
     }
 
-    /// Whether it lies in the symmetric heap.
-    pub fn is_symmetric(&self) -> bool {
-        self.offset().is_some()
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// Its offset in every rank's heap, in bytes, if it lies in the symmetric heap.
-    pub fn offset(&self) -> Option<usize> {
-        self.storage.offset()
+    fn region(&self) -> Option<&Region> {
+        match &self.source {
+            Source::Plain(_) => None,
+            Source::Symmetric { region, .. } => Some(region),
+        }
+    }
+
+    fn into_region(mut self) -> Option<Region> {
+        let none = Source::Plain(Layout::new::<()>());
+        match std::mem::replace(&mut self.source, none) {
+            Source::Symmetric { region, .. } => {
+                std::mem::forget(self); // its new source is not to be given back
+                Some(region)
+            }
+            plain @ Source::Plain(_) => {
+                self.source = plain;
+                None
+            }
+        }
+    }
+
+    fn device(&self) -> usize {
+        0
+    }
+
+    fn upload(&self, at: usize, from: &[u8]) -> Result<(), WorldError> {
+        let to = self.range(at, from.len());
+        self.lock.with(Access::Write, || {
+            // SAFETY: the range lies in the memory, which is valid; the lock keeps all others out of it. `from` is safe code's
+            // own and so never this memory, which no reference is ever given to.
+            unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+        });
+        Ok(())
+    }
+
+    fn download(&self, at: usize, to: &mut [u8]) -> Result<(), WorldError> {
+        let from = self.range(at, to.len());
+        self.lock.with(Access::Read, || {
+            // SAFETY: as in `upload`; the memory is initialised, and the lock keeps writers out of it.
+            unsafe { from.copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) };
+        });
+        Ok(())
+    }
+}
+
+impl<T: Pod> Buffer<T> {
+    pub(crate) fn plain(len: usize) -> Self {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .expect("a buffer's bytes fit usize");
+        Self::of(Storage::plain(bytes), len)
     }
 
     /// Its first element. Whoever uses the pointer sees to it that nobody else is using the memory.
@@ -167,21 +179,9 @@ impl<T: Pod> Buffer<T> {
         self.storage.start.as_ptr().cast()
     }
 
-    /// A handle that keeps the memory alive and has forgotten its type.
-    pub fn any(&self) -> AnyBuffer {
-        AnyBuffer {
-            storage: Arc::clone(&self.storage),
-        }
-    }
-
-    /// Whether the two share memory.
-    pub fn same_memory<U>(&self, other: &Buffer<U>) -> bool {
-        Arc::ptr_eq(&self.storage, &other.storage)
-    }
-
     /// A copy of all elements.
     pub fn read(&self) -> Vec<T> {
-        let mut to = vec![T::zeroed(); self.len];
+        let mut to = vec![T::zeroed(); self.len()];
         self.copy_out(0, &mut to);
         to
     }
@@ -217,7 +217,7 @@ impl<T: Pod> Buffer<T> {
     /// Sets all elements.
     pub fn fill(&self, value: T) {
         self.storage.lock.with(Access::Write, || {
-            for i in 0..self.len {
+            for i in 0..self.len() {
                 // SAFETY: as in `write`.
                 unsafe { self.as_ptr().add(i).write(value) };
             }
@@ -237,50 +237,18 @@ impl<T: Pod> Buffer<T> {
     }
 
     fn range(&self, at: usize, count: usize) -> Result<Range<usize>, RangeError> {
-        let len = self.len;
+        let len = self.len();
         match at.checked_add(count) {
             Some(end) if end <= len => Ok(at..end),
             _ => Err(RangeError { at, count, len }),
         }
     }
-
-    /// Its region, if it has one and there are no clones.
-    pub(crate) fn into_region(self) -> Result<Region, Kept> {
-        if !self.is_symmetric() {
-            return Err(Kept::Plain);
-        }
-        let mut storage = Arc::into_inner(self.storage).ok_or(Kept::Shared)?;
-        let none = Source::Plain(Layout::new::<()>());
-        match std::mem::replace(&mut storage.source, none) {
-            Source::Symmetric { region, .. } => {
-                std::mem::forget(storage); // its new source is not to be given back
-                Ok(region)
-            }
-            Source::Plain(_) => Err(Kept::Plain),
-        }
-    }
 }
 
-/// A [`Buffer`] that has forgotten its type: what a kernel's arguments hold. Cloning it allocates nothing.
-#[derive(Debug, Clone)]
-pub struct AnyBuffer {
-    storage: Arc<Storage>,
-}
-
-impl AnyBuffer {
+impl AnyBuffer<Host> {
     /// Where its memory begins. Valid for as long as this lives; a kernel may use it as its arguments' [`Access`] says.
     pub fn ptr(&self) -> *mut u8 {
         self.storage.start.as_ptr()
-    }
-
-    /// Its bytes.
-    pub fn bytes(&self) -> usize {
-        self.storage.bytes
-    }
-
-    /// Its offset in every rank's heap, in bytes, if it lies in the symmetric heap.
-    pub fn offset(&self) -> Option<usize> {
-        self.storage.offset()
     }
 
     pub(super) fn lock(&self) -> &AccessLock {

@@ -1,7 +1,8 @@
 //! What streams run, and with which memory.
 
-use super::buffer::{Access, AnyBuffer};
+use super::buffer::Access;
 use super::stream::StreamError;
+use crate::backend::AnyBuffer;
 use std::sync::Arc;
 
 /// The most integers a kernel can be given.

@@ -3,6 +3,7 @@
 use super::event::Event;
 use super::kernel::{KernelLaunch, Locked};
 use crate::World;
+use crate::device::DeviceError;
 use crate::fault::Verdict;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -37,6 +38,12 @@ pub enum StreamError {
         /// The panic's message.
         message: String,
     },
+    /// A device refused something.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A capture was begun on a stream that is being captured.
+    #[error("a stream that is being captured cannot be captured again")]
+    Capturing,
     /// The stream's worker could not be started.
     #[error("starting a stream's worker: {0}")]
     Worker(Arc<std::io::Error>),

@@ -1,17 +1,18 @@
 //! A rank's end of its connection to the hub.
 
-use super::frame::{Connection, FrameError, HANDSHAKE, MEMBERS};
+use super::files::{Files, Received};
+use super::frame::{Connection, Frame, SendError, TO_RANK, encode};
+use super::handshake::attempt;
 use super::inquiry::{JUDGED, alone};
-use super::message::{Answer, Failure, FromHub, MAGIC, ToHub, VERSION};
-use super::server::{RETRY, UNREAD, peer_user};
+use super::message::{Answer, Failure, FromHub, Given, ToHub};
+use super::server::{RETRY, UNREAD};
 use super::watches::{Watches, inquire};
-use super::{Gathered, Gone};
+use super::{Gathered, Gone, Part};
 use crate::WorldError;
 use crate::fault::{Reason, Report, Verdict};
 use crate::host::memory::Memory;
 use std::collections::HashMap;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,8 +34,10 @@ pub(crate) struct Client {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Outcomes of collectives that nobody has fetched yet.
-    outcomes: HashMap<u64, Result<Gathered, Failure>>,
+    /// The exchange that this rank is in: it takes part in one at a time.
+    exchange: Option<u64>,
+    /// Its outcome. The rank's own file is not among the files.
+    outcome: Option<Result<Vec<Part>, Failure>>,
     /// The verdict on the latest fault of each operation, and its epoch.
     verdicts: HashMap<u64, (u64, Verdict)>,
     /// Who is gone, as the hub has told.
@@ -98,26 +101,81 @@ impl Client {
             .0
     }
 
-    /// Takes part in exchange `seq`, and waits for its outcome.
+    /// Takes part in exchange `seq`, and waits for its outcome. `given` may be why the rank's file cannot be given: the
+    /// exchange then fails for all.
     pub(crate) fn exchange(
         &self,
         seq: u64,
         collective: &str,
-        payload: &[u8],
+        given: Result<Part, String>,
         timeout: Duration,
     ) -> Result<Gathered, Failure> {
-        let begun = Instant::now();
-        let message = ToHub::Exchange {
+        self.lock().exchange = Some(seq);
+        let own = self.give(seq, collective, given);
+        let outcome = self.outcome(seq, timeout);
+        // What comes after this rank has given up is nobody's, and its files are closed.
+        let mut state = self.lock();
+        (state.exchange, state.outcome) = (None, None);
+        drop(state);
+        let mut parts = outcome?;
+        if let Some(part) = parts.get_mut(self.rank) {
+            part.file = own;
+        }
+        Ok(Arc::new(parts))
+    }
+
+    /// Sends what this rank gives to exchange `seq`; the file that it has given.
+    fn give(
+        &self,
+        seq: u64,
+        collective: &str,
+        given: Result<Part, String>,
+    ) -> Option<Arc<OwnedFd>> {
+        let message = |file| ToHub::Exchange {
             seq,
             collective: collective.to_owned(),
+            file,
         };
-        // What cannot be sent closes the connection, which the listener sees.
-        let _ = self.connection.send(&message, payload);
+        // What cannot be sent closes the connection, which the listener sees; but for a file that the system refuses.
+        let reason = match given {
+            Ok(Part { bytes, file: None }) => {
+                let _ = self.connection.send(&message(Given::Nothing), &bytes);
+                return None;
+            }
+            Ok(Part {
+                bytes,
+                file: Some(file),
+            }) => match self.give_file(&message(Given::File), &bytes, file.as_fd()) {
+                Err(SendError::Files(error)) => format!("passing it to rank 0's process: {error}"),
+                Ok(()) | Err(SendError::Closed(_)) => return Some(file),
+            },
+            Err(reason) => reason,
+        };
+        let _ = self
+            .connection
+            .send(&message(Given::Refused { reason }), &[]);
+        None
+    }
+
+    fn give_file(
+        &self,
+        message: &ToHub,
+        bytes: &[u8],
+        file: BorrowedFd<'_>,
+    ) -> Result<(), SendError> {
+        let frame = encode(message, bytes)?;
+        self.connection
+            .send_frame_with_files(&frame, &[file], Instant::now() + UNREAD)
+    }
+
+    /// Waits for the outcome of exchange `seq`.
+    fn outcome(&self, seq: u64, timeout: Duration) -> Result<Vec<Part>, Failure> {
+        let begun = Instant::now();
         let mut deadline = begun + timeout;
         let mut gave_up = false;
         let mut state = self.lock();
         loop {
-            if let Some(outcome) = state.outcomes.remove(&seq) {
+            if let Some(outcome) = state.outcome.take() {
                 return outcome;
             }
             if state.lost {
@@ -204,8 +262,8 @@ impl Client {
 
     /// Hears what the hub says until the connection ends.
     fn listen(&self) {
-        while let Ok((message, blob)) = self.connection.receive(MEMBERS) {
-            if !self.hear(message, &blob) {
+        while let Ok(frame) = self.connection.receive(TO_RANK) {
+            if !self.hear(frame) {
                 break;
             }
         }
@@ -224,19 +282,26 @@ impl Client {
     }
 
     /// Whether to go on listening.
-    fn hear(&self, message: FromHub, blob: &[u8]) -> bool {
+    fn hear(&self, frame: Frame<FromHub>) -> bool {
+        let Frame {
+            message,
+            blob,
+            files,
+        } = frame;
+        if let FromHub::Gathered {
+            seq,
+            lens,
+            files: from,
+        } = message
+        {
+            let outcome = gathered(self.rank, &blob, &lens, files, &from);
+            return outcome.map(|outcome| self.heard(seq, outcome)).is_some();
+        }
+        if files.exactly(0).is_err() {
+            return false;
+        }
         match message {
-            FromHub::Gathered { seq, lens } => {
-                let Some(parts) = split(blob, &lens) else {
-                    return false;
-                };
-                self.lock().outcomes.insert(seq, Ok(Arc::new(parts)));
-                self.changed.notify_all();
-            }
-            FromHub::Failed { seq, failure } => {
-                self.lock().outcomes.insert(seq, Err(failure));
-                self.changed.notify_all();
-            }
+            FromHub::Failed { seq, failure } => self.heard(seq, Err(failure)),
             FromHub::Died { rank } => {
                 self.lock().gone.died.get_or_insert(rank);
                 self.watches.abort_all(rank);
@@ -251,9 +316,20 @@ impl Client {
                 self.lock().verdicts.insert(id, (epoch, verdict));
                 self.changed.notify_all();
             }
-            FromHub::Welcome { .. } | FromHub::Refused { .. } => return false,
+            FromHub::Gathered { .. } | FromHub::Welcome { .. } | FromHub::Refused { .. } => {
+                return false;
+            }
         }
         true
+    }
+
+    /// Exchange `seq` has come to an outcome.
+    fn heard(&self, seq: u64, outcome: Result<Vec<Part>, Failure>) {
+        let mut state = self.lock();
+        if state.exchange == Some(seq) {
+            state.outcome = Some(outcome);
+            self.changed.notify_all();
+        }
     }
 
     /// Asks this rank's operation what it is doing, on a thread of its own: the listener must go on hearing of deaths.
@@ -271,63 +347,69 @@ impl Client {
     }
 }
 
-/// Tries to join once; `None` where it is worth trying again.
-fn attempt(
-    name: &str,
+/// What an exchange has given to `rank`: the parts that make up `blob`, and the files of the ranks `from`. `None` where
+/// the lengths, the ranks or the files make no sense.
+fn gathered(
     rank: usize,
-    size: usize,
-    left: Duration,
-) -> Result<Option<(Connection, Memory)>, WorldError> {
-    let address = SocketAddr::from_abstract_name(name)
-        .map_err(WorldError::os("naming the rendezvous' socket"))?;
-    let Ok(stream) = UnixStream::connect_addr(&address) else {
-        return Ok(None); // rank 0 does not listen yet
-    };
-    let theirs = peer_user(&stream).map_err(WorldError::os("asking who rank 0 belongs to"))?;
-    let ours = rustix::process::geteuid().as_raw();
-    if theirs != ours {
-        return Err(WorldError::OtherUser { theirs, ours });
+    blob: &[u8],
+    lens: &[usize],
+    files: Files,
+    from: &[usize],
+) -> Option<Result<Vec<Part>, Failure>> {
+    let mut parts = split(blob, lens)?;
+    let ascending = from.windows(2).all(|pair| pair[0] < pair[1]);
+    if !ascending || from.last().is_some_and(|&last| last >= parts.len()) {
+        return None;
     }
-    stream
-        .set_read_timeout(Some(left.max(RETRY)))
-        .and_then(|()| stream.set_write_timeout(Some(UNREAD)))
-        .map_err(WorldError::os("setting up the connection to rank 0"))?;
-    let connection = Connection::new(stream);
-    let hello = ToHub::Hello {
-        magic: MAGIC.to_owned(),
-        version: VERSION,
-        size,
-        rank,
-    };
-    let _ = connection.send(&hello, &[]); // whatever went wrong, the answer tells
-    match connection.receive_with_file(HANDSHAKE) {
-        Ok((FromHub::Welcome { heap_bytes }, Some(file))) => {
-            let memory = Memory::open(file, size, heap_bytes)?;
-            connection
-                .stream()
-                .set_read_timeout(None)
-                .map_err(WorldError::os("setting up the connection to rank 0"))?;
-            Ok(Some((connection, memory)))
+    let others: Vec<usize> = from.iter().copied().filter(|&from| from != rank).collect();
+    let received: Received = files.exactly(others.len()).ok()?;
+    Some(match received {
+        Ok(files) => {
+            for (from, file) in others.into_iter().zip(files) {
+                parts[from].file = Some(Arc::new(file));
+            }
+            Ok(parts)
         }
-        Ok((FromHub::Refused { reason }, _)) => Err(WorldError::Refused { reason }),
-        Ok((other, _)) => Err(WorldError::Protocol {
-            detail: format!("its answer to the handshake is {other:?}"),
-        }),
-        // It ended just now, or has not begun: its successor may come.
-        Err(FrameError::Closed | FrameError::Truncated | FrameError::Io(_)) => Ok(None),
-        Err(error) => Err(WorldError::Protocol {
-            detail: error.to_string(),
-        }),
-    }
+        Err(reason) => Err(Failure::NotReceived { rank, reason }),
+    })
 }
 
 /// The parts of a blob; `None` where the lengths are not those of its parts.
-fn split(mut blob: &[u8], lens: &[usize]) -> Option<Vec<Vec<u8>>> {
+fn split(mut blob: &[u8], lens: &[usize]) -> Option<Vec<Part>> {
     let mut parts = Vec::with_capacity(lens.len());
     for &len in lens {
-        let (part, rest) = blob.split_at_checked(len)?;
-        parts.push(part.to_vec());
+        let (bytes, rest) = blob.split_at_checked(len)?;
+        let bytes = bytes.to_vec();
+        parts.push(Part { bytes, file: None });
         blob = rest;
     }
     blob.is_empty().then_some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_sense_is_not_taken_apart() {
+        let none = || Files::default();
+        let parts = gathered(0, b"abc", &[1, 0, 2], none(), &[])
+            .unwrap()
+            .unwrap();
+        let bytes: Vec<&[u8]> = parts.iter().map(|part| &part.bytes[..]).collect();
+        assert_eq!(bytes, [&b"a"[..], b"", b"bc"]);
+        // A file of the receiver's own does not come.
+        assert!(gathered(2, b"", &[0; 3], none(), &[2]).unwrap().is_ok());
+        let nonsense: [(&[usize], &[usize]); 6] = [
+            (&[1, 1], &[]),
+            (&[4], &[]),
+            (&[usize::MAX, 4], &[]),
+            (&[3, 0], &[1]),
+            (&[3, 0], &[0, 0]),
+            (&[3, 0], &[2]),
+        ];
+        for (lens, from) in nonsense {
+            assert!(gathered(0, b"abc", lens, none(), from).is_none());
+        }
+    }
 }

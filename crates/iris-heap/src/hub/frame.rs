@@ -1,39 +1,54 @@
 //! Frames: how messages travel over a stream socket.
 //!
-//! A frame is two little-endian `u32` lengths, of a JSON message and of the bytes that go with it, then both. The lengths
-//! are checked against limits before anything is allocated, and what is allocated grows with what arrives.
+//! A frame is two little-endian `u32` lengths, of a JSON message and of the bytes that go with it, then both; and files,
+//! which go with bytes of the lengths. The lengths are checked against limits before anything is allocated, and what is
+//! allocated grows with what arrives.
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
+use super::files::{Files, GROUP, read_header, write_some};
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::mem::MaybeUninit;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-const HEADER: usize = 8;
+/// The bytes of the two lengths.
+pub(super) const HEADER: usize = 8;
 
-/// The most bytes of a message and of its blob.
+/// The most bytes of a message and of its blob, and the most files.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) message: usize,
     pub(crate) blob: usize,
+    pub(crate) files: usize,
 }
 
-/// Before the other end is known to be a rank.
+/// To the hub, from who is not yet known to be a rank.
 pub(crate) const HANDSHAKE: Limits = Limits {
     message: 4096,
     blob: 0,
+    files: 0,
 };
-/// Between ranks: 256 payloads of the largest size, and the longest report.
-pub(crate) const MEMBERS: Limits = Limits {
+/// To a rank that is not yet let in: the heap may come with it.
+pub(crate) const WELCOME: Limits = Limits {
+    files: 1,
+    ..HANDSHAKE
+};
+/// From a rank to the hub: one payload, one file, and the longest report.
+pub(crate) const TO_HUB: Limits = Limits {
+    message: 1 << 20,
+    blob: super::message::MAX_PAYLOAD,
+    files: 1,
+};
+/// From the hub to a rank: payloads and files of all ranks, and the longest report.
+pub(crate) const TO_RANK: Limits = Limits {
     message: 1 << 20,
     blob: super::message::MAX_PAYLOAD * crate::MAX_RANKS,
+    files: crate::MAX_RANKS,
 };
 
 /// Why no frame could be read.
@@ -49,10 +64,31 @@ pub(crate) enum FrameError {
         blob: usize,
         limits: Limits,
     },
+    #[error("{files} files came with a frame that may have {}", .limits.files)]
+    TooManyFiles { files: usize, limits: Limits },
     #[error("not a message: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Why a frame was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// The system does not pass its files. Nothing has gone out, and other frames can be written.
+    #[error("the system does not pass the files: {0}")]
+    Files(io::Error),
+    /// Half of it may have gone out, so the connection is closed.
+    #[error(transparent)]
+    Closed(#[from] io::Error),
+}
+
+/// A frame that was read.
+#[derive(Debug)]
+pub(crate) struct Frame<M> {
+    pub(crate) message: M,
+    pub(crate) blob: Vec<u8>,
+    pub(crate) files: Files,
 }
 
 /// One end of a connection. Frames are written whole, by one thread at a time; only one thread reads.
@@ -90,25 +126,38 @@ impl Connection {
         self.write_all(frame).inspect_err(|_| self.close())
     }
 
-    /// Writes a frame, and passes a file with it.
-    pub(crate) fn send_with_file<M: Serialize>(
+    /// Writes a frame that has been [`encode`]d, and passes `files` with it. Until `until` it is tried again where too
+    /// many files are under way.
+    pub(crate) fn send_frame_with_files(
         &self,
-        message: &M,
-        file: BorrowedFd<'_>,
-    ) -> io::Result<()> {
-        let frame = encode(message, &[])?;
+        frame: &[u8],
+        files: &[BorrowedFd<'_>],
+        until: Instant,
+    ) -> Result<(), SendError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = [file];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(&files));
-        let sent = rustix::net::sendmsg(
-            &self.stream,
-            &[IoSlice::new(&frame)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )?;
-        self.write_all(&frame[sent..]).inspect_err(|_| self.close())
+        let mut sent = 0;
+        let mut groups = files.chunks(GROUP).peekable();
+        while let Some(group) = groups.next() {
+            // A byte of the header for each group, and the rest of the frame with the last.
+            let end = match groups.peek() {
+                Some(_) => sent + 1,
+                None => frame.len(),
+            };
+            match write_some(&self.stream, &frame[sent..end], group, until) {
+                Ok(some) => sent += some,
+                // A timeout is the other end's doing, and not the files'.
+                Err(error) if sent == 0 && error != Errno::AGAIN => {
+                    return Err(SendError::Files(error.into()));
+                }
+                Err(error) => {
+                    self.close();
+                    return Err(SendError::Closed(error.into()));
+                }
+            }
+        }
+        self.write_all(&frame[sent..])
+            .inspect_err(|_| self.close())?;
+        Ok(())
     }
 
     fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
@@ -126,39 +175,20 @@ impl Connection {
     pub(crate) fn receive<M: DeserializeOwned>(
         &self,
         limits: Limits,
-    ) -> Result<(M, Vec<u8>), FrameError> {
-        decode(&mut &self.stream, limits)
-    }
-
-    /// Reads a frame without a blob, and the file that comes with it, if one does.
-    pub(crate) fn receive_with_file<M: DeserializeOwned>(
-        &self,
-        limits: Limits,
-    ) -> Result<(M, Option<OwnedFd>), FrameError> {
-        // Ancillary data comes with the first byte of the frame that it was sent with.
-        let mut first = [0u8; HEADER];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let got = loop {
-            match rustix::net::recvmsg(
-                self.stream.as_fd(),
-                &mut [IoSliceMut::new(&mut first)],
-                &mut ancillary,
-                RecvFlags::CMSG_CLOEXEC,
-            ) {
-                Ok(got) => break got.bytes,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(FrameError::Io(error.into())),
-            }
-        };
-        let mut file = None;
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(files) = message {
-                file = file.or(files.into_iter().next());
-            }
+    ) -> Result<Frame<M>, FrameError> {
+        let mut header = [0; HEADER];
+        let (got, files) =
+            read_header(&self.stream, &mut header, limits.files).map_err(io::Error::from)?;
+        if files.came() > limits.files {
+            let files = files.came();
+            return Err(FrameError::TooManyFiles { files, limits });
         }
-        let (message, _) = decode(&mut (&first[..got]).chain(&self.stream), limits)?;
-        Ok((message, file))
+        let (message, blob) = decode(&mut (&header[..got]).chain(&self.stream), limits)?;
+        Ok(Frame {
+            message,
+            blob,
+            files,
+        })
     }
 }
 
@@ -217,39 +247,128 @@ mod tests {
     use super::*;
     use crate::hub::message::FromHub;
     use proptest::prelude::*;
-    use std::os::fd::AsFd;
+    use rustix::fd::AsFd;
+    use std::io::PipeReader;
+    use std::time::Duration;
+
+    fn pair() -> (Connection, Connection) {
+        let (a, b) = UnixStream::pair().unwrap();
+        (Connection::new(a), Connection::new(b))
+    }
+
+    fn left(rank: usize) -> Vec<u8> {
+        encode(&FromHub::Left { rank }, b"blob").unwrap()
+    }
+
+    fn send(to: &Connection, frame: &[u8], files: &[BorrowedFd<'_>]) -> Result<(), SendError> {
+        to.send_frame_with_files(frame, files, Instant::now() + Duration::from_secs(5))
+    }
+
+    /// Passes the writing end of a pipe `count` times; the reading end tells when all are closed.
+    fn send_pipe(to: &Connection, frame: &[u8], count: usize) -> PipeReader {
+        let (reader, writer) = std::io::pipe().unwrap();
+        send(to, frame, &vec![writer.as_fd(); count]).unwrap();
+        reader
+    }
+
+    fn inode(file: impl AsFd) -> u64 {
+        rustix::fs::fstat(file).unwrap().st_ino
+    }
 
     #[test]
     fn a_frame_is_read_as_it_was_written() {
         let message = FromHub::Gathered {
             seq: 3,
             lens: vec![1, 2],
+            files: vec![1],
         };
         let frame = encode(&message, b"abc").unwrap();
-        let (read, blob): (FromHub, _) = decode(&mut &frame[..], MEMBERS).unwrap();
+        let (read, blob): (FromHub, _) = decode(&mut &frame[..], TO_RANK).unwrap();
         assert_eq!((read, &blob[..]), (message, &b"abc"[..]));
     }
 
     #[test]
-    fn a_file_comes_with_its_frame() {
-        let (a, b) = UnixStream::pair().unwrap();
-        let (a, b) = (Connection::new(a), Connection::new(b));
-        let welcome = FromHub::Welcome { heap_bytes: 4096 };
-        a.send_with_file(&welcome, std::io::stdin().as_fd())
-            .unwrap();
-        a.send(&FromHub::Left { rank: 1 }, &[]).unwrap();
-        let (message, file) = b.receive_with_file::<FromHub>(HANDSHAKE).unwrap();
-        assert_eq!(message, welcome);
-        assert!(file.is_some());
-        let (message, file) = b.receive_with_file::<FromHub>(HANDSHAKE).unwrap();
-        assert_eq!(message, FromHub::Left { rank: 1 });
-        assert!(file.is_none());
+    fn files_come_with_their_frame_and_in_order() {
+        let (a, b) = pair();
+        let pipes = [std::io::pipe().unwrap(), std::io::pipe().unwrap()];
+        let files = pipes.each_ref().map(|(_, writer)| writer.as_fd());
+        let order = |count| (0..count).map(|at: usize| files[at.count_ones() as usize % 2]);
+        // 253 go with one byte; the largest world passes 255. The frames lie in the socket together.
+        let counts = [0, 1, 0, 0, GROUP, 2, GROUP + 1, 255, 0, 3];
+        for (rank, &count) in counts.iter().enumerate() {
+            send(&a, &left(rank), &order(count).collect::<Vec<_>>()).unwrap();
+        }
+        for (rank, &count) in counts.iter().enumerate() {
+            let frame = b.receive::<FromHub>(TO_RANK).unwrap();
+            assert_eq!(frame.message, FromHub::Left { rank });
+            assert_eq!(frame.blob, b"blob");
+            let got = frame.files.exactly(count).unwrap().unwrap();
+            for (got, sent) in got.iter().zip(order(count)) {
+                assert_eq!(inode(got), inode(sent));
+                let flags = rustix::io::fcntl_getfd(got).unwrap();
+                assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+            }
+        }
+    }
+
+    #[test]
+    fn files_that_should_not_be_are_an_error_and_are_closed() {
+        let without_blob = encode(&FromHub::Left { rank: 1 }, &[]).unwrap();
+        for (limits, count) in [(HANDSHAKE, 1), (TO_HUB, 2), (TO_HUB, GROUP), (TO_RANK, 510)] {
+            let (a, b) = pair();
+            let mut reader = send_pipe(&a, &without_blob, count);
+            let error = b.receive::<FromHub>(limits).unwrap_err();
+            assert!(matches!(error, FrameError::TooManyFiles { .. }), "{error}");
+            drop((a, b)); // and with it those that have not been read
+            assert_eq!(reader.read(&mut [0]).unwrap(), 0, "all are closed");
+        }
+        let (a, b) = pair();
+        let mut reader = send_pipe(&a, &left(1), 2);
+        let files = b.receive::<FromHub>(TO_RANK).unwrap().files;
+        let error = files.exactly(1).unwrap_err();
+        assert_eq!(error.to_string(), "2 files came with a message that has 1");
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    }
+
+    /// Files that come with a byte behind the header are nobody's.
+    #[test]
+    fn files_within_a_frame_are_closed() {
+        let (a, b) = pair();
+        let frame = left(1);
+        a.write_all(&frame[..HEADER + 3]).unwrap();
+        let mut reader = send_pipe(&a, &frame[HEADER + 3..], 1);
+        let read = b.receive::<FromHub>(TO_RANK).unwrap();
+        assert_eq!(read.message, FromHub::Left { rank: 1 });
+        read.files.exactly(0).unwrap().unwrap();
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_header_may_come_in_pieces() {
+        let (a, b) = pair();
+        let frame = left(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for byte in &frame {
+                    a.write_all(&[*byte]).unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let read = b.receive::<FromHub>(TO_RANK).unwrap();
+            assert_eq!(read.message, FromHub::Left { rank: 1 });
+        });
+        a.write_all(&frame[..5]).unwrap();
+        drop(a);
+        let error = b.receive::<FromHub>(TO_RANK).unwrap_err();
+        assert!(matches!(error, FrameError::Truncated), "{error}");
+        let error = b.receive::<FromHub>(TO_RANK).unwrap_err();
+        assert!(matches!(error, FrameError::Closed), "{error}");
     }
 
     #[test]
     fn a_huge_length_is_refused_before_anything_is_read() {
         let frame = [0xff; 8];
-        let error = decode::<FromHub>(&mut &frame[..], MEMBERS).unwrap_err();
+        let error = decode::<FromHub>(&mut &frame[..], TO_RANK).unwrap_err();
         assert!(matches!(error, FrameError::TooLarge { .. }), "{error}");
     }
 
@@ -260,7 +379,7 @@ mod tests {
             prop_assert!(decode::<FromHub>(&mut &bytes[..], HANDSHAKE).is_err());
             let frame = encode(&FromHub::Died { rank: 1 }, b"blob").unwrap();
             let cut = cut % frame.len();
-            prop_assert!(decode::<FromHub>(&mut &frame[..cut], MEMBERS).is_err());
+            prop_assert!(decode::<FromHub>(&mut &frame[..cut], TO_RANK).is_err());
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The first word of a handshake.
 pub(crate) const MAGIC: &str = "iris-world";
 /// The version of these messages.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// The most bytes that one rank may give to a collective.
 pub(crate) const MAX_PAYLOAD: usize = 1 << 20;
 
@@ -23,7 +23,11 @@ pub(crate) enum ToHub {
         rank: usize,
     },
     /// A collective's turn; the payload follows as the frame's blob.
-    Exchange { seq: u64, collective: String },
+    Exchange {
+        seq: u64,
+        collective: String,
+        file: Given,
+    },
     /// The sender has waited long enough for a collective.
     GiveUp { seq: u64, waited_ms: u64 },
     /// The sender asks for the verdict of a fault.
@@ -36,6 +40,18 @@ pub(crate) enum ToHub {
     Goodbye,
 }
 
+/// The file that a rank gives to a collective.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Given {
+    Nothing,
+    /// It comes with the frame.
+    File,
+    /// There should be one, and cannot.
+    Refused {
+        reason: String,
+    },
+}
+
 /// From the hub to a rank's process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum FromHub {
@@ -43,8 +59,13 @@ pub(crate) enum FromHub {
     Welcome { heap_bytes: usize },
     /// The handshake is refused.
     Refused { reason: String },
-    /// A collective is complete; the payloads follow as the frame's blob.
-    Gathered { seq: u64, lens: Vec<usize> },
+    /// A collective is complete; the payloads follow as the frame's blob. `files` are the ranks that gave a file, in
+    /// order: they come with the frame, but for the receiver's own.
+    Gathered {
+        seq: u64,
+        lens: Vec<usize>,
+        files: Vec<usize>,
+    },
     /// A collective has failed.
     Failed { seq: u64, failure: Failure },
     /// A rank is dead.
@@ -89,6 +110,16 @@ pub(crate) enum Failure {
         other_rank: usize,
         ours: String,
     },
+    /// The file of `rank` could not be given to the hub.
+    NotGiven {
+        rank: usize,
+        reason: String,
+    },
+    /// The files of the others could not be passed to `rank`, which alone is told so.
+    NotReceived {
+        rank: usize,
+        reason: String,
+    },
 }
 
 impl Failure {
@@ -113,6 +144,16 @@ impl Failure {
                 theirs,
                 other_rank,
                 ours,
+            },
+            Self::NotGiven { rank, reason } => WorldError::FileNotGiven {
+                rank,
+                during,
+                reason,
+            },
+            Self::NotReceived { rank, reason } => WorldError::FilesNotReceived {
+                rank,
+                during,
+                reason,
             },
         }
     }

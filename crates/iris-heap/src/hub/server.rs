@@ -1,8 +1,8 @@
 //! The hub's door: where the processes of the other ranks come in.
 
-use super::frame::{Connection, HANDSHAKE, MEMBERS};
-use super::message::{FromHub, MAGIC, ToHub, VERSION};
-use super::{Hub, Link, Slot, Status};
+use super::frame::{Connection, Frame, HANDSHAKE, TO_HUB, encode};
+use super::message::{FromHub, Given, MAGIC, ToHub, VERSION};
+use super::{Hub, Link, Part, Slot, Status};
 use crate::WorldError;
 use crate::host::memory::Memory;
 use std::io;
@@ -143,14 +143,14 @@ fn admit(hub: &Hub, memory: &Memory, connection: &Arc<Connection>) -> Result<usi
             "this world belongs to user {ours}, and the process that wants to join to user {theirs}"
         ));
     }
-    let hello: Result<(ToHub, _), _> = connection.receive(HANDSHAKE);
-    let (hello, _) = hello.map_err(|error| format!("no handshake: {error}"))?;
+    let hello = connection.receive::<ToHub>(HANDSHAKE);
+    let hello = hello.map_err(|error| format!("no handshake: {error}"))?;
     let ToHub::Hello {
         magic,
         version,
         size,
         rank,
-    } = hello
+    } = hello.message
     else {
         return Err("the first message is no handshake".into());
     };
@@ -174,8 +174,10 @@ fn admit(hub: &Hub, memory: &Memory, connection: &Arc<Connection>) -> Result<usi
     }
     // Under the hub's lock, so that nothing is sent to the rank before this.
     let heap_bytes = memory.heap_bytes();
+    let welcome = encode(&FromHub::Welcome { heap_bytes }, &[]);
+    let welcome = welcome.map_err(|error| error.to_string())?;
     connection
-        .send_with_file(&FromHub::Welcome { heap_bytes }, memory.file())
+        .send_frame_with_files(&welcome, &[memory.file()], Instant::now() + UNREAD)
         .map_err(|error| error.to_string())?;
     *slot = Slot {
         status: Status::Alive,
@@ -187,13 +189,39 @@ fn admit(hub: &Hub, memory: &Memory, connection: &Arc<Connection>) -> Result<usi
 /// Does what a rank asks for until its connection ends; whether it said goodbye before.
 fn listen(hub: &Arc<Hub>, connection: &Connection, rank: usize) -> bool {
     loop {
-        let (message, blob) = match connection.receive(MEMBERS) {
-            Ok(frame) => frame,
-            Err(_) => return false,
+        let Ok(frame) = connection.receive(TO_HUB) else {
+            return false;
+        };
+        let Frame {
+            message,
+            blob,
+            files,
+        } = frame;
+        let gives = matches!(
+            message,
+            ToHub::Exchange {
+                file: Given::File,
+                ..
+            }
+        );
+        let Ok(files) = files.exactly(usize::from(gives)) else {
+            return false;
         };
         match message {
-            ToHub::Exchange { seq, collective } => {
-                if hub.exchange_remote(rank, seq, &collective, blob).is_err() {
+            ToHub::Exchange {
+                seq,
+                collective,
+                file,
+            } => {
+                let given = match (file, files) {
+                    (Given::Refused { reason }, _) => Err(reason),
+                    (_, Err(reason)) => Err(format!("rank 0's process did not get it: {reason}")),
+                    (Given::Nothing | Given::File, Ok(mut files)) => Ok(Part {
+                        bytes: blob,
+                        file: files.pop().map(Arc::new),
+                    }),
+                };
+                if hub.exchange_remote(rank, seq, &collective, given).is_err() {
                     return false;
                 }
             }

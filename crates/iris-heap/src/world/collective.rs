@@ -1,19 +1,32 @@
 //! Collectives on the host, for set-up: each is one exchange.
 
 use super::{Port, World};
+use crate::backend::Backend;
 use crate::error::WorldError;
-use crate::hub::Gathered;
 use crate::hub::message::MAX_PAYLOAD;
+use crate::hub::{Gathered, Part};
 use bytemuck::Pod;
 use std::any::type_name;
-use std::sync::PoisonError;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, PoisonError};
 
-impl World {
+impl<B: Backend> World<B> {
     /// Gives `payload` to all ranks, and gets those of all. `collective` says what for; it must be the same on all.
     pub(super) fn exchange(
         &self,
         collective: &str,
         payload: Vec<u8>,
+    ) -> Result<Gathered, WorldError> {
+        self.exchange_with_file(collective, payload, Ok(None))
+    }
+
+    /// As [`World::exchange`], with a file. All fail where one cannot give its own.
+    fn exchange_with_file(
+        &self,
+        collective: &str,
+        payload: Vec<u8>,
+        file: io::Result<Option<Arc<OwnedFd>>>,
     ) -> Result<Gathered, WorldError> {
         if payload.len() > MAX_PAYLOAD {
             return Err(WorldError::PayloadTooLarge {
@@ -22,16 +35,21 @@ impl World {
                 limit: MAX_PAYLOAD,
             });
         }
-        let inner = &*self.inner;
+        let given = match file {
+            Ok(file) => Ok(Part {
+                bytes: payload,
+                file,
+            }),
+            Err(error) => Err(format!("duplicating it: {error}")),
+        };
+        let inner = &*self.member;
         let mut turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // A turn is used up even by a collective that fails, on all ranks alike.
         let seq = *turn;
         *turn += 1;
         let outcome = match &inner.port {
-            Port::Local(hub, _) => {
-                hub.exchange(inner.rank, seq, collective, payload, inner.timeout)
-            }
-            Port::Remote(client) => client.exchange(seq, collective, &payload, inner.timeout),
+            Port::Local(hub, _) => hub.exchange(inner.rank, seq, collective, given, inner.timeout),
+            Port::Remote(client) => client.exchange(seq, collective, given, inner.timeout),
         };
         outcome.map_err(|failure| failure.into_error(collective))
     }
@@ -50,7 +68,70 @@ impl World {
     /// Those of [`World::barrier`], and more bytes than can be given.
     pub fn all_gather_bytes(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, WorldError> {
         let gathered = self.exchange("all_gather_bytes", bytes.to_vec())?;
-        Ok(gathered.to_vec())
+        Ok(gathered.iter().map(|part| part.bytes.clone()).collect())
+    }
+
+    /// The bytes and the file that each rank gives, by rank: memory to be shared between processes, say, and what it is.
+    /// Collective; `what` must be the same on all. A rank may give up to 1 MiB, and a file or none.
+    ///
+    /// What a rank gets are duplicates, of its own file as well, closed on exec: they are the same open files, with one
+    /// position for all. Ranks of one process share one duplicate. Either every rank gets all files or none does.
+    ///
+    /// ```
+    /// use iris_heap::{World, WorldConfig};
+    /// use std::io::{Read, Write};
+    /// use std::os::fd::AsFd;
+    ///
+    /// World::threads(2, &WorldConfig::default(), |world| {
+    ///     let (mut inbox, mine) = std::io::pipe()?;
+    ///     let all = world.exchange_files("inboxes", &[], Some(mine.as_fd()))?;
+    ///     let other = all[1 - world.rank()].1.as_ref().expect("both give one");
+    ///     std::fs::File::from(other.try_clone()?).write_all(&[world.rank() as u8])?;
+    ///     let mut from = [0];
+    ///     inbox.read_exact(&mut from)?;
+    ///     assert_eq!(usize::from(from[0]), 1 - world.rank());
+    ///     Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// })?
+    /// .into_iter()
+    /// .collect::<Result<(), _>>()?;
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`WorldError::FileNotGiven`] and [`WorldError::FilesNotReceived`], the same on all ranks, where a file cannot be
+    /// passed from or to a rank: too many are open in its process, or under way between those of its user. Those of
+    /// [`World::all_gather_bytes`].
+    #[allow(clippy::type_complexity)] // a pair a rank, which a name would only hide
+    pub fn exchange_files(
+        &self,
+        what: &str,
+        bytes: &[u8],
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<Vec<(Vec<u8>, Option<Arc<OwnedFd>>)>, WorldError> {
+        let collective = format!("exchange_files of {what}");
+        let own = file.map(|file| file.try_clone_to_owned().map(Arc::new));
+        let outcome = self.exchange_with_file(&collective, bytes.to_vec(), own.transpose());
+        let refusal = match &outcome {
+            Ok(_) => Vec::new(),
+            Err(WorldError::FilesNotReceived { reason, .. }) => reason.as_bytes().to_vec(),
+            Err(_) => return outcome.map(|_| Vec::new()),
+        };
+        // Only a rank itself knows that it got no file. It tells the others, who may not go on without it.
+        let refusals = self.exchange(&format!("{collective}, receipt"), refusal)?;
+        for (rank, refusal) in refusals.iter().enumerate() {
+            if !refusal.bytes.is_empty() {
+                return Err(WorldError::FilesNotReceived {
+                    rank,
+                    during: collective,
+                    reason: String::from_utf8_lossy(&refusal.bytes).into_owned(),
+                });
+            }
+        }
+        let gathered = outcome?;
+        let parts = gathered.iter();
+        Ok(parts
+            .map(|part| (part.bytes.clone(), part.file.clone()))
+            .collect())
     }
 
     /// The value that each rank gives, by rank. Collective; all must give the same type.
@@ -61,7 +142,7 @@ impl World {
         let collective = format!("all_gather of {}", type_name::<T>());
         let bytes = bytemuck::bytes_of(&value).to_vec();
         let gathered = self.exchange(&collective, bytes)?;
-        gathered.iter().map(|bytes| value_of(bytes)).collect()
+        gathered.iter().map(|part| value_of(&part.bytes)).collect()
     }
 
     /// The value that rank `root` gives. Collective; all must name the same root and type.
@@ -77,11 +158,38 @@ impl World {
         // A root that does not exist is seen after the exchange, so that ranks which differ in it all hear so.
         let collective = format!("broadcast of {} from rank {root}", type_name::<T>());
         let gathered = self.exchange(&collective, bytes)?;
-        let bytes = gathered.get(root).ok_or(WorldError::NoSuchRank {
+        let part = gathered.get(root).ok_or(WorldError::NoSuchRank {
             rank: root,
             size: self.size(),
         })?;
-        value_of(bytes)
+        value_of(&part.bytes)
+    }
+
+    /// What `own` is, where it is no error on any rank. Collective: it ends what ranks did by themselves, so that none goes on
+    /// where another could not.
+    ///
+    /// # Errors
+    /// This rank's own error; [`WorldError::RankFailed`] where another rank has one; those of [`World::barrier`].
+    pub fn all_succeed<T, E: From<WorldError> + std::fmt::Display>(
+        &self,
+        what: &str,
+        own: Result<T, E>,
+    ) -> Result<T, E> {
+        let said = own.as_ref().err().map(E::to_string).unwrap_or_default();
+        let mut said = said.into_bytes();
+        said.truncate(MAX_PAYLOAD);
+        let gathered = self.exchange(&format!("end of {what}"), said)?;
+        let value = own?;
+        let mut said = gathered.iter().enumerate();
+        match said.find(|(_, said)| !said.bytes.is_empty()) {
+            None => Ok(value),
+            Some((rank, said)) => Err(WorldError::RankFailed {
+                rank,
+                during: what.to_owned(),
+                error: String::from_utf8_lossy(&said.bytes).into_owned(),
+            }
+            .into()),
+        }
     }
 
     /// Makes sure that all ranks give the same values to the fields of `what`. Collective.
@@ -112,7 +220,7 @@ impl World {
         let gathered = self.exchange(collective, payload)?;
         let all = gathered
             .iter()
-            .map(|bytes| serde_json::from_slice(bytes).map_err(malformed))
+            .map(|part| serde_json::from_slice(&part.bytes).map_err(malformed))
             .collect::<Result<Vec<(Vec<String>, Vec<String>)>, _>>()?;
         let (names, values) = &all[0];
         let disagreement = |rank, field: &str, theirs: String, ours: String| {

@@ -2,8 +2,9 @@
 
 use super::World;
 use crate::allocator::{Full, MAX_ALIGN};
+use crate::backend::{Backend, Buffer, Heap, Storage};
 use crate::error::WorldError;
-use crate::host::buffer::Buffer;
+use crate::host::Host;
 use crate::host::memory::Memory;
 use bytemuck::Pod;
 use std::mem::size_of;
@@ -44,9 +45,9 @@ enum Placed {
     BadAlignment,
 }
 
-impl World {
+impl<B: Backend> World<B> {
     fn allocator(&self) -> MutexGuard<'_, crate::allocator::Allocator> {
-        let allocator = &self.inner.allocator;
+        let allocator = &self.space.allocator;
         allocator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,17 +97,16 @@ impl World {
             Placed::BadAlignment => return agreed.and(Err(WorldError::Alignment { align })),
         };
         let ready = agreed.and_then(|()| {
-            let start = self.base(self.rank()).wrapping_add(offset);
-            // SAFETY: offset + bytes lies in this rank's heap, which is mapped. The region was free on all ranks when
-            // they agreed on it, and is given to nobody before the barrier below.
-            unsafe { start.write_bytes(0, bytes) };
-            self.barrier()
+            // SAFETY: offset + bytes lies in this rank's heap. The region was free on all ranks when they agreed on it, and is
+            // given to nobody before all have zeroed theirs.
+            let zeroed = unsafe { self.heap().zero(offset, bytes) };
+            self.all_succeed("allocation", zeroed)
         });
         match ready {
             Ok(()) => Ok(Region {
                 offset,
                 len: bytes,
-                identity: self.inner.identity,
+                identity: self.space.identity,
             }),
             Err(error) => {
                 self.allocator().free(offset);
@@ -126,7 +126,7 @@ impl World {
         let Region {
             offset, identity, ..
         } = region;
-        let known = identity == self.inner.identity && self.allocator().is_used(offset);
+        let known = identity == self.space.identity && self.allocator().is_used(offset);
         let shown = if known {
             offset.to_string()
         } else {
@@ -141,21 +141,19 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn memory(&self) -> Arc<Memory> {
-        Arc::clone(&self.inner.memory)
-    }
-
-    /// Where this process sees `rank`'s heap. An address on one rank translates to another by `base + offset`.
-    ///
-    /// # Panics
-    /// If there is no such rank.
-    pub fn base(&self, rank: usize) -> *mut u8 {
-        self.inner.memory.base(rank)
-    }
-
     /// The bytes of one rank's heap.
     pub fn heap_bytes(&self) -> usize {
-        self.inner.memory.heap_bytes()
+        self.heap().bytes()
+    }
+
+    /// The device that this rank's heap lies on, as the runtime counts those that are visible; 0 on the host.
+    pub fn device_ordinal(&self) -> usize {
+        self.heap().device_ordinal()
+    }
+
+    /// Whether a region was allocated by this handle, or a clone of it.
+    pub fn owns(&self, region: &Region) -> bool {
+        region.identity == self.space.identity
     }
 
     /// The bytes of the heap that are not allocated.
@@ -165,23 +163,22 @@ impl World {
 
     /// A buffer of `len` elements in this rank's own memory, zeroed. Not collective.
     ///
-    /// # Panics
-    /// If there are more elements than memory can hold, as `Vec::with_capacity` does.
-    pub fn buffer<T: Pod>(&self, len: usize) -> Buffer<T> {
-        Buffer::plain(len)
+    /// # Errors
+    /// Where there is not so much memory.
+    pub fn plain_buffer<T: Pod>(&self, len: usize) -> Result<Buffer<T, B>, WorldError> {
+        Ok(Buffer::of(B::plain(self.heap(), bytes_of::<T>(len))?, len))
     }
 
     /// A buffer of `len` elements in the symmetric heap, zeroed, which operations of peers may write to. Collective.
     ///
     /// # Errors
     /// Those of [`World::allocate`].
-    pub fn symmetric_buffer<T: Pod>(&self, len: usize) -> Result<Buffer<T>, WorldError> {
+    pub fn symmetric_buffer<T: Pod>(&self, len: usize) -> Result<Buffer<T, B>, WorldError> {
         let region = self.allocate(
             bytes_of::<T>(len),
             size_of::<T>().next_power_of_two().min(256),
         )?;
-        let start = self.base(self.rank()).wrapping_add(region.offset);
-        Ok(Buffer::symmetric(start, len, region, self.memory()))
+        Ok(Buffer::of(B::symmetric(self.heap(), region), len))
     }
 
     /// Frees the memory of a symmetric buffer. Collective.
@@ -190,8 +187,14 @@ impl World {
     /// [`WorldError::StillShared`] on all ranks if any rank still has clones of its buffer, or kernels in flight that
     /// use it; [`WorldError::NotSymmetric`] if any gives a plain buffer, which is freed by dropping it; those of
     /// [`World::free`].
-    pub fn free_buffer<T: Pod>(&self, buffer: Buffer<T>) -> Result<(), WorldError> {
-        self.free_unshared(buffer.into_region())
+    pub fn free_buffer<T: Pod>(&self, buffer: Buffer<T, B>) -> Result<(), WorldError> {
+        let region = if buffer.is_symmetric() {
+            let storage = Arc::into_inner(buffer.storage).ok_or(Kept::Shared);
+            storage.and_then(|storage| storage.into_region().ok_or(Kept::Plain))
+        } else {
+            Err(Kept::Plain)
+        };
+        self.free_unshared(region)
     }
 
     /// Frees a region that its owner gave up, unless the owner of a rank did not.
@@ -209,6 +212,28 @@ impl World {
             (_, Some((rank, _))) => Err(WorldError::StillShared { rank }),
             (Err(_), None) => Err(WorldError::StillShared { rank: self.rank() }),
         }
+    }
+}
+
+impl World<Host> {
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.heap().memory)
+    }
+
+    /// Where this process sees `rank`'s heap. An address on one rank translates to another by `base + offset`.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn base(&self, rank: usize) -> *mut u8 {
+        self.heap().memory.base(rank)
+    }
+
+    /// A buffer of `len` elements in this rank's own memory, zeroed. Not collective.
+    ///
+    /// # Panics
+    /// If there are more elements than memory can hold, as `Vec::with_capacity` does.
+    pub fn buffer<T: Pod>(&self, len: usize) -> Buffer<T> {
+        Buffer::plain(len)
     }
 }
 

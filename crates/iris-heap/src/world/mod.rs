@@ -4,9 +4,11 @@ mod collective;
 mod heap;
 
 use crate::allocator::Allocator;
+use crate::backend::{Backend, Heap};
 use crate::error::WorldError;
 use crate::fault::{Report, Verdict, WatchId, Watched};
 use crate::host::memory::{Memory, whole_pages};
+use crate::host::{Heaps, Host};
 use crate::hub::Hub;
 use crate::hub::client::Client;
 use crate::hub::server::Server;
@@ -50,26 +52,56 @@ impl Default for WorldConfig {
 ///
 /// When the last clone is dropped the rank leaves the world: what is in flight goes on, and later collectives of the
 /// others fail. A clone that is dropped while its thread panics makes the rank dead, which aborts everything in flight.
-#[derive(Debug, Clone)]
-pub struct World {
-    inner: Arc<Inner>,
+///
+/// `B` says where the symmetric heap lies and kernels run: on the host, or, once [`World::on`] has moved the world there, on
+/// devices. Handles on both are one rank of one world.
+#[derive(Debug)]
+pub struct World<B: Backend = Host> {
+    member: Arc<Member>,
+    space: Arc<Space<B>>,
 }
 
+impl<B: Backend> Clone for World<B> {
+    fn clone(&self) -> Self {
+        Self {
+            member: Arc::clone(&self.member),
+            space: Arc::clone(&self.space),
+        }
+    }
+}
+
+/// One rank's part in the rendezvous.
 #[derive(Debug)]
-struct Inner {
+struct Member {
     rank: usize,
     size: usize,
     timeout: Duration,
-    memory: Arc<Memory>,
-    allocator: Mutex<Allocator>,
-    /// Tells this handle's regions from those of other worlds, and of other ranks of this process.
-    identity: u64,
     /// The number of the next collective. Held while one is under way: a rank takes part in one at a time.
     turn: Mutex<u64>,
     /// The number of the next watched operation.
     next_watch: AtomicU64,
     watches: Arc<Watches>,
     port: Port,
+}
+
+/// One rank's symmetric heap.
+#[derive(Debug)]
+struct Space<B: Backend> {
+    heap: Arc<B::Heap>,
+    allocator: Mutex<Allocator>,
+    /// Tells this handle's regions from those of other worlds, and of other ranks of this process.
+    identity: u64,
+}
+
+impl<B: Backend> Space<B> {
+    fn new(heap: B::Heap) -> Arc<Self> {
+        static IDENTITY: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self {
+            allocator: Mutex::new(Allocator::new(heap.bytes())),
+            heap: Arc::new(heap),
+            identity: IDENTITY.fetch_add(1, Ordering::Relaxed),
+        })
+    }
 }
 
 /// How a rank reaches the hub.
@@ -104,7 +136,7 @@ impl World {
                     world.declare_dead();
                     continue;
                 }
-                let handle = Arc::clone(&world.inner);
+                let handle = Arc::clone(&world.member);
                 let run = move || {
                     catch_unwind(AssertUnwindSafe(|| body(world))).inspect_err(|_| handle.die())
                 };
@@ -196,36 +228,53 @@ impl World {
         watches: Arc<Watches>,
         port: Port,
     ) -> Self {
-        static IDENTITY: AtomicU64 = AtomicU64::new(0);
         Self {
-            inner: Arc::new(Inner {
+            member: Arc::new(Member {
                 rank,
                 size,
                 timeout: config.timeout,
-                allocator: Mutex::new(Allocator::new(memory.heap_bytes())),
-                memory,
-                identity: IDENTITY.fetch_add(1, Ordering::Relaxed),
                 turn: Mutex::new(0),
                 next_watch: AtomicU64::new(0),
                 watches,
                 port,
             }),
+            space: Space::new(Heaps { memory, rank }),
         }
+    }
+
+    /// Makes this rank dead to the others, as if its process had been killed.
+    fn declare_dead(&self) {
+        self.member.die();
+    }
+}
+
+impl<B: Backend> World<B> {
+    /// The same rank with another heap.
+    pub(crate) fn with_heap<C: Backend>(&self, heap: C::Heap) -> World<C> {
+        World {
+            member: Arc::clone(&self.member),
+            space: Space::new(heap),
+        }
+    }
+
+    /// The symmetric heaps of all ranks, as this rank sees them.
+    pub fn heap(&self) -> &Arc<B::Heap> {
+        &self.space.heap
     }
 
     /// This rank's number, from 0.
     pub fn rank(&self) -> usize {
-        self.inner.rank
+        self.member.rank
     }
 
     /// The number of ranks.
     pub fn size(&self) -> usize {
-        self.inner.size
+        self.member.size
     }
 
     /// How long set-up collectives wait for the other ranks.
     pub fn timeout(&self) -> Duration {
-        self.inner.timeout
+        self.member.timeout
     }
 
     /// Has `operation` told to stop when a rank dies, and asked what it is doing when one faults. Collective.
@@ -235,18 +284,18 @@ impl World {
     /// # Errors
     /// Those of [`World::agree`]: all ranks must watch operations of one name.
     pub fn watch(&self, name: &str, operation: Arc<dyn Watched>) -> Result<WatchId, WorldError> {
-        let id = self.inner.next_watch.fetch_add(1, Ordering::Relaxed);
+        let id = self.member.next_watch.fetch_add(1, Ordering::Relaxed);
         // Watched before it is agreed upon: a rank that dies just after may already be awaited.
-        self.inner.watches.insert(id, operation);
+        self.member.watches.insert(id, operation);
         let fields = [("operation", name.to_owned()), ("number", id.to_string())];
         self.agree("watch", &fields)
-            .inspect_err(|_| self.inner.watches.remove(id))?;
+            .inspect_err(|_| self.member.watches.remove(id))?;
         Ok(WatchId(id))
     }
 
     /// Watches the operation no longer. Not collective.
     pub fn unwatch(&self, id: WatchId) {
-        self.inner.watches.remove(id.0);
+        self.member.watches.remove(id.0);
     }
 
     /// The verdict on the fault number `epoch` of an operation, of which this rank has `own` to report.
@@ -255,8 +304,8 @@ impl World {
     /// are followed to the rank at fault. Everybody who asks for the same operation and epoch, then or later, gets the
     /// same verdict, until it is cleared or a newer epoch is asked for. Blocks for less than 1.5 s, whatever has died.
     pub fn verdict(&self, id: WatchId, epoch: u64, own: Report) -> Verdict {
-        match &self.inner.port {
-            Port::Local(hub, _) => hub.verdict(self.inner.rank, id.0, epoch, own),
+        match &self.member.port {
+            Port::Local(hub, _) => hub.verdict(self.member.rank, id.0, epoch, own),
             Port::Remote(client) => client.verdict(id.0, epoch, own),
         }
     }
@@ -265,20 +314,15 @@ impl World {
     /// before it clears what [`Watched::abort`] sets. Once it has returned, no inquiry into an earlier fault aborts this
     /// rank's operation any more.
     pub fn clear_verdict(&self, id: WatchId) {
-        self.inner.watches.reset(id.0);
-        match &self.inner.port {
+        self.member.watches.reset(id.0);
+        match &self.member.port {
             Port::Local(hub, _) => hub.clear_verdict(id.0),
             Port::Remote(client) => client.clear_verdict(id.0),
         }
     }
-
-    /// Makes this rank dead to the others, as if its process had been killed.
-    fn declare_dead(&self) {
-        self.inner.die();
-    }
 }
 
-impl Inner {
+impl Member {
     fn die(&self) {
         match &self.port {
             Port::Local(hub, _) => hub.died(self.rank),
@@ -287,15 +331,15 @@ impl Inner {
     }
 }
 
-impl Drop for World {
+impl<B: Backend> Drop for World<B> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.inner.die();
+            self.member.die();
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for Member {
     fn drop(&mut self) {
         match &self.port {
             Port::Local(hub, _) => hub.left(self.rank),

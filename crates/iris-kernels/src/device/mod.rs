@@ -1,17 +1,35 @@
 //! The operations as programs for GPUs: one HIP source tree, compiled at run time.
 //!
-//! `hip/` holds the sources; [`sources`] has them embedded; [`nvrtc`] compiles them for NVIDIA GPUs; [`Args`] and [`FaultRecord`]
-//! are what host and kernel exchange.
+//! `hip/` holds the sources; [`sources`] has them embedded; [`compile`] compiles them and users' own, for whichever vendor's GPUs,
+//! and keeps what came out in a cache on disk; [`Args`] and [`FaultRecord`] are what host and kernel exchange.
 
 mod args;
+pub mod compile;
 pub mod nvrtc;
 pub mod sources;
 
 pub use args::{Args, FaultRecord, MAX_RANKS};
+pub use compile::CompileError;
 
+use crate::Tile;
 use crate::host::{GatherDim, Program};
 
+/// The kernels' tile where none is asked for.
+pub const TILE: Tile = Tile { m: 128, n: 128 };
+
 impl Program {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::OneShot,
+        Self::TwoShot,
+        Self::Atomic,
+        Self::Spinlock,
+        Self::ReduceScatter,
+        Self::AllGatherMatmul(GatherDim::Rows),
+        Self::AllGatherMatmul(GatherDim::Columns),
+        Self::MatmulAllGather,
+    ];
+
     /// The source of its kernel, and the kernel's name.
     pub fn kernel(self) -> (&'static str, &'static str) {
         match self {

@@ -41,41 +41,112 @@ pub fn file(name: &str) -> Option<&'static str> {
         .map(|&(_, text)| text)
 }
 
+/// A source with its headers in one text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amalgam {
+    /// The text.
+    pub text: String,
+    /// What it includes all the same: neither ours nor given. Of ours, what only a CPU's compiler sees does not count.
+    pub outside: Vec<String>,
+}
+
 /// `source`, which is called `name`, with our headers in place of their first inclusion. Compilers go on naming the file and line
 /// that a thing stood in, by `#line`.
 pub fn amalgamate(name: &str, source: &str) -> String {
-    let mut text = String::new();
-    append(&mut text, &mut HashSet::new(), name, source);
-    text
+    amalgam(name, source, &[]).text
 }
 
-fn append(text: &mut String, included: &mut HashSet<&'static str>, name: &str, source: &str) {
-    // Writing to a string does not fail.
-    let _ = writeln!(text, "#line 1 \"{name}\"");
-    for (at, line) in source.lines().enumerate() {
-        match header(line) {
-            Some((known, header)) => {
-                if included.insert(known) {
-                    append(text, included, known, header);
+/// The same with `headers` besides ours, by the names by which they are included. Ours go before.
+pub fn amalgam(name: &str, source: &str, headers: &[(&str, &str)]) -> Amalgam {
+    let mut amalgamation = Amalgamation {
+        headers,
+        included: HashSet::new(),
+        amalgam: Amalgam {
+            text: String::new(),
+            outside: Vec::new(),
+        },
+    };
+    amalgamation.append(name, source, false);
+    amalgamation.amalgam
+}
+
+/// What a text includes, by the names that stand there, in their order.
+pub fn includes(source: &str) -> Vec<String> {
+    source
+        .lines()
+        .filter_map(included)
+        .map(str::to_owned)
+        .collect()
+}
+
+struct Amalgamation<'a> {
+    headers: &'a [(&'a str, &'a str)],
+    /// The names of the headers that stand in the text already.
+    included: HashSet<&'a str>,
+    amalgam: Amalgam,
+}
+
+impl<'a> Amalgamation<'a> {
+    /// Appends a file, one of `ours` or not.
+    fn append(&mut self, name: &str, source: &str, ours: bool) {
+        let literal = name
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', " ");
+        // Writing to a string does not fail.
+        let _ = writeln!(self.amalgam.text, "#line 1 \"{literal}\"");
+        for (at, line) in source.lines().enumerate() {
+            let wanted = included(line);
+            if let Some((known, text, ours)) = wanted.and_then(|wanted| self.header(wanted, ours)) {
+                if self.included.insert(known) {
+                    self.append(known, text, ours);
                 }
-                let _ = writeln!(text, "#line {} \"{name}\"", at + 2);
+                let _ = writeln!(self.amalgam.text, "#line {} \"{literal}\"", at + 2);
+                continue;
+            }
+            // What a text asks for in other ways is not of the text either.
+            let asks = wanted.or_else(|| line.contains("__has_include").then(|| line.trim()));
+            if let Some(outside) = asks
+                && !ours
+            {
+                self.amalgam.outside.push(outside.to_owned());
             }
             // Said of files; in one text each header stands once anyhow.
-            None if line.trim() == "#pragma once" => text.push('\n'),
-            None => {
-                let _ = writeln!(text, "{line}");
+            if line.trim() == "#pragma once" {
+                self.amalgam.text.push('\n');
+            } else {
+                let _ = writeln!(self.amalgam.text, "{line}");
             }
         }
     }
+
+    /// A header by the name by which a file includes it: one of ours, from within ours also from beside it, or one that was
+    /// given. Its name, its text, and whether it is ours.
+    fn header(&self, wanted: &str, from_ours: bool) -> Option<(&'a str, &'a str, bool)> {
+        let ours = FILES.iter().find(|(known, _)| {
+            *known == wanted || (from_ours && known.strip_prefix("iris/") == Some(wanted))
+        });
+        if let Some(&(known, text)) = ours {
+            return Some((known, text, true));
+        }
+        let given = self.headers.iter().find(|(known, _)| *known == wanted);
+        given.map(|&(known, text)| (known, text, false))
+    }
 }
 
-/// The embedded header that a line includes, if it does: by its own name, or from beside it.
-fn header(line: &str) -> Option<(&'static str, &'static str)> {
-    let quoted = line.trim().strip_prefix("#include \"")?.strip_suffix('"')?;
-    FILES
+/// What a line includes, if it does: `#include "this"`, `# include <this>`, or what stands in place of a name.
+fn included(line: &str) -> Option<&str> {
+    let directive = line.trim_start().strip_prefix('#')?.trim_start();
+    let rest = ["include_next", "include", "embed"]
         .iter()
-        .find(|(known, _)| *known == quoted || known.strip_prefix("iris/") == Some(quoted))
-        .copied()
+        .find_map(|word| directive.strip_prefix(word))?
+        .trim();
+    let name = match rest.as_bytes().first()? {
+        b'"' => rest[1..].split('"').next(),
+        b'<' => rest[1..].split('>').next(),
+        _ => None,
+    };
+    Some(name.unwrap_or(rest))
 }
 
 #[cfg(test)]
@@ -109,5 +180,46 @@ mod tests {
         assert_eq!(text.matches("#line 1 \"iris/heap.h\"").count(), 1);
         let end: Vec<_> = text.lines().rev().take(2).collect();
         assert_eq!(end, ["int here;", "#line 3 \"user.hip\""]);
+    }
+
+    #[test]
+    fn every_program_is_embedded() {
+        for program in crate::host::Program::ALL {
+            let (source, kernel) = program.kernel();
+            assert!(file(source).unwrap().contains(kernel), "{program:?}");
+        }
+    }
+
+    #[test]
+    fn includes_are_seen_in_every_form() {
+        let text = "#include \"a.h\"\n  #  include <b/c>\n#include \"d.h\" // e\n// #include \"f.h\"\n#include G\nint include;\n";
+        assert_eq!(includes(text), ["a.h", "b/c", "d.h", "G"]);
+    }
+
+    /// A name that ours has beside it means another header in a user's source.
+    #[test]
+    fn users_headers_are_not_mistaken_for_ours() {
+        let user = "#include \"types.h\"\n#include \"iris/heap.h\"\n#include \"none.h\"\n";
+        let theirs = ("types.h", "int of_user;\n");
+        let fake = ("iris/heap.h", "int fake;\n");
+        let amalgam = amalgam("a \"b\".hip", user, &[theirs, fake]);
+        assert!(
+            amalgam
+                .text
+                .starts_with("#line 1 \"a \\\"b\\\".hip\"\n#line 1 \"types.h\"\nint of_user;\n")
+        );
+        assert!(
+            amalgam.text.contains("#line 1 \"iris/types.h\"") && !amalgam.text.contains("int fake")
+        );
+        // Of ours, only the emulator's header stays, which is no part of what a GPU's compiler sees.
+        assert_eq!(amalgam.outside, ["none.h"]);
+        assert_eq!(
+            amalgamate("x.hip", "#include \"types.h\"\n")
+                .matches("#line")
+                .count(),
+            1
+        );
+        let asks = super::amalgam("x.hip", "#if __has_include(<x>)\n#endif\n", &[]);
+        assert_eq!(asks.outside.len(), 1);
     }
 }

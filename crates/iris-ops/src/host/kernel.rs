@@ -1,39 +1,20 @@
 //! One rank's side of an operation, as a stream's worker runs it.
 
-use crate::plan::Blueprint;
+use crate::backend::{Executor, Runs};
+use crate::call::{Arguments, Strided};
+use crate::config::FusedConfig;
+use crate::error::OpError;
+use crate::plan::{Blueprint, Kind, Target};
 use iris_heap::{
-    Access, Activity, AnyBuffer, Kernel, KernelArgs, Report, StreamError, Verdict, WatchId,
-    Watched, World,
+    Access, Activity, AnyBuffer, Faults, Host, Kernel, KernelArgs, KernelLaunch, Report, Stream,
+    StreamError, Verdict, WatchId, Watched, World,
 };
 use iris_kernels::host::{Accumulators, Input, Operands, Output, Program, Rank, Scratch, Staging};
-use iris_kernels::{Element, View, ViewMut};
+use iris_kernels::{Element, Tile, View, ViewMut};
 use iris_sync::{Cause, Mapped, Patience, Port, Probe, Rules, Signal, Word};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
-
-/// What one call is launched with: checked sizes, and which buffers.
-#[derive(Debug, Clone)]
-pub(crate) struct Arguments {
-    pub(crate) m: usize,
-    /// A, and B unless A stands for the whole input.
-    pub(crate) inputs: [Option<(AnyBuffer, Strided)>; 2],
-    pub(crate) bias: Option<AnyBuffer>,
-    pub(crate) output: (AnyBuffer, Strided),
-    /// Bytes from the start of the symmetric heap to where peers store, and whether that is the bounce.
-    pub(crate) store: (usize, bool),
-}
-
-/// A view of a buffer, in elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Strided {
-    pub(crate) offset: usize,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) row_stride: usize,
-    pub(crate) col_stride: usize,
-}
 
 impl Strided {
     pub(crate) const SCALARS: usize = 5;
@@ -90,8 +71,8 @@ const FIRST_VIEW: usize = 3;
 const BIAS: usize = 2;
 const OUTPUT: usize = 3;
 
-impl From<Arguments> for KernelArgs {
-    fn from(arguments: Arguments) -> Self {
+impl From<Arguments<Host>> for KernelArgs {
+    fn from(arguments: Arguments<Host>) -> Self {
         let mut args = Self::default();
         args.scalars[M] = arguments.m as i64;
         args.scalars[STORE] = arguments.store.0 as i64;
@@ -143,7 +124,7 @@ fn operands<T>(args: &KernelArgs) -> Option<Operands<T>> {
 }
 
 /// One rank's side of an operation.
-pub(crate) struct HostKernel<T, W> {
+pub struct HostKernel<T, W> {
     world: World,
     operation: &'static str,
     blueprint: Blueprint,
@@ -178,68 +159,6 @@ unsafe impl<T, W> Send for HostKernel<T, W> {}
 unsafe impl<T, W> Sync for HostKernel<T, W> {}
 
 impl<T: Element, W: Word> HostKernel<T, W> {
-    /// # Safety
-    /// `offset` is that of a region of at least `blueprint.bytes` bytes in the world's symmetric heap, aligned to 64 bytes, zero
-    /// on all ranks, which is used for this kernel alone as long as it lives.
-    #[allow(clippy::too_many_arguments)] // named at the one place it is called from
-    pub(crate) unsafe fn new(
-        world: &World,
-        operation: &'static str,
-        blueprint: Blueprint,
-        offset: usize,
-        first: Signal<W>,
-        budget: Duration,
-        rules: Rules,
-        probe: Option<Arc<dyn Probe>>,
-    ) -> Self {
-        let ranks = world.size();
-        let heap: Vec<_> = (0..ranks).map(|rank| world.base(rank)).collect();
-        let scratch = blueprint
-            .programs
-            .iter()
-            .map(|&(rows, program)| {
-                program.scratch(T::DTYPE, rows, blueprint.shape, ranks, world.rank())
-            })
-            .reduce(Scratch::or)
-            .unwrap_or_default();
-        Self {
-            words: heap.iter().map(|base| base.wrapping_add(offset)).collect(),
-            heap,
-            offset,
-            scratch: Mutex::new(scratch),
-            world: world.clone(),
-            operation,
-            blueprint,
-            first,
-            waiting: Patience::new(budget, ranks),
-            rules,
-            probe,
-            running: AtomicBool::new(false),
-            epoch: AtomicU64::new(0),
-            watch: OnceLock::new(),
-            fault: Mutex::default(),
-            element: PhantomData,
-        }
-    }
-
-    pub(crate) fn watched_as(&self, id: WatchId) {
-        // Set once, right after creation.
-        let _ = self.watch.set(id);
-    }
-
-    pub(crate) fn watch_id(&self) -> Option<WatchId> {
-        self.watch.get().copied()
-    }
-
-    /// The offset of the workspace in the symmetric heap.
-    pub(crate) fn offset(&self) -> usize {
-        self.offset
-    }
-
-    pub(crate) fn blueprint(&self) -> &Blueprint {
-        &self.blueprint
-    }
-
     fn port(&self) -> Port<'_, W, Mapped<'_, W>, Patience> {
         // SAFETY: the words lie at the start of the workspace of each rank, which `new` was promised: aligned, zero at first,
         // and used for nothing else.
@@ -252,33 +171,12 @@ impl<T: Element, W: Word> HostKernel<T, W> {
     }
 
     /// How many calls this rank has completed since the last reset.
-    pub(crate) fn index(&self) -> u64 {
+    fn completed(&self) -> u64 {
         self.port().index()
     }
 
     fn faulted(&self) -> MutexGuard<'_, Faulted> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The verdict on the fault that poisoned the workspace, if one did.
-    pub(crate) fn verdict(&self) -> Option<Arc<Verdict>> {
-        self.faulted().verdict.clone()
-    }
-
-    /// This rank's part of a reset, between the two barriers.
-    pub(crate) fn reset(&self) {
-        // First, so that no inquiry into the old fault sets an abort word that was zeroed already.
-        if let Some(id) = self.watch_id() {
-            self.world.clear_verdict(id);
-        }
-        self.port().zero();
-        let bytes = self.blueprint.accumulators.bytes().unwrap_or(0);
-        let start = self.heap[self.world.rank()]
-            .wrapping_add(self.offset + self.blueprint.accumulators.offset);
-        // SAFETY: the accumulators lie in this rank's workspace; between the barriers of a reset nobody else touches them.
-        unsafe { start.write_bytes(0, bytes) };
-        *self.faulted() = Faulted::default();
-        self.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
     fn call(&self, program: Program, operands: &Operands<T>) -> Result<(), iris_sync::Fault> {
@@ -301,6 +199,142 @@ impl<T: Element, W: Word> HostKernel<T, W> {
         // this runs; all ranks run the same calls in the same order, as whoever calls an operation promises; the workspace is
         // the blueprint's, which covers this program at this `m`.
         unsafe { program.run(&rank, operands, &mut scratch) }
+    }
+}
+
+impl<T: Element, W: Word> Runs<T, W> for Host {
+    type Kernel = HostKernel<T, W>;
+}
+
+/// The tile that suits a processor.
+fn tile(kind: Kind, m: usize, n: usize, world: usize) -> Tile {
+    match kind {
+        Kind::AllReduce => Tile::choose(m, n, world),
+        // The grid restarts at each owner's first row; a gathered piece is as high as a tile.
+        _ => Tile::choose(m.div_ceil(world), n, 1),
+    }
+}
+
+impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
+    type Prepared = ();
+
+    fn target(_: &World) -> Target {
+        Target {
+            words: Mapped::<W>::bytes,
+            tile,
+            tiles: None,
+            slot: |_, needs, _, element| needs.slot_elements.checked_mul(element),
+        }
+    }
+
+    fn prepare(_: &World, _: Kind, _: &Blueprint, _: &FusedConfig) -> Result<(), OpError> {
+        Ok(())
+    }
+
+    unsafe fn new(
+        world: &World,
+        kind: Kind,
+        blueprint: Blueprint,
+        offset: usize,
+        config: &FusedConfig,
+        (): (),
+    ) -> Result<Self, OpError> {
+        let ranks = world.size();
+        let heap: Vec<_> = (0..ranks).map(|rank| world.base(rank)).collect();
+        let scratch = blueprint
+            .programs
+            .iter()
+            .map(|&(rows, program)| {
+                program.scratch(T::DTYPE, rows, blueprint.shape, ranks, world.rank())
+            })
+            .reduce(Scratch::or)
+            .unwrap_or_default();
+        Ok(Self {
+            words: heap.iter().map(|base| base.wrapping_add(offset)).collect(),
+            heap,
+            offset,
+            scratch: Mutex::new(scratch),
+            world: world.clone(),
+            operation: kind.operation(),
+            blueprint,
+            first: Signal::new(config.first).unwrap_or_default(), // checked by the blueprint
+            waiting: Patience::new(config.budget, ranks),
+            rules: config.rules,
+            probe: config.probe.clone(),
+            running: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            watch: OnceLock::new(),
+            fault: Mutex::default(),
+            element: PhantomData,
+        })
+    }
+
+    fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+
+    fn offset(&self) -> usize {
+        self.offset
+    }
+
+    fn index(&self) -> Result<u64, OpError> {
+        Ok(self.completed())
+    }
+
+    fn verdict(&self) -> Option<Arc<Verdict>> {
+        self.faulted().verdict.clone()
+    }
+
+    fn watched_as(&self, id: WatchId) {
+        // Set once, right after creation.
+        let _ = self.watch.set(id);
+    }
+
+    fn watch_id(&self) -> Option<WatchId> {
+        self.watch.get().copied()
+    }
+
+    fn reset(&self) -> Result<(), OpError> {
+        // First, so that no inquiry into the old fault sets an abort word that was zeroed already.
+        if let Some(id) = self.watch_id() {
+            self.world.clear_verdict(id);
+        }
+        self.port().zero();
+        let bytes = self.blueprint.accumulators.bytes().unwrap_or(0);
+        let start = self.heap[self.world.rank()]
+            .wrapping_add(self.offset + self.blueprint.accumulators.offset);
+        // SAFETY: the accumulators lie in this rank's workspace; between the barriers of a reset nobody else touches them.
+        unsafe { start.write_bytes(0, bytes) };
+        *self.faulted() = Faulted::default();
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn enqueue(
+        this: &Arc<Self>,
+        stream: &Stream,
+        arguments: Arguments<Host>,
+    ) -> Result<(), OpError> {
+        stream.launch(KernelLaunch {
+            kernel: Arc::clone(this) as _,
+            args: arguments.into(),
+        });
+        Ok(())
+    }
+}
+
+impl<T: Element, W: Word> Faults for HostKernel<T, W> {
+    fn settle(&self) -> Option<Arc<Verdict>> {
+        self.verdict()
+    }
+}
+
+impl<T, W> std::fmt::Debug for HostKernel<T, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostKernel")
+            .field("operation", &self.operation)
+            .field("blueprint", &self.blueprint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -343,7 +377,7 @@ impl<T: Element, W: Word> Watched for HostKernel<T, W> {
     }
 
     fn activity(&self) -> Activity {
-        let index = self.index();
+        let index = self.completed();
         if let Some(report) = self.faulted().report.clone() {
             // A rank that was only asked to leave, and waited for nobody, was in no call.
             if report.wait.is_some() || !matches!(report.cause, Cause::Aborted { .. }) {

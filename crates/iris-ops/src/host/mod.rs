@@ -1,5 +1,3 @@
 //! Operations on the host backend: a kernel that a stream's worker runs.
 
 mod kernel;
-
-pub(crate) use kernel::{Arguments, HostKernel, Strided};

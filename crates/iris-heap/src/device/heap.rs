@@ -1,0 +1,277 @@
+//! The symmetric heap on devices: each rank's lies in its device's memory, and all are mapped for each device.
+
+use super::{Device, DeviceError, Driver, Raw, Reach, SharedMemory, Stream};
+use crate::backend::Heap;
+use crate::error::WorldError;
+use crate::host::Host;
+use crate::world::World;
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsFd;
+
+/// How a world is set up on devices. All ranks must give the same heap and sharing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Bytes of symmetric heap per rank, rounded up to what the device can share. Taken at once, whether allocated from or not.
+    /// 1 GiB by default.
+    pub heap_bytes: usize,
+    /// This rank's device, as the runtime counts those visible. By default rank r takes device r; a rank that sees one device
+    /// only takes that.
+    pub device: Option<usize>,
+    /// Whether several ranks may use one device. Each then gets an equal part of its blocks, since blocks that wait for each other
+    /// must all be resident at once. For tests: it is slower than one rank alone.
+    pub share_devices: bool,
+}
+
+impl Default for DeviceConfig {
+    fn default() -> Self {
+        Self {
+            heap_bytes: 1 << 30,
+            device: None,
+            share_devices: false,
+        }
+    }
+}
+
+/// The symmetric heaps of all ranks, as one rank's device sees them.
+///
+/// Invariant: `bases[r]` is the address, for kernels of `device`, of rank r's heap, whose mapping lives as long as this.
+#[derive(Debug)]
+pub struct Heaps<D: Driver> {
+    bases: Vec<Raw>,
+    /// Whether kernels here can update memory of each rank atomically; `None` where the runtime cannot tell, since the other device
+    /// is not visible to this process.
+    atomics: Vec<Option<bool>>,
+    ranks_here: usize,
+    rank: usize,
+    /// For copies of the host's.
+    transfers: Stream<D>,
+    own: SharedMemory<D>,
+    _peers: Vec<Option<SharedMemory<D>>>,
+    device: Device<D>,
+}
+
+/// What ranks tell each other of their heaps; the descriptor goes with it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Told {
+    name: String,
+    uuid: String,
+    bytes: usize,
+}
+
+impl<D: Driver> Heaps<D> {
+    /// Where kernels of this rank's device see the heap of `rank`.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn base(&self, rank: usize) -> Raw {
+        self.bases[rank]
+    }
+
+    /// This rank's device.
+    pub fn device(&self) -> &Device<D> {
+        &self.device
+    }
+
+    /// This rank's heap.
+    pub fn own(&self) -> &SharedMemory<D> {
+        &self.own
+    }
+
+    /// How many ranks use this rank's device.
+    pub fn ranks_here(&self) -> usize {
+        self.ranks_here
+    }
+
+    /// Whether kernels here can update memory of `peer` atomically; `None` where the runtime cannot tell, since the other device is
+    /// not visible to this process.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn atomics(&self, peer: usize) -> Option<bool> {
+        self.atomics[peer]
+    }
+
+    /// The rank they are seen by.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The stream of the host's own copies, on which nothing ever waits for a peer.
+    pub fn transfers(&self) -> &Stream<D> {
+        &self.transfers
+    }
+}
+
+impl<D: Driver> Heap for Heaps<D> {
+    fn bytes(&self) -> usize {
+        self.own.len()
+    }
+
+    fn device_ordinal(&self) -> usize {
+        self.device.ordinal()
+    }
+
+    unsafe fn zero(&self, offset: usize, bytes: usize) -> Result<(), WorldError> {
+        self.transfers.fill(&self.own, offset, bytes, 0)?;
+        Ok(self.transfers.synchronize()?)
+    }
+}
+
+/// The device of `rank` among `count`.
+fn choose<D: Driver>(rank: usize, size: usize, config: &DeviceConfig) -> Result<usize, WorldError> {
+    let count = Device::<D>::count()?;
+    match config.device {
+        Some(ordinal) => Ok(ordinal),
+        None if rank < count || count == 1 => Ok(rank.min(count - 1)),
+        None if config.share_devices && count > 0 => Ok(rank % count),
+        None => Err(WorldError::TooFewDevices { rank, size, count }),
+    }
+}
+
+impl World<Host> {
+    /// The same world with its symmetric heap on devices, one for each rank, where kernels of all ranks reach all heaps. Collective.
+    ///
+    /// # Errors
+    /// On all ranks or none: where a rank has no device, or no device of its own ([`WorldError::SharedDevice`]); where a device
+    /// lacks memory or cannot share it; where two devices cannot reach each other ([`WorldError::Unreachable`]);
+    /// [`WorldError::Disagreement`] where ranks give different configurations; those of [`World::barrier`].
+    pub fn on<D: Driver>(&self, config: &DeviceConfig) -> Result<World<D>, WorldError> {
+        let (rank, size) = (self.rank(), self.size());
+        let opened = choose::<D>(rank, size, config).and_then(|ordinal| {
+            let device = Device::<D>::open(ordinal)?;
+            let own = SharedMemory::new(&device, config.heap_bytes)?;
+            let file = own.export()?;
+            Ok((device, own, file))
+        });
+        let (device, own, file) = self.all_succeed("opening devices", opened)?;
+        self.agree(
+            "the world on devices",
+            &[
+                ("runtime", D::NAME.to_owned()),
+                ("heap_bytes", own.len().to_string()),
+                ("share_devices", config.share_devices.to_string()),
+            ],
+        )?;
+        let info = device.info();
+        let told = Told {
+            name: format!("{} ({})", info.name, info.pci_bus_id),
+            uuid: info.uuid.to_string(),
+            bytes: own.len(),
+        };
+        let told = serde_json::to_vec(&told).map_err(malformed)?;
+        let gathered = self.exchange_files("heaps of devices", &told, Some(file.as_fd()))?;
+        drop(file);
+        let mut told = Vec::with_capacity(size);
+        let mut files = Vec::with_capacity(size);
+        for (bytes, file) in gathered {
+            told.push(serde_json::from_slice::<Told>(&bytes).map_err(malformed)?);
+            files.push(file);
+        }
+        if !config.share_devices {
+            for (other, its) in told.iter().enumerate() {
+                let first = told.iter().position(|first| first.uuid == its.uuid);
+                if let Some(rank) = first.filter(|&first| first < other) {
+                    return Err(WorldError::SharedDevice {
+                        rank,
+                        other,
+                        device: its.name.clone(),
+                    });
+                }
+            }
+        }
+        let mapped = Self::map(rank, &told, &files, device, own);
+        let mut heaps = self.all_succeed("mapping the heaps of peers", mapped)?;
+        let mine = &told[rank].uuid;
+        heaps.ranks_here = told.iter().filter(|its| its.uuid == *mine).count();
+        Ok(self.with_heap(heaps))
+    }
+
+    fn map<D: Driver>(
+        rank: usize,
+        told: &[Told],
+        files: &[Option<impl AsFd>],
+        device: Device<D>,
+        own: SharedMemory<D>,
+    ) -> Result<Heaps<D>, WorldError> {
+        let mut heaps = Heaps {
+            bases: Vec::new(),
+            atomics: Vec::new(),
+            ranks_here: 1,
+            rank,
+            transfers: Stream::new(&device)?,
+            own,
+            _peers: Vec::new(),
+            device,
+        };
+        for (peer, (its, file)) in told.iter().zip(files).enumerate() {
+            let unreachable = || WorldError::Unreachable {
+                rank,
+                device: told[rank].name.clone(),
+                peer,
+                peer_device: its.name.clone(),
+            };
+            let reach = reach(&heaps.device, &its.uuid)?;
+            if reach.is_some_and(|reach| !reach.access) {
+                return Err(unreachable());
+            }
+            heaps.atomics.push(reach.map(|reach| reach.atomics));
+            let imported = match file {
+                _ if peer == rank => None,
+                // A device that is not visible here says only now whether it can be reached.
+                Some(file) => Some(
+                    SharedMemory::import(&heaps.device, file, its.bytes).map_err(|error| {
+                        match error {
+                            DeviceError::OutOfMemory { .. } => error.into(),
+                            _ if reach.is_none() => unreachable(),
+                            error => WorldError::from(error),
+                        }
+                    })?,
+                ),
+                None => return Err(unreachable()),
+            };
+            let base = imported.as_ref().unwrap_or(&heaps.own).address();
+            heaps.bases.push(base);
+            heaps._peers.push(imported);
+        }
+        Ok(heaps)
+    }
+}
+
+/// How far kernels on `device` reach into memory of the device that `uuid` names; `None` where this process does not see it.
+fn reach<D: Driver>(device: &Device<D>, uuid: &str) -> Result<Option<Reach>, DeviceError> {
+    let driver = device.driver();
+    for ordinal in 0..driver.count()? {
+        if driver.info(ordinal)?.uuid.to_string() == uuid {
+            let reach = match ordinal == device.ordinal() {
+                true => Reach {
+                    access: true,
+                    atomics: true,
+                },
+                false => driver.reach(device.ordinal(), ordinal)?,
+            };
+            return Ok(Some(reach));
+        }
+    }
+    Ok(None)
+}
+
+fn malformed(error: serde_json::Error) -> WorldError {
+    WorldError::Protocol {
+        detail: format!("what a rank told of its device's heap is malformed: {error}"),
+    }
+}
+
+impl<D: Driver> World<D> {
+    /// This rank's device.
+    pub fn device(&self) -> &Device<D> {
+        self.heap().device()
+    }
+
+    /// Where kernels of this rank's device see `rank`'s heap. An address on one rank translates to another by `base + offset`.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn base(&self, rank: usize) -> Raw {
+        self.heap().base(rank)
+    }
+}

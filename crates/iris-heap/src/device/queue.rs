@@ -1,0 +1,238 @@
+//! A rank's streams and events on its device: streams that know which operations ran in them.
+
+use super::{DeviceError, Driver, Event, Graph, Heaps, Raw, Stream};
+use crate::backend::{AnyBuffer, Faults, Point, Queue};
+use crate::host::stream::StreamError;
+use crate::world::World;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A queue of work of one rank's device. Dropped, it is waited for.
+#[derive(Debug)]
+pub struct RankStream<D: Driver> {
+    stream: Stream<D>,
+    rank: usize,
+    /// The operations that were bound to it.
+    faults: Mutex<Vec<Weak<dyn Faults>>>,
+    /// What has been captured since a capture began.
+    recording: Mutex<Option<Recording<D>>>,
+}
+
+/// What a graph that is being captured will need.
+#[derive(Debug)]
+struct Recording<D: Driver> {
+    calls: Vec<(u64, u64)>,
+    kept: Vec<AnyBuffer<D>>,
+}
+
+impl<D: Driver> RankStream<D> {
+    /// A new stream of `world`'s rank.
+    ///
+    /// # Errors
+    /// Where the runtime makes none.
+    pub fn new(world: &World<D>) -> Result<Self, StreamError> {
+        Ok(Self::around(world, Stream::new(world.device())?))
+    }
+
+    /// A stream that somebody else made, for operations to be called among their work.
+    ///
+    /// # Safety
+    /// `raw` is a stream, alive for as long as this is and what is enqueued by it has not run.
+    ///
+    /// # Errors
+    /// Those of [`Stream::foreign`].
+    pub unsafe fn foreign(world: &World<D>, raw: Raw) -> Result<Self, StreamError> {
+        // SAFETY: the caller's promise.
+        Ok(Self::around(world, unsafe {
+            Stream::foreign(world.device(), raw)
+        }?))
+    }
+
+    fn around(world: &World<D>, stream: Stream<D>) -> Self {
+        Self {
+            stream,
+            rank: world.rank(),
+            faults: Mutex::default(),
+            recording: Mutex::new(None),
+        }
+    }
+
+    /// The rank whose stream it is.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The device's stream, for work of the user's own.
+    pub fn stream(&self) -> &Stream<D> {
+        &self.stream
+    }
+
+    /// Waits until all that has been enqueued has run.
+    ///
+    /// # Errors
+    /// What the device failed with; the verdict, where a call of an operation that was bound to this stream has faulted and the
+    /// operation has not been reset since.
+    pub fn synchronize(&self) -> Result<(), StreamError> {
+        self.stream.synchronize()?;
+        let mut bound = self.faults();
+        bound.retain(|operation| operation.strong_count() > 0);
+        let bound: Vec<_> = bound.iter().filter_map(Weak::upgrade).collect();
+        match bound.iter().find_map(|operation| operation.settle()) {
+            Some(verdict) => Err(StreamError::Fault(verdict)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether all that has been enqueued has run.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn is_idle(&self) -> Result<bool, StreamError> {
+        Ok(self.stream.is_idle()?)
+    }
+
+    /// Captures what `body` enqueues on this stream, from this thread, into a graph: calls of operations that are bound to it, and
+    /// work of the user's own. Nothing in `body` may wait for the stream.
+    ///
+    /// # Errors
+    /// What `body` fails with; where the runtime cannot capture it, or a capture is under way already.
+    pub fn capture<E: From<StreamError>>(
+        &self,
+        body: impl FnOnce() -> Result<(), E>,
+    ) -> Result<CapturedGraph<D>, E> {
+        {
+            let mut recording = self.recording();
+            if recording.is_some() {
+                return Err(StreamError::Capturing.into());
+            }
+            *recording = Some(Recording {
+                calls: Vec::new(),
+                kept: Vec::new(),
+            });
+        }
+        // The body's own error is more telling than that of a capture it has spoilt.
+        let mut failed = None;
+        let graph = self.stream.capture(|| {
+            body().map_err(|error| {
+                failed = Some(error);
+                DeviceError::CaptureGivenUp
+            })
+        });
+        let recording = self.recording().take();
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let graph = graph.map_err(StreamError::from)?;
+        let (calls, kept) = recording.map_or_else(Default::default, |it| (it.calls, it.kept));
+        Ok(CapturedGraph {
+            graph,
+            calls,
+            _kept: kept,
+        })
+    }
+
+    /// Whether a capture is under way.
+    pub fn is_capturing(&self) -> bool {
+        self.recording().is_some()
+    }
+
+    /// Tells a capture, if one is under way, of a call of the operation numbered `operation`, and of the buffers that it uses.
+    /// Returns whether one is.
+    pub fn note_call(
+        &self,
+        operation: u64,
+        buffers: impl IntoIterator<Item = AnyBuffer<D>>,
+    ) -> bool {
+        let mut recording = self.recording();
+        let Some(recording) = &mut *recording else {
+            return false;
+        };
+        match recording.calls.iter_mut().find(|(of, _)| *of == operation) {
+            Some((_, calls)) => *calls += 1,
+            None => recording.calls.push((operation, 1)),
+        }
+        recording.kept.extend(buffers);
+        true
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Vec<Weak<dyn Faults>>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recording(&self) -> MutexGuard<'_, Option<Recording<D>>> {
+        let recording = &self.recording;
+        recording.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Captured work, with the memory that its calls use kept alive.
+#[derive(Debug)]
+pub struct CapturedGraph<D: Driver> {
+    graph: Graph<D>,
+    calls: Vec<(u64, u64)>,
+    _kept: Vec<AnyBuffer<D>>,
+}
+
+impl<D: Driver> CapturedGraph<D> {
+    /// The operations called in it, by number, and how often each is.
+    pub fn calls(&self) -> &[(u64, u64)] {
+        &self.calls
+    }
+
+    /// Enqueues it.
+    ///
+    /// # Safety
+    /// The workspaces of the operations called in it are alive and used nowhere else meanwhile, and so is what else was captured.
+    ///
+    /// # Errors
+    /// Where the runtime refuses.
+    pub unsafe fn launch_unchecked(&self, stream: &RankStream<D>) -> Result<(), StreamError> {
+        // SAFETY: the caller's promise; operands are kept by this.
+        Ok(unsafe { self.graph.launch(&stream.stream) }?)
+    }
+}
+
+/// A point in a rank's stream.
+#[derive(Debug)]
+pub struct RankEvent<D: Driver>(Event<D>);
+
+impl<D: Driver> Queue<D> for RankStream<D> {
+    fn of(world: &World<D>) -> Result<Self, StreamError> {
+        Self::new(world)
+    }
+
+    fn synchronize(&self) -> Result<(), StreamError> {
+        self.synchronize()
+    }
+
+    fn watch(&self, faults: Arc<dyn Faults>) {
+        let mut bound = self.faults();
+        let known = |operation: &Weak<dyn Faults>| {
+            std::ptr::addr_eq(operation.as_ptr(), Arc::as_ptr(&faults))
+        };
+        if !bound.iter().any(known) {
+            bound.push(Arc::downgrade(&faults));
+        }
+    }
+
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn record(&self, event: &RankEvent<D>) -> Result<(), StreamError> {
+        Ok(self.stream.record(&event.0)?)
+    }
+
+    fn wait(&self, event: &RankEvent<D>) -> Result<(), StreamError> {
+        Ok(self.stream.wait(&event.0)?)
+    }
+}
+
+impl<D: Driver> Point<D> for RankEvent<D> {
+    fn of(heap: &Arc<Heaps<D>>) -> Result<Self, StreamError> {
+        Ok(Self(Event::new(heap.device())?))
+    }
+
+    fn synchronize(&self) -> Result<(), StreamError> {
+        Ok(self.0.synchronize()?)
+    }
+}

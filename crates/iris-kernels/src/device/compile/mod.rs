@@ -1,0 +1,213 @@
+//! Compilation for GPUs, whichever vendor's: what to compile, by what, and where it is kept.
+//!
+//! A [`Request`] says what: a [`Source`], ours or a user's that includes our headers; an [`Architecture`], whose name tells the
+//! vendor; definitions. [`compile()`] does it by the first compiler of this machine that knows the architecture, unless the
+//! [`Cache`] on disk has what it made before:
+//!
+//! | vendor | compilers, in this order | named by |
+//! |---|---|---|
+//! | NVIDIA | NVRTC; nvcc | `IRIS_NVRTC_LIBRARY`; `IRIS_NVCC` |
+//! | AMD | HIPRTC; `amdclang++`, clang from version 22 on | `IRIS_HIPRTC_LIBRARY`; `IRIS_CLANG` |
+//!
+//! A program that its variable names goes first. The same order holds at run time and ahead of time, so that either finds what the
+//! other has left in the cache.
+//!
+//! ```no_run
+//! use iris_kernels::device::compile::{Architecture, Request, Source, compile, target};
+//!
+//! let source = Source::user(
+//!     "mine.hip",
+//!     "#include \"iris/heap.h\"\nIRIS_KERNEL(64) mine(iris::u32* to) { *to = iris::LANES; }",
+//! );
+//! let device: Architecture = "sm_90".parse()?; // as the device tells
+//! let image = compile(&Request::new(source, target(&device)?))?;
+//! if let Some(notice) = image.notice() {
+//!     eprintln!("{notice}");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod architecture;
+mod cache;
+mod compiler;
+mod error;
+mod hiprtc;
+mod program;
+mod resources;
+mod source;
+
+pub use architecture::{Architecture, UnknownArchitecture, Vendor};
+pub use cache::{Cache, CacheError, CacheUse, Damage};
+pub use compiler::{Compiler, Identity, Output};
+pub use error::CompileError;
+pub use hiprtc::Hiprtc;
+pub use program::Program;
+pub use resources::Resources;
+pub use source::Source;
+
+use compiler::{check, hex};
+pub(super) use compiler::{fingerprint, mapped_at};
+
+use crate::device::nvrtc::Nvrtc;
+use crate::{DType, Tile};
+
+/// What to compile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    source: Source,
+    architecture: Architecture,
+    definitions: Vec<String>,
+}
+
+impl Request {
+    /// A source for an architecture.
+    pub fn new(source: Source, architecture: Architecture) -> Self {
+        Self {
+            source,
+            architecture,
+            definitions: Vec::new(),
+        }
+    }
+
+    /// One of our programs, for elements of a type and tiles of a size: the same at run time and ahead of time, so that what is
+    /// compiled ahead is found.
+    pub fn program(
+        program: crate::host::Program,
+        dtype: DType,
+        tile: Tile,
+        architecture: Architecture,
+    ) -> Self {
+        Self::new(Source::program(program), architecture)
+            .define("IRIS_DTYPE", dtype)
+            .define("IRIS_TILE_M", tile.m)
+            .define("IRIS_TILE_N", tile.n)
+    }
+
+    /// The same with a macro defined.
+    #[must_use]
+    pub fn define(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.definitions.push(format!("{name}={value}"));
+        self
+    }
+
+    /// The source.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The architecture.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The macros, as `NAME=VALUE`.
+    pub fn definitions(&self) -> &[String] {
+        &self.definitions
+    }
+}
+
+/// A code object, to be loaded as a module, and where it comes from.
+#[derive(Debug)]
+pub struct Image {
+    output: Output,
+    provenance: Provenance,
+}
+
+/// Where an image comes from.
+#[derive(Debug)]
+pub struct Provenance {
+    /// The source's name.
+    pub source: String,
+    /// What it was compiled for.
+    pub architecture: Architecture,
+    /// By what, now or before.
+    pub compiler: Identity,
+    /// What the cache had to do with it.
+    pub cache: CacheUse,
+}
+
+impl Image {
+    /// The code object.
+    pub fn bytes(&self) -> &[u8] {
+        &self.output.bytes
+    }
+
+    /// What the compiler said when it made it: warnings. Mostly nothing.
+    pub fn log(&self) -> &str {
+        &self.output.log
+    }
+
+    /// What its kernels take of a device, by their names; nothing where the form of the code object is not known here.
+    pub fn resources(&self) -> Option<Vec<Resources>> {
+        resources::resources(self.provenance.architecture.vendor(), &self.output.bytes)
+    }
+
+    /// Where it comes from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What the user should be told: that nothing is kept, and why. The first image of a cache that cannot be used has it, so that
+    /// it can be passed on wherever it is and is still said once.
+    pub fn notice(&self) -> Option<String> {
+        match &self.provenance.cache {
+            CacheUse::Failed { error, first: true } => Some(format!(
+                "kernels are compiled anew each time, as their cache cannot be used: {error}"
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// The first compiler of this machine that knows an architecture.
+///
+/// # Errors
+/// [`CompileError::NoCompiler`] where there is none, with what is wrong with each.
+pub fn find(architecture: &Architecture) -> Result<&'static dyn Compiler, CompileError> {
+    find_where(architecture, |compiler| check(compiler, architecture))
+}
+
+/// What to compile for, for a device of an architecture: see [`Compiler::target`].
+///
+/// # Errors
+/// As [`find`].
+pub fn target(device: &Architecture) -> Result<Architecture, CompileError> {
+    let compiler = find_where(device, |compiler| check(compiler, &compiler.target(device)))?;
+    Ok(compiler.target(device))
+}
+
+/// Compiles by the first compiler of this machine that knows the architecture, or takes from the cache what it made before.
+///
+/// The cache is [the environment's](Cache::of_environment).
+///
+/// # Errors
+/// As [`find`]; and where the source does not compile.
+pub fn compile(request: &Request) -> Result<Image, CompileError> {
+    Cache::of_environment().compile(find(&request.architecture)?, request)
+}
+
+fn find_where(
+    architecture: &Architecture,
+    usable: impl Fn(&dyn Compiler) -> Result<(), CompileError>,
+) -> Result<&'static dyn Compiler, CompileError> {
+    type Find = fn() -> Result<&'static dyn Compiler, CompileError>;
+    let vendor = architecture.vendor();
+    let mut order: [Find; 2] = match vendor {
+        Vendor::Nvidia => [|| Ok(Nvrtc::load()?), || Ok(Program::nvcc()?)],
+        Vendor::Amd => [|| Ok(Hiprtc::load()?), || Ok(Program::clang()?)],
+    };
+    if program::is_named(vendor) {
+        order.reverse();
+    }
+    let mut reasons = Vec::new();
+    for find in order {
+        match find().and_then(|compiler| usable(compiler).map(|()| compiler)) {
+            Ok(compiler) => return Ok(compiler),
+            Err(error) => reasons.push(error.to_string()),
+        }
+    }
+    Err(CompileError::NoCompiler {
+        architecture: architecture.clone(),
+        reasons,
+    })
+}

@@ -1,0 +1,199 @@
+//! The real compilers, where they are there.
+
+use crate::fake::architecture;
+use iris_kernels::DType;
+use iris_kernels::device::TILE;
+use iris_kernels::device::compile::{
+    Architecture, Cache, CacheUse, CompileError, Compiler, Hiprtc, Program, Request, Source,
+    Vendor, find,
+};
+use iris_kernels::device::nvrtc::Nvrtc;
+use iris_kernels::host;
+
+/// Those that are there and know an architecture.
+fn compilers(test: &str, architecture: &Architecture) -> Vec<&'static dyn Compiler> {
+    type Load = Result<&'static dyn Compiler, CompileError>;
+    let all: [Load; 2] = match architecture.vendor() {
+        Vendor::Nvidia => [
+            Nvrtc::load().map(|it| it as _),
+            Program::nvcc().map(|it| it as _),
+        ],
+        Vendor::Amd => [
+            Hiprtc::load().map(|it| it as _),
+            Program::clang().map(|it| it as _),
+        ],
+    };
+    let mut there = Vec::new();
+    for compiler in all {
+        match compiler {
+            Ok(compiler) if knows(compiler, architecture) => there.push(compiler),
+            Ok(compiler) => eprintln!(
+                "{test} SKIPPED: {} does not know {architecture}",
+                compiler.identity()
+            ),
+            Err(error) => eprintln!("{test} SKIPPED for {architecture}: {error}"),
+        }
+    }
+    there
+}
+
+fn knows(compiler: &dyn Compiler, architecture: &Architecture) -> bool {
+    compiler
+        .supported()
+        .is_none_or(|known| known.iter().any(|known| known == architecture.name()))
+}
+
+const ARCHITECTURES: [&str; 3] = ["gfx90a", "gfx942", "sm_90a"];
+
+#[test]
+fn a_program_of_ours_compiles_and_is_kept() {
+    for name in ARCHITECTURES {
+        let architecture = architecture(name);
+        for compiler in compilers("a program of ours", &architecture) {
+            let directory = tempfile::tempdir().unwrap();
+            let cache = Cache::at(directory.path(), 1 << 30);
+            let program = host::Program::OneShot;
+            let request = Request::program(program, DType::F32, TILE, architecture.clone());
+            let image = cache.compile(compiler, &request).unwrap();
+            assert!(
+                image.bytes().starts_with(b"\x7fELF"),
+                "{}",
+                compiler.identity()
+            );
+            let kernel = program.kernel().1.as_bytes();
+            assert!(
+                image.bytes().windows(kernel.len()).any(|it| it == kernel),
+                "{}",
+                compiler.identity()
+            );
+            let resources = image.resources().unwrap();
+            assert_eq!(resources.len(), 1, "{}", compiler.identity());
+            assert_eq!(resources[0].kernel, program.kernel().1);
+            assert!(
+                (16..=512).contains(&resources[0].registers),
+                "{resources:?}"
+            );
+            assert_eq!(resources[0].scratch, 0, "{}", compiler.identity());
+            let again = cache.compile(compiler, &request).unwrap();
+            assert!(matches!(again.provenance().cache, CacheUse::Hit(_)));
+            assert_eq!(again.bytes(), image.bytes());
+        }
+    }
+}
+
+/// A user's own source with headers of ours and of theirs, one of which has an error: it is shown where it stands.
+#[test]
+fn errors_are_shown_by_file_and_line() {
+    let text = |wrong: &str| {
+        format!(
+            "#include \"iris/heap.h\"\n#include \"mine.h\"\n\nIRIS_KERNEL(64) mine(iris::u32* to) {{\n    *to = of_mine({wrong});\n}}\n"
+        )
+    };
+    let header = |wrong: &str| {
+        format!(
+            "#pragma once\n\nIRIS_DEVICE iris::u32 of_mine(iris::u32 x) {{\n    return x + {wrong};\n}}\n"
+        )
+    };
+    for name in ARCHITECTURES {
+        let architecture = architecture(name);
+        for compiler in compilers("errors", &architecture) {
+            let compile = |text: String, header: String| {
+                let headers = [("mine.h", header.as_str())];
+                let source = Source::with_headers("user kernel.hip", &text, &headers);
+                let request = Request::new(source, architecture.clone());
+                Cache::off().compile(compiler, &request)
+            };
+            let image = compile(text("1"), header("2")).unwrap();
+            assert!(image.bytes().starts_with(b"\x7fELF"));
+            for (text, header, file, line) in [
+                (text("no_such_thing"), header("2"), "user kernel.hip", 5),
+                (text("1"), header("no_such_thing"), "mine.h", 4),
+            ] {
+                let error = compile(text, header).unwrap_err();
+                assert!(matches!(error, CompileError::Source { .. }), "{error}");
+                let error = error.to_string();
+                let places = [format!("{file}({line})"), format!("{file}:{line}:")];
+                assert!(
+                    places.iter().any(|place| error.contains(place)),
+                    "{}: {error}",
+                    compiler.identity()
+                );
+                assert!(
+                    error.contains("no_such_thing") && error.contains(name),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_architecture_that_is_not_known_is_refused() {
+    for name in ["gfx9ff", "sm_999"] {
+        let unknown = architecture(name);
+        let error = find(&unknown).err().unwrap();
+        let CompileError::NoCompiler { reasons, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(reasons.len(), 2);
+        for reason in reasons {
+            assert!(
+                reason.contains("is not there")
+                    || reason.contains(&format!("does not know {name}: it knows ")),
+                "{reason}"
+            );
+            assert!(
+                reason.contains("install") && reason.contains("IRIS_"),
+                "{reason}"
+            );
+        }
+    }
+}
+
+/// Devices of one number all have what is of that number alone; the compiler is to know it.
+#[test]
+fn targets_of_devices() {
+    let Ok(nvrtc) = Nvrtc::load() else {
+        eprintln!("targets SKIPPED: NVRTC is not there");
+        return;
+    };
+    let target = |device: &str| nvrtc.target(&architecture(device)).to_string();
+    assert_eq!(target("sm_80"), "sm_80");
+    assert_eq!(target("sm_90a"), "sm_90a");
+    assert_eq!(target("sm_999"), "sm_999");
+    let known = nvrtc.supported().unwrap();
+    for number in ["90", "100", "120"] {
+        let specific = format!("sm_{number}a");
+        if known.contains(&specific) {
+            assert_eq!(target(&format!("sm_{number}")), specific);
+        }
+    }
+    assert_eq!(
+        known.contains(&"sm_90a".to_owned()),
+        known.contains(&"sm_90".to_owned())
+    );
+}
+
+/// An array that is indexed at run time lies in memory.
+#[test]
+fn scratch_is_seen() {
+    let text = "#include \"iris/heap.h\"\n\
+        IRIS_KERNEL(64) scratch(iris::u32* x) {\n\
+            iris::u32 at[64];\n\
+            for (int i = 0; i < 64; ++i) at[(i * 7 + x[65]) % 64] = x[i];\n\
+            *x = at[x[70] % 64];\n\
+        }\n";
+    for name in ARCHITECTURES {
+        let architecture = architecture(name);
+        for compiler in compilers("scratch", &architecture) {
+            let request = Request::new(Source::user("scratch.hip", text), architecture.clone());
+            let image = Cache::off().compile(compiler, &request).unwrap();
+            let resources = image.resources().unwrap();
+            assert!(
+                resources[0].scratch >= 256,
+                "{}: {resources:?}",
+                compiler.identity()
+            );
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! One rank's side of an operation on a GPU.
+//!
+//! The host enqueues kernels and looks at what they leave behind; it never waits for one unless asked to. What a kernel needs to
+//! know of a call lies in its arguments but for the call's index, value and bank, which it finds in the workspace: so a call can be
+//! captured in a graph.
+
+use super::control::{Control, report};
+use super::program::{self, Loaded};
+use crate::backend::{Executor, Runs};
+use crate::call::{Arguments, Strided};
+use crate::config::FusedConfig;
+use crate::error::OpError;
+use crate::plan::{Blueprint, Kind, Target};
+use iris_heap::cuda::Cuda;
+use iris_heap::device::{DeviceError, Driver, RankStream};
+use iris_heap::hip::Hip;
+use iris_heap::{Activity, AnyBuffer, Faults, Heap, Verdict, WatchId, Watched, World};
+use iris_kernels::Element;
+use iris_kernels::device::Args;
+use iris_sync::Cause;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// One rank's side of an operation on a device.
+pub struct DeviceKernel<T, D: Driver> {
+    world: World<D>,
+    operation: &'static str,
+    /// Nobody else's in this process.
+    number: u64,
+    blueprint: Blueprint,
+    /// The workspace's offset in the heap.
+    offset: usize,
+    /// Dropped before what follows: a module waits for the device, so that no kernel is left to touch the rest.
+    loaded: Vec<Loaded<D>>,
+    control: Control<D>,
+    /// What is the same in all calls.
+    common: Args,
+    /// How many calls this rank has enqueued, be it one by one or in graphs, since the last reset.
+    enqueued: AtomicU64,
+    epoch: AtomicU64,
+    watch: OnceLock<WatchId>,
+    verdict: Mutex<Option<Arc<Verdict>>>,
+    element: PhantomData<fn() -> T>,
+}
+
+impl<T: Element> Runs<T, i32> for Cuda {
+    type Kernel = DeviceKernel<T, Self>;
+}
+
+impl<T: Element> Runs<T, i32> for Hip {
+    type Kernel = DeviceKernel<T, Self>;
+}
+
+impl<T: Element, D: Driver> DeviceKernel<T, D> {
+    /// What tells this operation from others that a graph may call.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// A graph with so many calls of this operation has been enqueued.
+    pub(super) fn enqueued_more(&self, calls: u64) {
+        self.enqueued.fetch_add(calls, Ordering::AcqRel);
+    }
+
+    /// How many calls this rank has completed since the last reset: read from the device, on a stream of the host's own.
+    fn completed(&self) -> Result<u64, DeviceError> {
+        let mut bytes = [0; 8];
+        let heap = self.world.heap();
+        heap.transfers().read(heap.own(), self.offset, &mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+
+    fn arguments(&self, loaded: &Loaded<D>, call: &Arguments<D>) -> Args {
+        let address = |buffer: &AnyBuffer<D>, view: &Strided| {
+            buffer.address() + (view.offset * size_of::<T>()) as u64
+        };
+        let Arguments {
+            m,
+            inputs,
+            bias,
+            output: (c, c_view),
+            store: (store, bounced),
+        } = call;
+        let blocks = program::work(loaded.program, *m, self.blueprint.shape, self.world.size());
+        let mut args = Args {
+            blocks: (blocks as u64).min(u64::from(loaded.most_blocks)),
+            m: *m as u64,
+            bias: bias.as_ref().map_or(0, AnyBuffer::address),
+            c: address(c, c_view),
+            c_row: c_view.row_stride as u64,
+            output: *store as u64,
+            output_row: match bounced {
+                true => c_view.cols as u64,
+                false => c_view.row_stride as u64,
+            },
+            bounced: u64::from(*bounced),
+            ..self.common
+        };
+        if let [Some((a, view)), _] = inputs {
+            args.a = address(a, view);
+            args.a_row = view.row_stride as u64;
+            args.a_col = view.col_stride as u64;
+        }
+        match &inputs[1] {
+            Some((b, view)) => {
+                args.b = address(b, view);
+                args.b_row = view.row_stride as u64;
+                args.b_col = view.col_stride as u64;
+            }
+            None => args.given = 1,
+        }
+        args
+    }
+}
+
+impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
+    type Prepared = Vec<Loaded<D>>;
+
+    fn target(_: &World<D>) -> Target {
+        program::target()
+    }
+
+    fn prepare(
+        world: &World<D>,
+        kind: Kind,
+        blueprint: &Blueprint,
+        config: &FusedConfig,
+    ) -> Result<Self::Prepared, OpError> {
+        program::load::<T, D>(world, kind, blueprint, config)
+    }
+
+    unsafe fn new(
+        world: &World<D>,
+        kind: Kind,
+        blueprint: Blueprint,
+        offset: usize,
+        config: &FusedConfig,
+        prepared: Self::Prepared,
+    ) -> Result<Self, OpError> {
+        let control = Control::new(world.device())?;
+        let layout = blueprint.layout;
+        let at = |part: usize| (offset + part) as u64;
+        let mut common = Args {
+            world: world.size() as u64,
+            rank: world.rank() as u64,
+            n: blueprint.shape.n as u64,
+            k: blueprint.shape.k as u64,
+            cells: at(0),
+            words: at(program::cells(layout)),
+            tiles: layout.tiles() as u64,
+            locks: layout.locks() as u64,
+            staging: at(blueprint.staging.offset),
+            slots: blueprint.staging.slots as u64,
+            slot_bytes: blueprint.staging.slot_bytes as u64,
+            accumulators: at(blueprint.accumulators.offset),
+            accumulator_elements: blueprint.accumulators.elements as u64,
+            first: config.first as u64,
+            budget_ns: u64::try_from(config.budget.as_nanos()).unwrap_or(u64::MAX),
+            abort: control.abort_address(),
+            fault: control.fault_address(),
+            removed: u64::from(config.rules.removed()),
+            ..Args::default()
+        };
+        if let Some(stall) = config.stall {
+            common.stall_rank = stall.rank as u64 + 1;
+            common.stall_index = stall.index;
+            common.stall_phase = stall.phase as u64;
+            common.stall_ns = u64::try_from(stall.time.as_nanos()).unwrap_or(u64::MAX);
+        }
+        for (rank, base) in common.heap.iter_mut().take(world.size()).enumerate() {
+            *base = world.base(rank);
+        }
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        Ok(Self {
+            world: world.clone(),
+            operation: kind.operation(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            blueprint,
+            offset,
+            loaded: prepared,
+            control,
+            common,
+            enqueued: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            watch: OnceLock::new(),
+            verdict: Mutex::default(),
+            element: PhantomData,
+        })
+    }
+
+    fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+
+    fn offset(&self) -> usize {
+        self.offset
+    }
+
+    fn index(&self) -> Result<u64, OpError> {
+        Ok(self.completed()?)
+    }
+
+    fn verdict(&self) -> Option<Arc<Verdict>> {
+        // Costs a look at host memory; only a fault costs more.
+        self.settle()
+    }
+
+    fn watched_as(&self, id: WatchId) {
+        // Set once, right after creation.
+        let _ = self.watch.set(id);
+    }
+
+    fn watch_id(&self) -> Option<WatchId> {
+        self.watch.get().copied()
+    }
+
+    fn reset(&self) -> Result<(), OpError> {
+        // First, so that no inquiry into the old fault sets an abort word that was zeroed already.
+        if let Some(id) = self.watch_id() {
+            self.world.clear_verdict(id);
+        }
+        let heap = self.world.heap();
+        let accumulators = self.blueprint.accumulators;
+        let parts = [
+            (0, self.blueprint.staging.offset),
+            (accumulators.offset, accumulators.bytes().unwrap_or(0)),
+        ];
+        for (start, bytes) in parts {
+            // SAFETY: both lie in this rank's workspace; between the barriers of a reset nobody else touches them.
+            unsafe { heap.zero(self.offset + start, bytes) }?;
+        }
+        self.control.clear();
+        self.enqueued.store(0, Ordering::Release);
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn enqueue(
+        this: &Arc<Self>,
+        stream: &RankStream<D>,
+        arguments: Arguments<D>,
+    ) -> Result<(), OpError> {
+        // One for each program, in their order.
+        let loaded = &this.loaded[this.blueprint.program_index(arguments.m)];
+        let args = this.arguments(loaded, &arguments);
+        // SAFETY: the kernel takes such a block. The operands were checked, and their memory is not given back before the device
+        // has run what is enqueued, or is kept by the graph that captures this; the workspace is freed by all ranks together, after
+        // each has drained its stream.
+        unsafe {
+            loaded
+                .function
+                .launch(stream.stream(), args.blocks as u32, &args)
+        }?;
+        let Arguments {
+            inputs,
+            bias,
+            output,
+            ..
+        } = arguments;
+        let buffers = inputs.into_iter().flatten().chain([output]);
+        let buffers = buffers.map(|(buffer, _)| buffer).chain(bias);
+        if !stream.note_call(this.number(), buffers) {
+            this.enqueued_more(1);
+        }
+        Ok(())
+    }
+}
+
+impl<T: Element, D: Driver> Faults for DeviceKernel<T, D> {
+    fn settle(&self) -> Option<Arc<Verdict>> {
+        if let Some(verdict) = &*self.verdict.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Some(Arc::clone(verdict));
+        }
+        let own = report(self.operation, &self.control.record()?);
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        // Watched from its creation on. The lock is not held: the inquiry asks this operation what it is doing.
+        let verdict = Arc::new(self.world.verdict(*self.watch.get()?, epoch, own));
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&verdict));
+        Some(verdict)
+    }
+}
+
+impl<T: Element, D: Driver> Watched for DeviceKernel<T, D> {
+    fn abort(&self, by: usize) {
+        self.control.abort(by);
+    }
+
+    fn activity(&self) -> Activity {
+        let enqueued = self.enqueued.load(Ordering::Acquire);
+        if let Some(record) = self.control.record() {
+            let report = report(self.operation, &record);
+            // A rank that was only asked to leave, and waited for nobody, was in no call.
+            if report.wait.is_some() || !matches!(report.cause, Cause::Aborted { .. }) {
+                return Activity::Faulted(report);
+            }
+            return Activity::Idle {
+                calls: record.index,
+            };
+        }
+        // A device that does not even answer is at work on something.
+        match self.completed() {
+            Ok(index) if index >= enqueued => Activity::Idle { calls: index },
+            Ok(index) => Activity::Busy { index },
+            Err(_) => Activity::Busy { index: 0 },
+        }
+    }
+}
+
+impl<T, D: Driver> std::fmt::Debug for DeviceKernel<T, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceKernel")
+            .field("operation", &self.operation)
+            .field("blueprint", &self.blueprint)
+            .field("loaded", &self.loaded)
+            .finish_non_exhaustive()
+    }
+}
