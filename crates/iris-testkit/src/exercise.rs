@@ -206,6 +206,8 @@ impl Exercise {
             calls.push((call, places, buffers));
         }
         let stream = B::Stream::of(world)?;
+        // Nobody's call waits for a rank that is still busy with its memory, and with the reference of another call.
+        world.barrier()?;
         let mut bound = operation.bind(&stream)?;
         let mut refused = None;
         for (call, [a, b, c], buffers) in &calls {

@@ -14,10 +14,10 @@ use crate::plan::{Blueprint, Kind, Target};
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{DeviceError, Driver, RankStream};
 use iris_heap::hip::Hip;
-use iris_heap::{Activity, AnyBuffer, Faults, Heap, Verdict, WatchId, Watched, World};
+use iris_heap::{Activity, AnyBuffer, Faults, Heap, Report, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
 use iris_kernels::device::Args;
-use iris_sync::Cause;
+use iris_sync::{Cause, SignalCounter};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -31,9 +31,7 @@ pub struct DeviceKernel<T, D: Driver> {
     blueprint: Blueprint,
     /// The workspace's offset in the heap.
     offset: usize,
-    /// Dropped before what follows: a module waits for the device, so that no kernel is left to touch the rest.
-    loaded: Vec<Loaded<D>>,
-    control: Control<D>,
+    resident: Arc<Resident<D>>,
     /// What is the same in all calls.
     common: Args,
     /// How many calls this rank has enqueued, be it one by one or in graphs, since the last reset.
@@ -42,6 +40,20 @@ pub struct DeviceKernel<T, D: Driver> {
     watch: OnceLock<WatchId>,
     verdict: Mutex<Option<Arc<Verdict>>>,
     element: PhantomData<fn() -> T>,
+}
+
+/// What an operation's kernels need of the device beside the heap. It outlives them: see [`iris_heap::device::Heaps::retire`].
+#[derive(Debug)]
+struct Resident<D: Driver> {
+    /// Dropped before what follows: a module waits for the device, so that no kernel is left to touch the rest.
+    loaded: Vec<Loaded<D>>,
+    control: Control<D>,
+}
+
+impl<T, D: Driver> Drop for DeviceKernel<T, D> {
+    fn drop(&mut self) {
+        self.world.heap().retire(Arc::clone(&self.resident));
+    }
 }
 
 impl<T: Element> Runs<T, i32> for Cuda {
@@ -69,6 +81,30 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
         let heap = self.world.heap();
         heap.transfers().read(heap.own(), self.offset, &mut bytes)?;
         Ok(u64::from_ne_bytes(bytes))
+    }
+
+    /// What is to be said of a device that answers no more. Which call it was in is not known; the last is told that it was given.
+    fn failed(&self) -> Report {
+        let index = self.enqueued.load(Ordering::Acquire).saturating_sub(1);
+        let counter =
+            SignalCounter::<i32>::starting_at(self.common.first as i64).unwrap_or_default();
+        Report {
+            operation: self.operation.to_owned(),
+            index,
+            value: counter.value(index).get(),
+            rank: self.world.rank(),
+            wait: None,
+            cause: Cause::DeviceFailed,
+        }
+    }
+
+    /// The verdict on what this rank has to report, which is remembered.
+    fn judged(&self, own: Report) -> Option<Arc<Verdict>> {
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        // Watched from its creation on. The lock is not held: the inquiry asks this operation what it is doing.
+        let verdict = Arc::new(self.world.verdict(*self.watch.get()?, epoch, own));
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&verdict));
+        Some(verdict)
     }
 
     fn arguments(&self, loaded: &Loaded<D>, call: &Arguments<D>) -> Args {
@@ -178,8 +214,10 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             blueprint,
             offset,
-            loaded: prepared,
-            control,
+            resident: Arc::new(Resident {
+                loaded: prepared,
+                control,
+            }),
             common,
             enqueued: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -230,7 +268,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             // SAFETY: both lie in this rank's workspace; between the barriers of a reset nobody else touches them.
             unsafe { heap.zero(self.offset + start, bytes) }?;
         }
-        self.control.clear();
+        self.resident.control.clear();
         self.enqueued.store(0, Ordering::Release);
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.epoch.fetch_add(1, Ordering::Relaxed);
@@ -243,15 +281,18 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         arguments: Arguments<D>,
     ) -> Result<(), OpError> {
         // One for each program, in their order.
-        let loaded = &this.loaded[this.blueprint.program_index(arguments.m)];
+        let loaded = &this.resident.loaded[this.blueprint.program_index(arguments.m)];
         let args = this.arguments(loaded, &arguments);
-        // SAFETY: the kernel takes such a block. The operands were checked, and their memory is not given back before the device
+        // SAFETY: the kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The operands were checked, and their memory is not given back before the device
         // has run what is enqueued, or is kept by the graph that captures this; the workspace is freed by all ranks together, after
         // each has drained its stream.
         unsafe {
-            loaded
-                .function
-                .launch(stream.stream(), args.blocks as u32, &args)
+            let (stream, blocks) = (stream.stream(), args.blocks as u32);
+            match this.world.heap().ranks_here() {
+                1 => loaded.function.launch(stream, blocks, &args),
+                // Cooperative grids run one after the other, and these wait for each other.
+                _ => loaded.function.launch_ordinary(stream, blocks, &args),
+            }
         }?;
         let Arguments {
             inputs,
@@ -273,23 +314,29 @@ impl<T: Element, D: Driver> Faults for DeviceKernel<T, D> {
         if let Some(verdict) = &*self.verdict.lock().unwrap_or_else(PoisonError::into_inner) {
             return Some(Arc::clone(verdict));
         }
-        let own = report(self.operation, &self.control.record()?);
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        // Watched from its creation on. The lock is not held: the inquiry asks this operation what it is doing.
-        let verdict = Arc::new(self.world.verdict(*self.watch.get()?, epoch, own));
-        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&verdict));
-        Some(verdict)
+        self.judged(report(self.operation, &self.resident.control.record()?))
+    }
+
+    fn device_failed(&self) {
+        let known = self
+            .verdict
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if !known {
+            self.judged(self.failed());
+        }
     }
 }
 
 impl<T: Element, D: Driver> Watched for DeviceKernel<T, D> {
     fn abort(&self, by: usize) {
-        self.control.abort(by);
+        self.resident.control.abort(by);
     }
 
     fn activity(&self) -> Activity {
         let enqueued = self.enqueued.load(Ordering::Acquire);
-        if let Some(record) = self.control.record() {
+        if let Some(record) = self.resident.control.record() {
             let report = report(self.operation, &record);
             // A rank that was only asked to leave, and waited for nobody, was in no call.
             if report.wait.is_some() || !matches!(report.cause, Cause::Aborted { .. }) {
@@ -299,11 +346,10 @@ impl<T: Element, D: Driver> Watched for DeviceKernel<T, D> {
                 calls: record.index,
             };
         }
-        // A device that does not even answer is at work on something.
         match self.completed() {
             Ok(index) if index >= enqueued => Activity::Idle { calls: index },
             Ok(index) => Activity::Busy { index },
-            Err(_) => Activity::Busy { index: 0 },
+            Err(_) => Activity::Faulted(self.failed()),
         }
     }
 }
@@ -313,7 +359,7 @@ impl<T, D: Driver> std::fmt::Debug for DeviceKernel<T, D> {
         f.debug_struct("DeviceKernel")
             .field("operation", &self.operation)
             .field("blueprint", &self.blueprint)
-            .field("loaded", &self.loaded)
+            .field("loaded", &self.resident.loaded)
             .finish_non_exhaustive()
     }
 }
