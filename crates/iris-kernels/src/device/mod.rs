@@ -5,6 +5,7 @@
 
 mod args;
 pub mod compile;
+pub mod fast;
 pub mod nvrtc;
 pub mod sources;
 

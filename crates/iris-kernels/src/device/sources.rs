@@ -186,7 +186,10 @@ mod tests {
             let outside = amalgam(name, text, &[]).outside;
             let only_there: Vec<_> = outside.iter().filter(|it| *it != "emulator.h").collect();
             // A header alone, which is not ours to `amalgam`, names those beside it.
-            assert!(!name.ends_with(".hip") || only_there.is_empty(), "{name}: {only_there:?}");
+            assert!(
+                !name.ends_with(".hip") || only_there.is_empty(),
+                "{name}: {only_there:?}"
+            );
         }
     }
 
