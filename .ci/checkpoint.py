@@ -2,6 +2,8 @@
 
     checkpoint.py find                        prints where the checkpoint of the pip package lies
     checkpoint.py make X ROWS MODEL TENSOR    writes tensor `x` of ROWS rows, as wide as the weight (N, K) is deep
+    checkpoint.py pack FILE ROWS MODEL TENSOR writes both into one file, the weight as `weight`: all that a host without the
+                                              checkpoint needs
     checkpoint.py said OUT RANKS              holds what `iris run --json` printed against what it must have
     checkpoint.py check Y X MODEL TENSOR      holds tensor `c` of Y against x times the transposed weight
 """
@@ -37,14 +39,30 @@ def load(path, name):
         return np.frombuffer(file.read(end - begin), "<f4").reshape(entry["shape"])
 
 
-def make(path, rows, model, tensor):
-    depth = load(model, tensor).shape[1]
-    x = np.random.default_rng(0).standard_normal((int(rows), depth), dtype=np.float32)
-    entry = {"dtype": "F32", "shape": list(x.shape), "data_offsets": [0, x.nbytes]}
-    header = json.dumps({"x": entry}).encode()
+def activations(rows, weight):
+    return np.random.default_rng(0).standard_normal((int(rows), weight.shape[1]), dtype=np.float32)
+
+
+def write(path, tensors):
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    header = json.dumps(header).encode()
     header += b" " * (-len(header) % 8)
     with open(path, "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header + x.tobytes())
+        file.write(len(header).to_bytes(8, "little") + header)
+        for tensor in tensors.values():
+            file.write(tensor.tobytes())
+
+
+def make(path, rows, model, tensor):
+    write(path, {"x": activations(rows, load(model, tensor))})
+
+
+def pack(path, rows, model, tensor):
+    weight = load(model, tensor)
+    write(path, {"x": activations(rows, weight), "weight": weight})
 
 
 def said(path, ranks):
@@ -77,4 +95,4 @@ def check(path, x_path, model, tensor):
 
 
 if __name__ == "__main__":
-    {"find": find, "make": make, "said": said, "check": check}[sys.argv[1]](*sys.argv[2:])
+    {"find": find, "make": make, "pack": pack, "said": said, "check": check}[sys.argv[1]](*sys.argv[2:])

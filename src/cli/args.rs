@@ -35,10 +35,15 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// Measure an operation against the product and the collective one after the other
     ///
-    /// Pairs of measurements alternate: one fused call on all ranks, then the same work unfused, that is every rank's share
-    /// of the product at once, then the collective over the same heap. Reported are medians over the pairs, in microseconds:
-    /// of the fused call, of the product and the collective alone, and of both in sequence; the speedup (in sequence over
-    /// fused); and the fused call over the larger of product and collective, which it cannot beat.
+    /// On the host, measurements alternate: one fused call on all ranks, then the same work unfused, that is every rank's share
+    /// of the product at once, then the collective over the same heap. Reported are medians, in microseconds: of the fused call,
+    /// of the product and the collective alone, and of both in sequence; the speedup (in sequence over fused); and the fused call
+    /// over the larger of product and collective, which it cannot beat.
+    ///
+    /// On GPUs the product is cuBLASLt's, the best of the first eight algorithms that it suggests, and the collective is NCCL's, on
+    /// plain memory and on registered windows; "in sequence" is that product with the better of the two. All are measured in
+    /// turn, in captured graphs, by device time, on operands that are in no cache; the slowest rank's time counts; results are
+    /// checked before and after. NVLink multicast is off for all.
     Bench(Box<Bench>),
     /// Compile kernels for GPUs ahead of time, by the compilers of this machine; no GPU is needed
     ///
@@ -168,18 +173,40 @@ pub(crate) struct How {
 /// `iris bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// The operation
-    #[arg(value_name = "OP", value_enum)]
-    pub(crate) operation: Operation,
-    /// Rows of A and C
-    #[arg(long, default_value = "1024")]
-    pub(crate) m: NonZeroUsize,
+    /// The operations
+    #[arg(value_name = "OP", value_enum, required_unless_present = "results")]
+    pub(crate) operations: Vec<Operation>,
+    /// Rows of A and C; of several sizes each with each is measured
+    #[arg(
+        long,
+        value_name = "M,...",
+        default_value = "1024",
+        value_delimiter = ','
+    )]
+    pub(crate) m: Vec<NonZeroUsize>,
     /// Columns of B and C
-    #[arg(long, default_value = "1024")]
-    pub(crate) n: NonZeroUsize,
+    #[arg(
+        long,
+        value_name = "N,...",
+        default_value = "1024",
+        value_delimiter = ','
+    )]
+    pub(crate) n: Vec<NonZeroUsize>,
     /// Columns of A, rows of B
-    #[arg(long, default_value = "1024")]
-    pub(crate) k: NonZeroUsize,
+    #[arg(
+        long,
+        value_name = "K,...",
+        default_value = "1024",
+        value_delimiter = ','
+    )]
+    pub(crate) k: Vec<NonZeroUsize>,
+    /// A file of sizes to measure, three numbers a line: M N K
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["m", "n", "k"])]
+    pub(crate) sweep: Option<PathBuf>,
+    /// Sizes are those of one rank's product: K is its depth where that is split, N its columns where A is gathered first, M its
+    /// rows where C is
+    #[arg(long)]
+    pub(crate) per_rank: bool,
     /// Seed of the random matrices
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -187,12 +214,33 @@ pub(crate) struct Bench {
     pub(crate) world: WorldArguments,
     #[command(flatten)]
     pub(crate) how: How,
-    /// matmul-all-reduce only: one_shot, two_shot, atomic, spinlock or auto [default: each of the four]
-    #[arg(long)]
+    /// matmul-all-reduce only: one_shot, two_shot, atomic, spinlock or auto [default: on the host each of the four, on GPUs auto]
+    #[arg(long, conflicts_with = "vendor_only")]
     pub(crate) variant: Option<Variant>,
-    /// How many pairs of measurements
+    /// How often each thing is measured, in turn with the others
     #[arg(long, default_value = "30")]
     pub(crate) pairs: NonZeroUsize,
+    /// On GPUs: measure the vendor's libraries alone, cuBLASLt and NCCL
+    #[arg(long)]
+    pub(crate) vendor_only: bool,
+    /// On GPUs: let f32 products round their factors to TF32
+    #[arg(long)]
+    pub(crate) tf32: bool,
+    /// Append what is measured to this file of JSON lines, and leave out what is there already
+    #[arg(long, value_name = "FILE", conflicts_with = "results")]
+    pub(crate) resume: Option<PathBuf>,
+    /// Measure nothing, and take what was measured from this file of JSON lines
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["operations", "sweep", "vendor_only"])]
+    pub(crate) results: Option<PathBuf>,
+    /// Draw the speedups over M, and the limit on them, as an SVG
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) chart: Option<PathBuf>,
+    /// Say which ratios have moved by more than 5 % since this baseline; exit with 1 if any got worse
+    #[arg(long, value_name = "BASELINE")]
+    pub(crate) compare: Option<PathBuf>,
+    /// Write the ratios as a baseline
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write_baseline: Option<PathBuf>,
     /// Print one JSON object a line and nothing else on stdout
     #[arg(long)]
     pub(crate) json: bool,

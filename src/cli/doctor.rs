@@ -2,10 +2,16 @@
 //!
 //! Each check tries the thing itself rather than asking whether it should work, and says what to do where it does not.
 
-use std::path::Path;
+mod devices;
+mod libraries;
+
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use iris::heap::cuda::Cuda;
+use iris::heap::hip::Hip;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -14,15 +20,15 @@ use crate::cli::machine;
 use crate::cli::output;
 use crate::cli::probe;
 use crate::cli::size::Bytes;
+use devices::{AMD, Gpus, NVIDIA, Vendor};
+use libraries::{Kept, Library};
 
 /// Files that a rank needs open: its standard streams, the heap, its connection, and some for the program itself.
 const FILES_NEEDED: u64 = 64;
 /// What the check by a run multiplies: enough for tiles of every rank, and done in no time.
-const SELF_CHECK: [&str; 11] = [
+const SELF_CHECK: [&str; 9] = [
     "run",
     "matmul-all-reduce",
-    "--ranks",
-    "2",
     "--m",
     "65",
     "--n",
@@ -34,6 +40,9 @@ const SELF_CHECK: [&str; 11] = [
 /// How long a wait of that run may last.
 const SELF_CHECK_BUDGET: [&str; 2] = ["--budget", "10"];
 
+/// How long the whole of it may take: kernels may have to be compiled.
+const SELF_CHECK_LIMIT: Duration = Duration::from_secs(120);
+
 /// Everything that was found.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -42,6 +51,9 @@ struct Report {
     machine: Machine,
     limits: Limits,
     backends: Vec<Backend>,
+    gpus: Vec<Gpus>,
+    libraries: Vec<Library>,
+    cache: Kept,
     launcher: Option<Launcher>,
     checks: Vec<Check>,
 }
@@ -107,7 +119,9 @@ impl Check {
 
 /// Looks, prints, and returns the exit status: 0 where all is well.
 pub(crate) fn doctor(arguments: &args::Doctor) -> anyhow::Result<u8> {
-    let checks = vec![
+    let gpus = vec![Gpus::find::<Cuda>(&NVIDIA), Gpus::find::<Hip>(&AMD)];
+    let libraries = libraries::all();
+    let mut checks = vec![
         Check::of(
             "sealed memory (memfd)",
             "ranks share their heaps through memfd_create with sealing: a kernel of 3.17 or later, and a sandbox that lets it through",
@@ -133,20 +147,26 @@ pub(crate) fn doctor(arguments: &args::Doctor) -> anyhow::Result<u8> {
         Check::of(
             "2 ranks in threads",
             "run `iris run matmul-all-reduce --ranks 2` and see what it says",
-            self_check(&[]),
+            self_check(&["--backend", "host", "--ranks", "2"]),
         ),
         Check::of(
             "2 ranks in processes",
             "run `iris run matmul-all-reduce --ranks 2 --processes` and see what it says",
-            self_check(&["--processes"]),
+            self_check(&["--backend", "host", "--ranks", "2", "--processes"]),
         ),
     ];
+    for (gpus, vendor) in gpus.iter().zip([&NVIDIA, &AMD]) {
+        checks.extend(gpu_checks(gpus, vendor, &libraries));
+    }
     let report = Report {
         ok: checks.iter().all(|check| check.ok),
         version: env!("CARGO_PKG_VERSION"),
         machine: machine(),
         limits: limits(),
-        backends: backends(),
+        backends: backends(&gpus),
+        gpus,
+        libraries,
+        cache: libraries::cache(),
         launcher: launcher().ok().flatten().map(|detail| Launcher { detail }),
         checks,
     };
@@ -198,6 +218,21 @@ impl std::fmt::Display for Report {
             };
             writeln!(f, "  {mark}  {:5} {}", backend.name, backend.detail)?;
         }
+        for gpus in self.gpus.iter().filter(|gpus| !gpus.devices.is_empty()) {
+            writeln!(f, "\nGPUs for {}{gpus}", gpus.backend)?;
+        }
+        writeln!(f, "\nlibraries and compilers for GPUs")?;
+        let vendors = [("cuda", &NVIDIA), ("hip", &AMD)];
+        let is_here = |backend: &str| {
+            self.gpus
+                .iter()
+                .any(|gpus| gpus.backend == backend && !gpus.devices.is_empty())
+                || vendors
+                    .iter()
+                    .any(|(name, vendor)| *name == backend && vendor.node().is_some())
+        };
+        writeln!(f, "{}", libraries::text(&self.libraries, is_here))?;
+        writeln!(f, "{}", self.cache)?;
         writeln!(f, "\nchecks")?;
         for check in &self.checks {
             let mark = if check.ok { "ok  " } else { "FAIL" };
@@ -240,36 +275,83 @@ fn limits() -> Limits {
     }
 }
 
-fn backends() -> Vec<Backend> {
-    let device = |name, files: &[&'static str], maker| {
-        let device = files.iter().find(|file| Path::new(file).exists());
-        Backend {
-            name,
-            built_in: false,
-            found: device.is_some(),
-            detail: match device {
-                Some(file) => format!("not in this build ({maker} devices are here: {file})"),
-                None => format!("not in this build, and no {maker} device is here"),
-            },
-        }
-    };
-    vec![
-        Backend {
-            name: "host",
-            built_in: true,
-            found: true,
-            detail: format!(
-                "runs on the processors, of which this process may use {}",
-                machine::cores()
-            ),
-        },
-        device(
-            "cuda",
-            &["/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"],
-            "NVIDIA",
+fn backends(gpus: &[Gpus]) -> Vec<Backend> {
+    let mut backends = vec![Backend {
+        name: "host",
+        built_in: true,
+        found: true,
+        detail: format!(
+            "runs on the processors, of which this process may use {}",
+            machine::cores()
         ),
-        device("hip", &["/dev/kfd"], "AMD"),
-    ]
+    }];
+    for (gpus, (vendor, maker)) in gpus.iter().zip([(&NVIDIA, "NVIDIA"), (&AMD, "AMD")]) {
+        let count = gpus.devices.len();
+        backends.push(Backend {
+            name: gpus.backend,
+            built_in: true,
+            found: count > 0,
+            detail: match (count, vendor.node()) {
+                (0, None) => format!("no {maker} device is here"),
+                (0, Some(file)) => format!(
+                    "{maker} devices are here ({file}), and none can be used: {}",
+                    gpus.error.as_deref().unwrap_or("none is visible")
+                ),
+                (1, _) => "1 GPU".to_owned(),
+                (count, _) => format!("{count} GPUs"),
+            },
+        });
+    }
+    backends
+}
+
+/// Whether ranks work on a vendor's GPUs, where there are any.
+fn gpu_checks(gpus: &Gpus, vendor: &Vendor, libraries: &[Library]) -> Vec<Check> {
+    let count = gpus.devices.len();
+    if count == 0 && vendor.node().is_none() {
+        return Vec::new();
+    }
+    let backend = gpus.backend;
+    let fault = |detail: String, advice: String| Check {
+        name: "GPUs",
+        ok: false,
+        detail: format!("{backend}: {detail}"),
+        advice: Some(advice),
+    };
+    let mut checks: Vec<_> = gpus
+        .faults()
+        .into_iter()
+        .map(|(detail, advice)| fault(detail, advice))
+        .collect();
+    let compiles = gpus.devices.iter().all(|gpu| gpu.compiled_for.is_some());
+    if !compiles {
+        let of_backend = libraries.iter().filter(|it| it.backend == backend);
+        let reasons: Vec<_> = of_backend.filter_map(|it| it.error.as_deref()).collect();
+        checks.push(fault(
+            "no compiler for its kernels".to_owned(),
+            reasons.join("\n        "),
+        ));
+    }
+    if checks.is_empty() && count > 0 {
+        let ranks = count.min(2).to_string();
+        let run = ["--backend", backend, "--ranks", &ranks];
+        let advice = format!(
+            "run `iris run matmul-all-reduce --backend {backend} --ranks {ranks}` and see what it says"
+        );
+        checks.push(Check::of(
+            "ranks on GPUs, in threads",
+            &advice,
+            self_check(&run),
+        ));
+        let mut run = run.to_vec();
+        run.push("--processes");
+        checks.push(Check::of(
+            "ranks on GPUs, in processes",
+            &advice,
+            self_check(&run),
+        ));
+    }
+    checks
 }
 
 fn open_files() -> anyhow::Result<String> {
@@ -289,7 +371,7 @@ fn open_files() -> anyhow::Result<String> {
     }
 }
 
-/// Runs this program on two ranks, and looks at what it says of itself.
+/// Runs this program on some ranks, and looks at what it says of itself.
 fn self_check(arguments: &[&str]) -> anyhow::Result<String> {
     let program = std::env::current_exe().context("finding this program")?;
     let mut command = Command::new(program);
@@ -304,7 +386,19 @@ fn self_check(arguments: &[&str]) -> anyhow::Result<String> {
             command.env_remove(name);
         }
     }
-    let output = command.output().context("running this program")?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("running this program")?;
+    let deadline = Instant::now() + SELF_CHECK_LIMIT;
+    // What it prints fits into the pipes.
+    while child.try_wait().context("waiting for it")?.is_none() {
+        if Instant::now() > deadline {
+            child.kill().context("ending it")?;
+            child.wait().context("waiting for it")?;
+            anyhow::bail!("it did not end within {} s", SELF_CHECK_LIMIT.as_secs());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().context("reading what it says")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(
         output.status.success(),
@@ -335,7 +429,13 @@ mod tests {
             version: "1",
             machine: machine(),
             limits: limits(),
-            backends: backends(),
+            backends: backends(&[]),
+            gpus: Vec::new(),
+            libraries: Vec::new(),
+            cache: Kept {
+                directory: None,
+                error: None,
+            },
             launcher: None,
             checks: vec![
                 Check::of("one", "never shown", Ok("fine".into())),
@@ -349,7 +449,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("  yes  host ") && text.contains("  no   cuda "),
+            text.contains("  yes  host ") && text.contains("  no   cache of kernels"),
             "{text}"
         );
         assert!(

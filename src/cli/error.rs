@@ -55,6 +55,19 @@ pub(crate) enum Unusable {
         file: PathBuf,
         source: std::io::Error,
     },
+    #[error("{file}, line {line}: {detail}", file = file.display())]
+    Line {
+        file: PathBuf,
+        line: usize,
+        detail: String,
+    },
+    #[error("{ranks} ranks need as many GPUs, and {detail}")]
+    Devices { ranks: usize, detail: String },
+    #[error("{argument} is for {backend}")]
+    NotForBackend {
+        argument: &'static str,
+        backend: &'static str,
+    },
     #[error("{file}: is not a regular file", file = file.display())]
     NotAFile { file: PathBuf },
     #[error("{file}: is not a usable safetensors file: {detail}", file = file.display())]

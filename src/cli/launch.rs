@@ -179,7 +179,10 @@ fn started_by(launcher: Launcher) -> &'static str {
 
 /// Whether an environment variable is one by which a launcher tells a process its place.
 pub(crate) fn is_launchers(name: &str) -> bool {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 10] = [
+        "IRIS_RANK",
+        "IRIS_WORLD_SIZE",
+        "IRIS_RENDEZVOUS",
         "RANK",
         "WORLD_SIZE",
         "LOCAL_RANK",
@@ -188,7 +191,7 @@ pub(crate) fn is_launchers(name: &str) -> bool {
         "MASTER_PORT",
         "GROUP_RANK",
     ];
-    const PREFIXES: [&str; 6] = ["IRIS_", "TORCHELASTIC_", "OMPI_", "PMIX_", "PMI_", "SLURM_"];
+    const PREFIXES: [&str; 5] = ["TORCHELASTIC_", "OMPI_", "PMIX_", "PMI_", "SLURM_"];
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -352,6 +355,8 @@ mod tests {
         ] {
             assert!(is_launchers(name), "{name}");
         }
-        assert!(!is_launchers("PATH") && !is_launchers("RANKING"));
+        for name in ["PATH", "RANKING", "IRIS_CUDA_LIBRARY", "IRIS_CACHE_DIR"] {
+            assert!(!is_launchers(name), "{name}");
+        }
     }
 }

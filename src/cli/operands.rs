@@ -47,6 +47,11 @@ impl<T: Element, B: Backend> Operands<T, B> {
         })
     }
 
+    /// Gives the symmetric memory back. Collective.
+    pub(crate) fn free(self, world: &World<B>) -> anyhow::Result<()> {
+        Ok(world.free_buffer(self.c)?)
+    }
+
     /// Fills in what this rank has in a call, and poisons the output.
     pub(crate) fn fill(
         &self,

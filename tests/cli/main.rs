@@ -2,6 +2,8 @@
 
 mod common;
 mod compile;
+mod drivers;
+mod gpu;
 mod inputs;
 mod processes;
 mod results;

@@ -4,7 +4,7 @@
 //
 // Accumulators: the largest m by n, in two banks. No staging; a lock for every tile of the largest m.
 
-#include "iris/operation.h"
+#include "iris/walk.h"
 
 using namespace iris;
 
@@ -24,7 +24,7 @@ struct Locked {
 
 template <class Adding>
 IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
-    Rank rank(args, shared);
+    Rank rank(args, shared.call);
     Call& call = rank.call;
     u64 me = args.rank;
     auto grid = [&] {
@@ -84,8 +84,8 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
                 call.unlock(target, tile);
             }
         } else {
-            rank.produce(block.row, block.col, block.rows, block.cols, rank.depth(me).len(),
-                         [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
+            produce(rank, shared, block.row, block.col, block.rows, block.cols, rank.depth(me).len(),
+                    [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
                              u64 target = me;
                              IRIS_ROLLED
                              for (u64 round = 0; round < reread(args).world; ++round) {

@@ -4,28 +4,26 @@
 // (`iris_all_gather_matmul_columns`). Staging: a slot for every piece of a rank's part at the largest m; rows lie side by side, each
 // filled up to whole 16 bytes. A rank's own part is read where it is.
 
-#include "iris/operation.h"
+#include "iris/kernel.h"
 
 using namespace iris;
 
 namespace {
 
-/// What the two kernels have in common.
-struct Gather {
-    Rank rank;
-    const Args& args;
-    bool by_columns;
-
-    IRIS_DEVICE Gather(const Args& args, Shared& shared, bool by_columns)
-        : rank(args, shared), args(args), by_columns(by_columns) {}
+/// What the two operations have in common.
+template <bool BY_COLUMNS>
+struct Gather : Operation {
+    using Operation::Operation;
+    static constexpr To TO = To::own;
+    static constexpr bool SENDS = true;
 
     IRIS_DEVICE Range rows(u64 source) const {
         const Args& args = reread(this->args);
-        return by_columns ? Range{0, args.m} : shard(args.m, args.world, source);
+        return BY_COLUMNS ? Range{0, args.m} : shard(args.m, args.world, source);
     }
     IRIS_DEVICE Range depth(u64 source) const {
         const Args& args = reread(this->args);
-        return by_columns ? shard(args.k, args.world, source) : Range{0, args.k};
+        return BY_COLUMNS ? shard(args.k, args.world, source) : Range{0, args.k};
     }
     IRIS_DEVICE u64 pieces(u64 source) const { return depth(source).empty() ? 0 : ceil_div(rows(source).len(), TILE_M); }
     /// The columns of B, and of C, that `target` has.
@@ -33,21 +31,24 @@ struct Gather {
         const Args& args = reread(this->args);
         return shard(args.n, args.world, target).len();
     }
-    /// Elements from one row of a staged piece to the next.
-    IRIS_DEVICE u64 pitch(u64 source) const { return ceil_div(depth(source).len(), CHUNK<Element>) * CHUNK<Element>; }
+
+    IRIS_DEVICE bool begin() {
+        // A rank without columns of B reads nothing, and is sent nothing.
+        auto sent = [&](u64 target) { return target != me() && cols(target) != 0 ? pieces(me()) : u64(0); };
+        return rank.call.begin() && rank.call.gate(pieces(me()) > 0, sent);
+    }
 
     /// Copies a piece of this rank's part to a peer, or to any slot like it.
-    IRIS_DEVICE void send(u64 piece, u64 target) const {
-        u64 me = args.rank;
+    IRIS_DEVICE void send_piece(u64 piece, u64 target) const {
         u64 first = piece * TILE_M;
-        u64 count = smaller(TILE_M, rows(me).len() - first);
-        u64 depths = depth(me).len();
-        Element* to = reinterpret_cast<Element*>(rank.staged(target, me, piece));
+        u64 count = smaller(TILE_M, rows(me()).len() - first);
+        u64 depths = depth(me()).len();
+        Element* to = reinterpret_cast<Element*>(rank.staged(target, me(), piece));
         Lines<Element> from = rank.a().from(first, 0);
         u64 across = ceil_div(depths, CHUNK<Element>);
         bool wide = from.depth_stride == 1
             && aligned16(reinterpret_cast<u64>(from.data) | from.line_stride * sizeof(Element));
-        for (u64 chunk = thread_index(); chunk < count * across; chunk += THREADS) {
+        for (u64 chunk = thread_index(); chunk < count * across; chunk += threads()) {
             // Neighbouring threads read neighbouring elements, whichever way A lies.
             bool deep = from.depth_stride == 1 || from.line_stride != 1;
             u64 row = deep ? chunk / across : chunk % count;
@@ -59,113 +60,77 @@ struct Gather {
             } else {
                 vector = gather(source, from.depth_stride, smaller(depths - at, CHUNK<Element>));
             }
-            *reinterpret_cast<Vec16*>(to + row * pitch(me) + at) = vector;
+            *reinterpret_cast<Vec16*>(to + row * Rank::pitch(depths) + at) = vector;
         }
     }
 
-    /// Piece `piece` of `source`, as lines of A.
-    IRIS_DEVICE Lines<Element> lines(u64 source, u64 piece) const {
-        if (source == args.rank) {
-            return rank.a().from(piece * TILE_M, 0);
-        }
-        return {reinterpret_cast<const Element*>(rank.staged(args.rank, source, piece)), pitch(source), 1};
-    }
-
-    /// Begins, passes the gate, and sends all pieces.
-    IRIS_DEVICE bool produce() {
-        u64 me = args.rank;
-        // A rank without columns of B reads nothing, and is sent nothing.
-        auto sent = [&](u64 target) { return target != me && cols(target) != 0 ? pieces(me) : u64(0); };
-        Call& call = rank.call;
-        if (!call.begin() || !call.gate(pieces(me) > 0, sent)) {
-            return false;
-        }
+    /// Sends all pieces.
+    IRIS_DEVICE bool send() {
         // All ranks' first pieces before any second.
-        u64 all = pieces(me) * (args.world - 1);
-        for (u64 at = block_index(); at < all; at += args.blocks) {
-            u64 target = (me + 1 + at % (args.world - 1)) % args.world;
-            u64 piece = at / (args.world - 1);
+        u64 all = pieces(me()) * (world() - 1);
+        for (u64 at = block_index(); at < all; at += reread(args).blocks) {
+            u64 target = (me() + 1 + at % (world() - 1)) % world();
+            u64 piece = at / (world() - 1);
             if (cols(target) != 0) {
-                send(piece, target);
-                call.push_ready(target, piece);
+                send_piece(piece, target);
+                rank.call.push_ready(target, piece);
             }
         }
-        return true;
+        return cols(me()) == 0 || rank.call.meet();
     }
 
-    /// Stores a tile of C, whose first row is `row`.
-    IRIS_DEVICE void store(const Sums& sums, u64 row, u64 col, u32 rows, u32 cols) const {
-        drain<Element>(sums, rank.shared.strip, rows, cols, [&](u32 r, u32 c, f32(&values)[CHUNK<Element>], u32 count) {
-            add_bias(values, rank.bias(), col + c, count);
-            rank.store_own(row + r, col + c, values, count);
-        });
+    IRIS_DEVICE const Element* bias() const { return rank.bias(); }
+    IRIS_DEVICE void finish() { rank.call.finish(); }
+};
+
+/// Each rank has its rows of A. The tile grid restarts at each source's first row.
+struct GatherRows : Gather<false> {
+    using Gather<false>::Gather;
+
+    IRIS_DEVICE Grid grid(u64 source) const { return {rows(source).len(), cols(me())}; }
+    IRIS_DEVICE u64 tiles(u64 source) const { return grid(source).len(); }
+
+    IRIS_DEVICE u64 steps() const {
+        return cols(me()) == 0 ? 0 : items(world(), [&](u64 source) { return tiles(source); });
+    }
+    IRIS_DEVICE Work work(u64 step) const {
+        // This rank's own tiles come first: the others' pieces are on their way.
+        Item tile = item_of(step, me(), world(), [&](u64 source) { return tiles(source); });
+        Block block = grid(tile.rank).block(tile.index);
+        u64 row = block.row;
+        block.row += rows(tile.rank).start;
+        return {block, row, tile.rank, row / TILE_M};
+    }
+    IRIS_DEVICE bool arrived(const Work& work) {
+        return work.rank == me() || rank.call.await_ready(work.rank, work.index);
+    }
+    IRIS_DEVICE Stretch stretch(const Work& work, u32) const {
+        return {work.rank, work.a_row, work.index, 0, reread(args).k};
+    }
+};
+
+/// Each rank has its columns of A. The pieces of all ranks make up the depth; their products are summed in rank order.
+struct GatherColumns : Gather<true> {
+    using Gather<true>::Gather;
+
+    IRIS_DEVICE Grid grid() const { return {reread(args).m, cols(me())}; }
+
+    IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
+    IRIS_DEVICE Work work(u64 step) const {
+        Block block = grid().block(step);
+        return {block, block.row, me(), block.row / TILE_M};
+    }
+    IRIS_DEVICE bool arrived(const Work& work) {
+        return rank.call.await_ready_from(work.index, [&](u64 source) { return source != me() && pieces(source) != 0; });
+    }
+    IRIS_DEVICE u32 stretches() const { return u32(world()); }
+    IRIS_DEVICE Stretch stretch(const Work& work, u32 nth) const {
+        Range range = depth(nth);
+        return {nth, work.a_row, work.index, range.start, range.len()};
     }
 };
 
 } // namespace
 
-IRIS_KERNEL(THREADS) iris_all_gather_matmul_rows(const Args args) {
-    IRIS_SHARED(Shared, shared);
-    Gather gather(args, shared, false);
-    Call& call = gather.rank.call;
-    u64 me = args.rank;
-    if (!gather.produce()) {
-        return;
-    }
-    u64 cols = gather.cols(me);
-    if (cols != 0 && !call.meet()) {
-        return;
-    }
-    // The tile grid restarts at each source's first row. This rank's own tiles come first: the others' pieces are on their way.
-    auto tiles = [&](u64 source) { return Grid{gather.rows(source).len(), cols}.len(); };
-    u64 all = cols == 0 ? 0 : items(args.world, tiles);
-    for (u64 at = block_index(); at < all; at += args.blocks) {
-        Item tile = item_of(at, me, args.world, tiles);
-        Grid grid{gather.rows(tile.rank).len(), cols};
-        Block block = grid.block(tile.index);
-        u64 piece = block.row / TILE_M;
-        if (tile.rank != me && !call.await_ready(tile.rank, piece)) {
-            return;
-        }
-        Sums sums;
-        sums.clear();
-        multiply(sums, shared.slabs, gather.lines(tile.rank, piece), block.rows, gather.rank.b().from(block.col, 0), block.cols,
-                 args.k);
-        gather.store(sums, gather.rows(tile.rank).start + block.row, block.col, block.rows, block.cols);
-    }
-    call.finish();
-}
-
-IRIS_KERNEL(THREADS) iris_all_gather_matmul_columns(const Args args) {
-    IRIS_SHARED(Shared, shared);
-    Gather gather(args, shared, true);
-    Call& call = gather.rank.call;
-    u64 me = args.rank;
-    if (!gather.produce()) {
-        return;
-    }
-    u64 cols = gather.cols(me);
-    if (cols != 0 && !call.meet()) {
-        return;
-    }
-    // The pieces of all ranks make up the depth; their products are summed in rank order.
-    Grid grid{args.m, cols};
-    u64 all = cols == 0 ? 0 : grid.len();
-    for (u64 tile = block_index(); tile < all; tile += args.blocks) {
-        Block block = grid.block(tile);
-        u64 piece = block.row / TILE_M;
-        if (!call.await_ready_from(piece, [&](u64 source) { return source != me && gather.pieces(source) != 0; })) {
-            return;
-        }
-        Sums sums;
-        sums.clear();
-        for (u64 source = 0; source < args.world; ++source) {
-            Range depth = gather.depth(source);
-            multiply(sums, shared.slabs, gather.lines(source, piece), block.rows,
-                     gather.rank.b().from(block.col, depth.start), block.cols, depth.len());
-        }
-        block = grid.block(opaque_scalar(tile)); // once more, so that it takes no registers in between
-        gather.store(sums, block.row, block.col, block.rows, block.cols);
-    }
-    call.finish();
-}
+IRIS_OPERATION(iris_all_gather_matmul_rows, GatherRows)
+IRIS_OPERATION(iris_all_gather_matmul_columns, GatherColumns)

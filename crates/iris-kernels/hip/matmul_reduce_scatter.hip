@@ -3,47 +3,58 @@
 // The tile grid restarts at each owner's first row, so that no tile has two owners. Staging: a slot for every tile of a rank's
 // rows at the largest m, TILE_M x TILE_N elements each.
 
-#include "iris/operation.h"
+#include "iris/kernel.h"
 
 using namespace iris;
 
-IRIS_KERNEL(THREADS) iris_matmul_reduce_scatter(const Args args) {
-    IRIS_SHARED(Shared, shared);
-    Rank rank(args, shared);
-    Call& call = rank.call;
-    u64 me = args.rank;
-    auto rows = [&](u64 owner) { return shard(args.m, args.world, owner); };
-    auto grid = [&](u64 owner) { return Grid{rows(owner).len(), args.n}; };
-    auto tiles = [&](u64 owner) { return grid(owner).len(); };
-    bool has_depth = !rank.depth(me).empty();
+namespace {
 
-    if (!call.begin() || !call.gate(has_depth, [&](u64 owner) { return has_depth ? tiles(owner) : 0; })) {
-        return;
+struct ReduceScatter : Operation {
+    using Operation::Operation;
+    static constexpr To TO = To::slots;
+    static constexpr bool REDUCES = true;
+
+    IRIS_DEVICE Range rows(u64 owner) const {
+        const Args& args = reread(this->args);
+        return shard(args.m, args.world, owner);
+    }
+    IRIS_DEVICE Grid grid(u64 owner) const { return {rows(owner).len(), reread(args).n}; }
+    IRIS_DEVICE u64 tiles(u64 owner) const { return grid(owner).len(); }
+    IRIS_DEVICE bool has_depth() const { return !rank.depth(me()).empty(); }
+
+    IRIS_DEVICE bool begin() {
+        bool writes = has_depth();
+        return rank.call.begin() && rank.call.gate(writes, [&](u64 owner) { return writes ? tiles(owner) : 0; });
     }
 
-    // Peers' tiles first, beginning with the next rank's, so that not all ranks hand their first tile to rank 0.
-    u64 all = has_depth ? items(args.world, tiles) : 0;
-    for (u64 at = block_index(); at < all; at += args.blocks) {
-        Item tile = item_of(at, next_rank(me, args.world), args.world, tiles);
+    IRIS_DEVICE u64 steps() const {
+        return has_depth() ? items(world(), [&](u64 owner) { return tiles(owner); }) : 0;
+    }
+    IRIS_DEVICE Work work(u64 step) const {
+        // Peers' tiles first, beginning with the next rank's, so that not all ranks hand their first tile to rank 0.
+        Item tile = item_of(step, next_rank(me(), world()), world(), [&](u64 owner) { return tiles(owner); });
         Block block = grid(tile.rank).block(tile.index);
-        u8* slot = rank.staged(tile.rank, me, tile.index);
-        rank.produce(rows(tile.rank).start + block.row, block.col, block.rows, block.cols, rank.depth(me).len(),
-                     [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32) { Rank::stage(slot, row, col, narrow<Element>(values)); });
-        call.push_ready(tile.rank, tile.index);
+        return {block, rows(tile.rank).start + block.row, tile.rank, tile.index};
+    }
+    IRIS_DEVICE Stretch stretch(const Work& work, u32) const { return {me(), work.a_row, 0, 0, rank.depth(me()).len()}; }
+    IRIS_DEVICE void tell(const Work& work) { rank.call.push_ready(work.rank, work.index); }
+
+    IRIS_DEVICE bool reduce() {
+        if (!rows(me()).empty() && !rank.call.meet()) {
+            return false;
+        }
+        return reduce_each(tiles(me()), [&](const Piece& piece) {
+            Block block = grid(me()).block(piece.slot);
+            return rank.reduce(piece, block.col, block.rows, block.cols,
+                               [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
+                                   rank.store_own(block.row + row, block.col + col, values, count);
+                               });
+        });
     }
 
-    if (!rows(me).empty() && !call.meet()) {
-        return;
-    }
-    for (u64 tile = block_index(); tile < tiles(me); tile += args.blocks) {
-        Block block = grid(me).block(tile);
-        bool reduced = rank.reduce(tile, block.col, block.rows, block.cols,
-                                   [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
-                                       rank.store_own(block.row + row, block.col + col, values, count);
-                                   });
-        if (!reduced) {
-            return;
-        }
-    }
-    call.finish();
-}
+    IRIS_DEVICE void finish() { rank.call.finish(); }
+};
+
+} // namespace
+
+IRIS_OPERATION(iris_matmul_reduce_scatter, ReduceScatter)

@@ -2,50 +2,56 @@
 //
 // Staging: a slot for every tile of the largest m, TILE_M x TILE_N elements each.
 
-#include "iris/operation.h"
+#include "iris/kernel.h"
 
 using namespace iris;
 
-IRIS_KERNEL(THREADS) iris_one_shot(const Args args) {
-    IRIS_SHARED(Shared, shared);
-    Rank rank(args, shared);
-    Call& call = rank.call;
-    u64 me = args.rank;
-    Grid grid{args.m, args.n};
-    bool has_depth = !rank.depth(me).empty();
+namespace {
 
-    if (!call.begin() || !call.gate(has_depth, [&](u64) { return has_depth ? grid.len() : 0; })) {
-        return;
+struct OneShot : Operation {
+    using Operation::Operation;
+    static constexpr To TO = To::slots;
+    static constexpr bool REDUCES = true;
+
+    IRIS_DEVICE Grid grid() const {
+        const Args& args = reread(this->args);
+        return {args.m, args.n};
+    }
+    IRIS_DEVICE bool has_depth() const { return !rank.depth(me()).empty(); }
+
+    IRIS_DEVICE bool begin() {
+        bool writes = has_depth();
+        return rank.call.begin() && rank.call.gate(writes, [&](u64) { return writes ? grid().len() : 0; });
     }
 
-    u64 all = has_depth ? grid.len() : 0;
-    for (u64 tile = block_index(); tile < all; tile += args.blocks) {
-        Block block = grid.block(tile);
-        rank.produce(block.row, block.col, block.rows, block.cols, rank.depth(me).len(),
-                     [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32) {
-                         Vec16 chunk = narrow<Element>(values);
-                         u64 target = me;
-                         IRIS_ROLLED
-                         for (u64 step = 0; step < args.world; ++step) {
-                             target = next_rank(target, args.world);
-                             Rank::stage(rank.staged(target, me, tile), row, col, chunk);
-                         }
-                     });
-        call.push_ready_to(tile, [](u64) { return true; });
+    IRIS_DEVICE u64 steps() const { return has_depth() ? grid().len() : 0; }
+    IRIS_DEVICE Work work(u64 step) const {
+        Block block = grid().block(step);
+        return {block, block.row, me(), step};
+    }
+    IRIS_DEVICE Stretch stretch(const Work& work, u32) const { return {me(), work.a_row, 0, 0, rank.depth(me()).len()}; }
+    IRIS_DEVICE u64 targets() const { return world(); }
+    IRIS_DEVICE u64 target(const Work&, u64 nth) const { return (me() + 1 + nth) % world(); }
+    IRIS_DEVICE void tell(const Work& work) {
+        rank.call.push_ready_to(work.index, [](u64) { return true; });
     }
 
-    if (!call.meet()) {
-        return;
-    }
-    for (u64 tile = block_index(); tile < grid.len(); tile += args.blocks) {
-        Block block = grid.block(tile);
-        bool reduced = rank.reduce(tile, block.col, block.rows, block.cols,
-                                   [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
-                                       rank.store_own(block.row + row, block.col + col, values, count);
-                                   });
-        if (!reduced) {
-            return;
+    IRIS_DEVICE bool reduce() {
+        if (!rank.call.meet()) {
+            return false;
         }
+        return reduce_each(grid().len(), [&](const Piece& piece) {
+            Block block = grid().block(piece.slot);
+            return rank.reduce(piece, block.col, block.rows, block.cols,
+                               [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
+                                   rank.store_own(block.row + row, block.col + col, values, count);
+                               });
+        });
     }
-    call.finish();
-}
+
+    IRIS_DEVICE void finish() { rank.call.finish(); }
+};
+
+} // namespace
+
+IRIS_OPERATION(iris_one_shot, OneShot)

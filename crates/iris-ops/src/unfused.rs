@@ -3,10 +3,12 @@
 use crate::backend::Runs;
 use crate::call::Strided;
 use crate::config::{FusedConfig, Variant};
+use crate::device::Captured;
 use crate::error::OpError;
 use crate::matrix::{MatrixMut, MatrixRef};
 use crate::operation::{Bound, Operation};
 use crate::plan::Kind;
+use iris_heap::device::{Driver, RankStream};
 use iris_heap::{Access, Host, Kernel, KernelArgs, KernelLaunch, Stream, StreamError, World};
 use iris_kernels::host::{Input, Operands, Output, Scratch, product};
 use iris_kernels::{Element, View, ViewMut};
@@ -167,6 +169,23 @@ impl<T: Element, B: Runs<T, i32>> Collective<T, B> {
     /// Where a rank has died or does not come.
     pub fn free(self) -> Result<(), OpError> {
         self.0.free()
+    }
+}
+
+impl<T: Element, D: Driver + Runs<T, i32>> Captured<D> for Collective<T, D>
+where
+    Operation<T, i32, D>: Captured<D>,
+{
+    fn number(&self) -> u64 {
+        self.0.number()
+    }
+
+    fn before(&mut self, stream: &RankStream<D>) -> Result<(), OpError> {
+        self.0.before(stream)
+    }
+
+    fn after(&mut self, stream: &RankStream<D>, calls: u64) -> Result<(), OpError> {
+        self.0.after(stream, calls)
     }
 }
 

@@ -2,6 +2,11 @@
 //!
 //! A C library of another version may return a value that its enumeration did not have when these bindings were
 //! written. So an enumeration is an integer here, of which some values have a name, and any value is valid.
+#![allow(
+    unused_macros,
+    unused_imports,
+    reason = "all bindings have these files, and none uses all of it"
+)]
 
 /// Declares a C enumeration: a transparent integer type, a constant for each value with a name, and the names.
 macro_rules! codes {

@@ -1,7 +1,7 @@
 //! [`Driver`] by the CUDA driver.
 
 use super::table::{Handle, NAME, Status, Table};
-use crate::device::{DeviceError, Driver, Grid, Info, Pointer, Raw, Reach};
+use crate::device::{Boxes, DeviceError, Driver, Grid, Info, Pointer, Raw, Reach};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::fmt;
@@ -18,10 +18,16 @@ const PORTABLE_AND_MAPPED: c_uint = 1 | 2;
 const NON_BLOCKING: c_uint = 1;
 const DYNAMIC_SHARED: c_int = 8;
 const CAPTURE_THREAD: c_uint = 1;
+const TENSOR_F16: c_uint = 6;
+const TENSOR_BF16: c_uint = 9;
+const SWIZZLE_128: c_uint = 3;
+const PROMOTE_TO_256: c_uint = 3;
 
 /// The CUDA driver.
 pub struct Cuda {
     pub(super) table: Table,
+    /// Whether the driver could not be initialised for want of a device: it then answers no other question.
+    deviceless: bool,
     /// The primary contexts that are retained: how often, by device.
     contexts: Mutex<BTreeMap<usize, (usize, u32)>>,
 }
@@ -89,14 +95,17 @@ impl Driver for Cuda {
     fn load() -> Result<&'static Self, DeviceError> {
         static LOADED: OnceLock<Result<Cuda, DeviceError>> = OnceLock::new();
         let loaded = LOADED.get_or_init(|| {
-            let cuda = Cuda {
+            let mut cuda = Cuda {
                 table: Table::load()?,
+                deviceless: false,
                 contexts: Mutex::default(),
             };
             // SAFETY: takes no pointers. May be called any number of times.
             let status = unsafe { (cuda.table.init)(0) };
-            // A driver without a device is there, and says so when asked to count.
-            if status != NO_DEVICE {
+            // A driver without a device is there, and has none to count.
+            if status == NO_DEVICE {
+                cuda.deviceless = true;
+            } else {
                 cuda.check("initialising the driver", None, status)?;
             }
             Ok(cuda)
@@ -105,6 +114,9 @@ impl Driver for Cuda {
     }
 
     fn count(&self) -> Result<usize, DeviceError> {
+        if self.deviceless {
+            return Ok(0);
+        }
         let mut count = 0;
         // SAFETY: see above the impl.
         let status = unsafe { (self.table.count)(&raw mut count) };
@@ -478,6 +490,47 @@ impl Driver for Cuda {
             }
         };
         self.check("launching a kernel", None, status)
+    }
+
+    fn has_tensor_maps(&self) -> bool {
+        self.table.encode_tensor_map.is_some()
+    }
+
+    fn tensor_map(&self, boxes: &Boxes) -> Option<[u64; 16]> {
+        /// Where the driver writes a map, which it wants aligned to 64 bytes.
+        #[repr(C, align(64))]
+        struct Map([u64; 16]);
+
+        let encode = self.table.encode_tensor_map?;
+        let mut map = Map([0; 16]);
+        let &Boxes {
+            bf16,
+            address,
+            lens,
+            strides,
+            sides: [side, lines],
+            stacked,
+        } = boxes;
+        let (sides, steps) = ([side, lines, 1], [1; 3]);
+        // SAFETY: the map has the size and the alignment that the driver asks for, and all arrays at least as many elements as there are
+        // dimensions; the address is not accessed. What cannot be expressed is refused.
+        let status = unsafe {
+            encode(
+                (&raw mut map).cast(),
+                if bf16 { TENSOR_BF16 } else { TENSOR_F16 },
+                if stacked { 3 } else { 2 },
+                ptr::with_exposed_provenance_mut(address as usize),
+                lens.as_ptr(),
+                strides.as_ptr(),
+                sides.as_ptr(),
+                steps.as_ptr(),
+                0,
+                SWIZZLE_128,
+                PROMOTE_TO_256,
+                0,
+            )
+        };
+        (status == SUCCESS).then_some(map.0)
     }
 
     unsafe fn begin_capture(&self, stream: Raw) -> Result<(), DeviceError> {

@@ -55,7 +55,7 @@ mod queue;
 mod stream;
 
 pub use buffer::Storage;
-pub use driver::{Driver, Grid, Info, MemoryKind, Pointer, Raw, Uuid};
+pub use driver::{Boxes, Driver, Grid, Info, MemoryKind, Pointer, Raw, Uuid};
 pub use error::DeviceError;
 pub use foreign::ForeignMemory;
 pub use heap::{DeviceConfig, Heaps};
@@ -159,6 +159,16 @@ impl<D: Driver> Device<D> {
     pub fn free_memory(&self) -> Result<u64, DeviceError> {
         self.bind()?;
         self.driver().free_memory()
+    }
+
+    /// Whether the runtime encodes tensor maps.
+    pub fn has_tensor_maps(&self) -> bool {
+        self.driver().has_tensor_maps()
+    }
+
+    /// A tensor map, by which kernels copy boxes; `None` where the runtime has none, or cannot express these. Nothing is accessed.
+    pub fn tensor_map(&self, boxes: &Boxes) -> Option<[u64; 16]> {
+        self.driver().tensor_map(boxes)
     }
 
     /// Waits until everything on the device has run.

@@ -5,20 +5,6 @@
 
 namespace iris {
 
-/// A matrix of any strides, in elements. What runs along the depth of a product is `depth_stride`, what runs along rows of A, or
-/// columns of B, is `line_stride`.
-template <class T>
-struct Lines {
-    const T* data;
-    u64 line_stride;
-    u64 depth_stride;
-
-    /// The same from line `line` and depth `depth` on.
-    IRIS_DEVICE Lines from(u64 line, u64 depth) const {
-        return {data + line * line_stride + depth * depth_stride, line_stride, depth_stride};
-    }
-};
-
 /// Elements from one line to the next in LDS: whole 16 bytes, and no multiple of the banks.
 template <class T>
 constexpr u32 PITCH = TILE_K + CHUNK<T>;

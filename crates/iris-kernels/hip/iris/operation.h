@@ -1,29 +1,105 @@
-// What the operations' kernels have in common: one rank's operands, its staging, and the steps that several of them take.
+// What the operations' kernels have in common: one rank's operands and its staging; and what an operation says of itself, for a block
+// to walk through it.
+//
+// # An operation
+//
+// is a type made from the arguments and from what a block shares. Of everything that a rank does in a call it says the following,
+// in this order; `Operation` has what most have in common. Whatever can wait returns whether to go on.
+//
+// - `begin` begins the call and passes the gate; `send` then hands parts of A to peers.
+// - `steps` is how many tiles the rank multiplies, and `work(step)` which one comes when; tile t falls to block t mod `blocks`.
+// - `stretches` and `stretch(work, nth)` say which depths a tile is made of, and `arrived(work)` waits until they are there.
+// - TO, `targets` and `target(nth)` say where a finished tile belongs; `may_store` waits until it may be stored there, and
+//   `tell(work)` says that it has been.
+// - `reduce` sums and stores the tiles that this rank owns.
+// - `finish` ends the call.
+//
+// The portable kernels do this one after the other (`walk.h`). On Hopper a block's crews do it beside each other
+// (`sm90/crews.h`): what a block waits for must never follow from what it does later.
 #pragma once
 
-#include "epilogue.h"
+#include "chunks.h"
 #include "signal.h"
 
 namespace iris {
 
-/// What a block keeps in LDS. Slabs and strip are never needed at once.
-struct Shared {
-    CallShared call;
-    union {
-        Slabs<Element> slabs;
-        Strip strip;
-    };
+/// A tile to be multiplied.
+struct Work {
+    /// Where it lies in C.
+    Block block;
+    /// The first row of A that it is made from.
+    u64 a_row;
+    /// The rank it is made for, or its part of A comes from; and the tile's number there.
+    u64 rank;
+    u64 index;
 };
 
-static_assert(sizeof(Shared) <= 48 * 1024, "what every architecture gives a block without being asked");
+/// A part of a tile's depth: rows of this rank's A, or of a piece of a peer's A that was sent here.
+struct Stretch {
+    /// Whose A.
+    u64 source;
+    /// The first row, of this rank's A.
+    u64 row;
+    /// The piece, of a peer's.
+    u64 piece;
+    /// The first depth of B, and how many there are. A's begin at 0.
+    u64 b_depth;
+    u64 depths;
+};
+
+/// Where a finished tile belongs.
+enum class To {
+    /// Into staging slots of this rank's at all targets.
+    slots,
+    /// Into this rank's C.
+    own,
+    /// Into all ranks' outputs.
+    outputs,
+};
+
+/// Columns of a slot that make up 128 bytes: a panel.
+constexpr u32 PANEL_N = 128 / sizeof(Element);
+
+/// Where the chunk at `row` and `col` of a tile lies in a slot, in bytes. Panels lie one after the other, their rows side by side and
+/// the chunks of each row permuted by its number: as Hopper's copies like it. Tiles that are no whole panels lie row by row.
+IRIS_DEVICE u32 in_slot(u32 row, u32 col) {
+    if constexpr (TILE_N % PANEL_N == 0) {
+        u32 chunk = col % PANEL_N / CHUNK<Element>;
+        return (col / PANEL_N * TILE_M + row) * 128 + (chunk ^ row % 8) * 16;
+    } else {
+        return (row * TILE_N + col) * sizeof(Element);
+    }
+}
+
+// How much is reduced at a time: rows of a tile by one crew or block, chunks by one thread, partial tiles before any is summed.
+#if defined(IRIS_SM90)
+constexpr u32 STRIP_ROWS = 16;
+constexpr u32 AT_ONCE = 2;
+constexpr u32 BATCH = 4;
+#else
+constexpr u32 STRIP_ROWS = TILE_M;
+constexpr u32 AT_ONCE = 1;
+constexpr u32 BATCH = 1;
+#endif
+/// Strips of a tile.
+constexpr u32 STRIPS = TILE_M / STRIP_ROWS;
+static_assert(STRIPS * STRIP_ROWS == TILE_M, "strips make up a tile");
+
+/// A strip of a tile that is to be reduced.
+struct Piece {
+    /// The tile's number among this rank's.
+    u64 slot;
+    /// The strip's first row in the tile.
+    u32 first;
+};
 
 /// One rank's side of an operation, as its kernel sees it.
 struct Rank {
     const Args& args;
-    Shared& shared;
+    CallShared& shared;
     Call call;
 
-    IRIS_DEVICE Rank(const Args& args, Shared& shared) : args(args), shared(shared), call(args, shared.call) {}
+    IRIS_DEVICE Rank(const Args& args, CallShared& shared) : args(args), shared(shared), call(args, shared) {}
 
     /// The depth that falls to `rank`.
     IRIS_DEVICE Range depth(u64 rank) const {
@@ -49,66 +125,91 @@ struct Rank {
     /// Where `source` puts its tile `slot` of this call at `target`.
     IRIS_DEVICE u8* staged(u64 target, u64 source, u64 slot) const {
         const Args& args = reread(this->args);
-        u64 at = (call.bank * args.world + source) * args.slots + slot;
-        return global<u8>(args.heap[target] + args.staging + at * args.slot_bytes);
+        return global<u8>(args.heap[target] + args.staging + slot_number(source, slot) * args.slot_bytes);
+    }
+    /// The number of that slot among all of the staging.
+    IRIS_DEVICE u64 slot_number(u64 source, u64 slot) const {
+        const Args& args = reread(this->args);
+        return (call.bank * args.world + source) * args.slots + slot;
     }
 
-    /// Makes a tile of this rank's product, `depths` deep, or takes it from the matrix that is given; and hands it to the sink.
-    template <class Sink>
-    IRIS_DEVICE void produce(u64 row, u64 col, u32 rows, u32 cols, u64 depths, Sink sink) {
-        if (reread(args).given != 0) {
-            Lines<Element> matrix = a();
-            drain_given(matrix.from(row, col), rows, cols, sink);
-            return;
+    /// Elements from one row of a piece of A to the next, where it is sent: `depths`, filled up to whole 16 bytes.
+    IRIS_DEVICE static u64 pitch(u64 depths) { return ceil_div(depths, CHUNK<Element>) * CHUNK<Element>; }
+
+    /// The rows of A that a stretch is made of.
+    IRIS_DEVICE Lines<Element> lines(const Stretch& stretch) const {
+        if (stretch.source == reread(args).rank) {
+            return a().from(stretch.row, 0);
         }
-        Sums sums;
-        sums.clear();
-        multiply(sums, shared.slabs, a().from(row, 0), rows, b().from(col, 0), cols, depths);
-        drain<Element>(sums, shared.strip, rows, cols, sink);
+        const u8* piece = staged(reread(args).rank, stretch.source, stretch.piece);
+        return {reinterpret_cast<const Element*>(piece), pitch(stretch.depths), 1};
     }
 
-    /// Puts a chunk of a tile into a slot, rows TILE_N elements apart. Chunks are stored whole: a slot has room for a whole tile,
-    /// and nobody reads what lies outside.
+    /// Puts a chunk of a tile into a slot. Chunks are stored whole: a slot has room for a whole tile, and nobody reads what lies
+    /// outside.
     IRIS_DEVICE static void stage(u8* slot, u32 row, u32 col, const Vec16& chunk) {
-        *reinterpret_cast<Vec16*>(reinterpret_cast<Element*>(slot) + row * TILE_N + col) = chunk;
+        *reinterpret_cast<Vec16*>(slot + in_slot(row, col)) = chunk;
     }
 
-    /// Waits for the partial tiles of all ranks that have depth, sums them in f32 in rank order, adds the bias once, and hands the
-    /// sums to the sink. The order is the same at every rank, so whoever reduces a tile gets the same bits.
+    /// Waits for the partial tiles of all ranks that have depth, sums a strip of them in f32 in rank order, adds the bias once, and
+    /// hands the sums to `sink(row, col, values, count)`. The order is the same at every rank, so whoever reduces a tile gets the
+    /// same bits.
     template <class Sink>
-    IRIS_DEVICE bool reduce(u64 slot, u64 col_of_tile, u32 rows, u32 cols, Sink sink) {
+    IRIS_DEVICE bool reduce(const Piece& piece, u64 col_of_tile, u32 rows, u32 cols, Sink sink) {
         u32 deep = 0; // a bit for each rank that has depth
         IRIS_ROLLED
         for (u64 source = 0; source < args.world; ++source) {
             deep |= u32(!depth(source).empty()) << source;
         }
-        if (!call.await_ready_from(slot, [&](u64 source) { return (deep >> source & 1) != 0; })) {
+        if (!call.await_ready_from(piece.slot, [&](u64 source) { return (deep >> source & 1) != 0; })) {
             return false;
         }
-        const u8* first = staged(args.rank, 0, slot);
+        constexpr u32 ACROSS = TILE_N / CHUNK<Element>;
+        const u8* first = staged(args.rank, 0, piece.slot);
         u64 apart = args.slots * args.slot_bytes;
-        for (u32 chunk = thread_index(); chunk < TILE_M * TILE_N / CHUNK<Element>; chunk += THREADS) {
-            u32 row = chunk / (TILE_N / CHUNK<Element>);
-            u32 col = chunk % (TILE_N / CHUNK<Element>) * CHUNK<Element>;
-            if (row >= rows || col >= cols) {
-                continue;
-            }
-            f32 sum[CHUNK<Element>] = {};
-            for (u64 source = 0; source < args.world; ++source) {
-                if ((deep >> source & 1) == 0) {
-                    continue;
-                }
-                const Element* slots = reinterpret_cast<const Element*>(first + source * apart);
-                f32 partial[CHUNK<Element>];
-                widen<Element>(*reinterpret_cast<const Vec16*>(slots + row * TILE_N + col), partial);
+        for (u32 chunk = thread_index(); chunk < STRIP_ROWS * ACROSS; chunk += AT_ONCE * threads()) {
+            f32 sums[AT_ONCE][CHUNK<Element>] = {};
+            for (u64 source = 0; source < args.world; source += BATCH) {
+                Vec16 partials[AT_ONCE][BATCH] = {};
                 IRIS_UNROLL
-                for (u32 at = 0; at < CHUNK<Element>; ++at) {
-                    sum[at] += partial[at];
+                for (u32 nth = 0; nth < AT_ONCE; ++nth) {
+                    u32 row = piece.first + (chunk + nth * threads()) / ACROSS;
+                    u32 col = (chunk + nth * threads()) % ACROSS * CHUNK<Element>;
+                    bool inside = row < rows && col < cols && row < piece.first + STRIP_ROWS;
+                    IRIS_UNROLL
+                    for (u32 each = 0; each < BATCH; ++each) {
+                        if (inside && (deep >> (source + each) & 1) != 0) {
+                            const u8* at = first + (source + each) * apart + in_slot(row, col);
+                            partials[nth][each] = *reinterpret_cast<const Vec16*>(at);
+                        }
+                    }
+                }
+                IRIS_UNROLL
+                for (u32 nth = 0; nth < AT_ONCE; ++nth) {
+                    IRIS_UNROLL
+                    for (u32 each = 0; each < BATCH; ++each) {
+                        if ((deep >> (source + each) & 1) == 0) {
+                            continue;
+                        }
+                        f32 partial[CHUNK<Element>];
+                        widen<Element>(partials[nth][each], partial);
+                        IRIS_UNROLL
+                        for (u32 element = 0; element < CHUNK<Element>; ++element) {
+                            sums[nth][element] += partial[element];
+                        }
+                    }
                 }
             }
-            u32 count = u32(smaller(CHUNK<Element>, cols - col));
-            add_bias(sum, bias(), col_of_tile + col, count);
-            sink(row, col, sum, count);
+            IRIS_UNROLL
+            for (u32 nth = 0; nth < AT_ONCE; ++nth) {
+                u32 row = piece.first + (chunk + nth * threads()) / ACROSS;
+                u32 col = (chunk + nth * threads()) % ACROSS * CHUNK<Element>;
+                if (row < rows && col < cols && row < piece.first + STRIP_ROWS) {
+                    u32 count = u32(smaller(CHUNK<Element>, cols - col));
+                    add_bias(sums[nth], bias(), col_of_tile + col, count);
+                    sink(row, col, sums[nth], count);
+                }
+            }
         }
         return true;
     }
@@ -121,13 +222,17 @@ struct Rank {
 
     /// Stores a chunk to the outputs of all ranks, this one first. All peers have been met.
     IRIS_DEVICE void store_to_all(u64 row, u64 col, const f32 (&values)[CHUNK<Element>], u32 count) const {
+        store_chunk_to_all(row, col, narrow<Element>(values), count);
+    }
+
+    /// The same of a chunk that is rounded already.
+    IRIS_DEVICE void store_chunk_to_all(u64 row, u64 col, const Vec16& chunk, u32 count) const {
         const Args& args = reread(this->args);
-        Vec16 chunk = narrow<Element>(values);
         u64 target = args.rank;
         IRIS_ROLLED
         for (u64 step = 0; step < args.world; ++step) {
-            Element* c = global<Element>(shared.call.output[target]);
-            store_chunk(c + row * shared.call.output_row[target] + col, chunk, count);
+            Element* c = global<Element>(shared.output[target]);
+            store_chunk(c + row * shared.output_row[target] + col, chunk, count);
             target = next_rank(target, args.world);
         }
     }
@@ -142,8 +247,77 @@ struct Rank {
         Element* to = global<Element>(args.c);
         IRIS_ROLLED
         for (u64 row = block_index(); row < args.m; row += args.blocks) {
-            copy(to + row * args.c_row, from + row * args.output_row, args.n * sizeof(Element), THREADS);
+            copy(to + row * args.c_row, from + row * args.output_row, args.n * sizeof(Element), threads());
         }
+    }
+};
+
+/// Deals out what a block reduces, strip by strip: number t falls to block t mod `blocks`, and to whoever in it asks first.
+#if defined(IRIS_SM90)
+struct Turns {
+    /// How many have been dealt, for all crews; and what this crew was dealt last.
+    u32& dealt;
+    u32& drawn;
+
+    IRIS_DEVICE u64 next(const Args& args) {
+        if (thread_index() == 0) {
+            drawn = atomicAdd(&dealt, 1);
+        }
+        sync_block();
+        u64 at = block_index() + drawn * args.blocks;
+        sync_block();
+        return at;
+    }
+};
+#else
+struct Turns {
+    u64 at = block_index();
+
+    IRIS_DEVICE u64 next(const Args& args) {
+        u64 now = at;
+        at += reread(args).blocks;
+        return now;
+    }
+};
+#endif
+
+/// What most operations have in common.
+struct Operation {
+    Rank rank;
+    const Args& args;
+    Turns turns;
+
+    IRIS_DEVICE Operation(const Args& args, CallShared& shared, Turns turns) : rank(args, shared), args(args), turns(turns) {}
+
+    IRIS_DEVICE u64 me() const { return reread(args).rank; }
+    IRIS_DEVICE u64 world() const { return reread(args).world; }
+
+    /// Whether parts of A are sent to peers.
+    static constexpr bool SENDS = false;
+    /// Whether tiles are reduced here.
+    static constexpr bool REDUCES = false;
+    /// Whether there are no peers at all.
+    static constexpr bool ALONE = false;
+    IRIS_DEVICE bool send() { return true; }
+    IRIS_DEVICE u32 stretches() const { return 1; }
+    IRIS_DEVICE bool arrived(const Work&) { return true; }
+    /// The bias of what is multiplied here, if it is added here.
+    IRIS_DEVICE const Element* bias() const { return nullptr; }
+    IRIS_DEVICE u64 targets() const { return 1; }
+    IRIS_DEVICE u64 target(const Work& work, u64) const { return work.rank; }
+    IRIS_DEVICE bool may_store() { return true; }
+    IRIS_DEVICE void tell(const Work&) {}
+    IRIS_DEVICE bool reduce() { return true; }
+
+    /// Calls `each(piece)` for the strips of `count` tiles that fall to this block, until one returns false.
+    template <class Each>
+    IRIS_DEVICE bool reduce_each(u64 count, Each each) {
+        for (u64 at = turns.next(args); at < count * STRIPS; at = turns.next(args)) {
+            if (!each(Piece{at / STRIPS, u32(at % STRIPS) * STRIP_ROWS})) {
+                return false;
+            }
+        }
+        return true;
     }
 };
 

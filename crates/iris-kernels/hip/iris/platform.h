@@ -45,6 +45,18 @@ using u64 = unsigned long long;
 
 #elif defined(__CUDACC__) || defined(__NVPTX__)
 
+// IRIS_SM90 asks for the kernels whose blocks consist of crews. See `sm90/crews.h`.
+#if defined(IRIS_SM90)
+/// Warpgroups that multiply, 64 rows of a tile each.
+#ifndef IRIS_WARPGROUPS
+#define IRIS_WARPGROUPS 2
+#endif
+/// Waves that take tiles away.
+#ifndef IRIS_COURIERS
+#define IRIS_COURIERS 1
+#endif
+#endif
+
 #define IRIS_DEVICE __device__ __forceinline__
 #define IRIS_KERNEL(THREADS) extern "C" __global__ void __launch_bounds__(THREADS)
 #define IRIS_SHARED(TYPE, NAME) __shared__ TYPE NAME
@@ -63,6 +75,50 @@ namespace iris {
 /// Lanes that run in step: a wave on AMD, a warp on NVIDIA.
 constexpr u32 LANES = IRIS_LANES;
 
+#if defined(IRIS_SM90)
+
+/// Threads that work together on one thing, and synchronise by a barrier of their own. To what is not written for crews, a crew is a
+/// block.
+struct Crew {
+    /// The first of them, and how many there are.
+    u32 first;
+    u32 threads;
+    u32 barrier;
+};
+
+/// Where the waves begin that do not multiply: the loader, the couriers, the movers.
+constexpr u32 LOADER = IRIS_WARPGROUPS * 128;
+constexpr u32 COURIERS = LOADER + 32;
+constexpr u32 MOVERS = COURIERS + IRIS_COURIERS * 32;
+/// All threads of a block.
+constexpr u32 BLOCK_THREADS = LOADER + 128;
+
+/// The crew of the thread `thread` of its block.
+IRIS_DEVICE Crew crew_of(u32 thread) {
+    if (thread < LOADER) {
+        return {0, LOADER, 1};
+    } else if (thread < COURIERS) {
+        return {LOADER, 32, 2};
+    } else if (thread < MOVERS) {
+        return {COURIERS, IRIS_COURIERS * 32, 3};
+    } else {
+        return {MOVERS, BLOCK_THREADS - MOVERS, 4};
+    }
+}
+
+/// This thread's number in its crew.
+IRIS_DEVICE u32 thread_index() {
+    return threadIdx.x - crew_of(threadIdx.x).first;
+}
+
+/// Waits for all threads of the crew; what each did before is seen by all after.
+IRIS_DEVICE void sync_block() {
+    Crew crew = crew_of(threadIdx.x);
+    asm volatile("bar.sync %0, %1;" ::"r"(crew.barrier), "r"(crew.threads) : "memory");
+}
+
+#else
+
 /// This thread's number in its block.
 IRIS_DEVICE u32 thread_index() {
 #if defined(IRIS_EMULATED)
@@ -73,6 +129,21 @@ IRIS_DEVICE u32 thread_index() {
     return threadIdx.x;
 #endif
 }
+
+/// Waits for all threads of the block; what each did before is seen by all after.
+IRIS_DEVICE void sync_block() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_sync_block();
+#elif defined(__AMDGCN__)
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+    __builtin_amdgcn_s_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+#else
+    __syncthreads();
+#endif
+}
+
+#endif
 
 /// This block's number in its grid.
 IRIS_DEVICE u32 block_index() {
@@ -96,19 +167,6 @@ IRIS_DEVICE u32 wave_index() {
     return __builtin_amdgcn_readfirstlane(thread_index() / LANES);
 #else
     return thread_index() / LANES;
-#endif
-}
-
-/// Waits for all threads of the block; what each did before is seen by all after.
-IRIS_DEVICE void sync_block() {
-#if defined(IRIS_EMULATED)
-    iris_emulator_sync_block();
-#elif defined(__AMDGCN__)
-    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
-    __builtin_amdgcn_s_barrier();
-    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
-#else
-    __syncthreads();
 #endif
 }
 

@@ -21,6 +21,11 @@
 // whole rank is signalled by the last block to arrive, and each makes a release fence of system scope before it arrives: blocks
 // may have caches of their own.
 //
+// # Crews
+//
+// Where a block consists of crews (`sm90/crews.h`), each has a `Call` of its own, and what is said here of a block holds for a crew:
+// one of them begins the call, the others `attend` it. A block arrives when all its crews are through with what comes before.
+//
 // # Kernels of one's own
 //
 // A kernel that uses `Call` takes `Args` as its first argument, by value: on AMD it is read again from the start of the argument
@@ -210,8 +215,8 @@ struct Call {
         }
     }
 
-    /// Begins the call.
-    IRIS_DEVICE bool begin() {
+    /// Learns which call this is, and returns whether to take part in it.
+    IRIS_DEVICE bool attend() {
         const Args& args = reread(this->args);
         if (thread_index() == 0) {
             shared.votes[0] = 0;
@@ -222,9 +227,15 @@ struct Call {
         value = keeps(Rule::value_from_index) ? signal_value(args.first, index) : args.first;
         bank = !keeps(Rule::two_banks) ? 0 : keeps(Rule::bank_from_index) ? index % 2 : value % 2;
         // The one thread that looks speaks for its block.
-        if (!all_go_on(thread_index() != 0 || look(nullptr))) {
+        return all_go_on(thread_index() != 0 || look(nullptr));
+    }
+
+    /// Begins the call.
+    IRIS_DEVICE bool begin() {
+        if (!attend()) {
             return false;
         }
+        const Args& args = reread(this->args);
         stall(Phase::begin);
         if (block_index() == 0 && speaks_to_peer()) {
             u64 peer = thread_index();

@@ -15,6 +15,10 @@
 #ifndef IRIS_TILE_N
 #define IRIS_TILE_N 128
 #endif
+/// Rows of tiles that are gone through together, column by column, so that what blocks have in common of A and B stays in caches.
+#ifndef IRIS_RASTER
+#define IRIS_RASTER 1
+#endif
 #ifndef IRIS_TILE_K
 #define IRIS_TILE_K 32
 #endif
@@ -38,11 +42,21 @@ constexpr u32 TILE_N = IRIS_TILE_N;
 constexpr u32 TILE_K = IRIS_TILE_K;
 constexpr u32 WAVES_M = IRIS_WAVES_M;
 constexpr u32 WAVES_N = IRIS_WAVES_N;
+#if defined(IRIS_SM90)
+/// Threads of a crew.
+IRIS_DEVICE u32 threads() {
+    return crew_of(threadIdx.x).threads;
+}
+#else
 /// Threads of a block.
 constexpr u32 THREADS = WAVES_M * WAVES_N * LANES;
+static_assert(THREADS >= MAX_RANKS, "a thread for each rank");
+IRIS_DEVICE constexpr u32 threads() {
+    return THREADS;
+}
+#endif
 
 static_assert(TILE_M % 8 == 0 && TILE_N % 8 == 0 && TILE_K % 8 == 0, "a tile's sides are whole chunks of 16 bytes");
-static_assert(THREADS >= MAX_RANKS, "a thread for each rank");
 
 IRIS_DEVICE u64 ceil_div(u64 a, u64 b) {
     return (a + b - 1) / b;
@@ -72,6 +86,20 @@ IRIS_DEVICE Range shard(u64 total, u64 world, u64 rank) {
     return {smaller(total, rank * size), smaller(total, (rank + 1) * size)};
 }
 
+/// A matrix of any strides, in elements. What runs along the depth of a product is `depth_stride`, what runs along rows of A, or
+/// columns of B, is `line_stride`.
+template <class T>
+struct Lines {
+    const T* data;
+    u64 line_stride;
+    u64 depth_stride;
+
+    /// The same from line `line` and depth `depth` on.
+    IRIS_DEVICE Lines from(u64 line, u64 depth) const {
+        return {data + line * line_stride + depth * depth_stride, line_stride, depth_stride};
+    }
+};
+
 /// One tile's place in a matrix. At the lower and right edge it may be smaller than a whole tile.
 struct Block {
     u64 row;
@@ -80,7 +108,7 @@ struct Block {
     u32 cols;
 };
 
-/// The tiles that cover a matrix, numbered row by row. A tile's number does not depend on how many rows there are.
+/// The tiles that cover a matrix, numbered in the order in which they are made: IRIS_RASTER rows of them together, column by column.
 struct Grid {
     u64 rows;
     u64 cols;
@@ -88,8 +116,19 @@ struct Grid {
     IRIS_DEVICE u64 across() const { return ceil_div(cols, TILE_N); }
     IRIS_DEVICE u64 len() const { return ceil_div(rows, TILE_M) * across(); }
     IRIS_DEVICE Block block(u64 index) const {
-        u64 row = index / across() * TILE_M;
-        u64 col = index % across() * TILE_N;
+        u64 row = 0;
+        u64 col = 0;
+        if constexpr (IRIS_RASTER == 1) {
+            row = index / across() * TILE_M;
+            col = index % across() * TILE_N;
+        } else {
+            // There are fewer than 2^32 tiles.
+            u32 group = u32(index) / (IRIS_RASTER * u32(across()));
+            u32 within = u32(index) % (IRIS_RASTER * u32(across()));
+            u32 height = u32(smaller(IRIS_RASTER, ceil_div(rows, TILE_M) - group * IRIS_RASTER));
+            row = u64(group * IRIS_RASTER + within % height) * TILE_M;
+            col = u64(within / height) * TILE_N;
+        }
         return {row, col, u32(smaller(TILE_M, rows - row)), u32(smaller(TILE_N, cols - col))};
     }
 };

@@ -8,6 +8,7 @@
 
 mod args;
 pub mod compile;
+pub mod fast;
 pub mod nvrtc;
 mod ranks;
 pub mod sources;

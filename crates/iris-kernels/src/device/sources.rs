@@ -13,6 +13,7 @@ macro_rules! embed {
 embed![
     "accumulate.hip",
     "all_gather_matmul.hip",
+    "matmul.hip",
     "matmul_all_gather.hip",
     "matmul_reduce_scatter.hip",
     "one_shot.hip",
@@ -20,10 +21,12 @@ embed![
     "iris/args.h",
     "iris/atomics.h",
     "iris/barrier.h",
+    "iris/chunks.h",
     "iris/epilogue.h",
     "iris/fault.h",
     "iris/gemm.h",
     "iris/heap.h",
+    "iris/kernel.h",
     "iris/mma.h",
     "iris/operation.h",
     "iris/platform.h",
@@ -31,7 +34,13 @@ embed![
     "iris/signal.h",
     "iris/tile.h",
     "iris/types.h",
+    "iris/walk.h",
     "iris/words.h",
+    "iris/sm90/async.h",
+    "iris/sm90/crews.h",
+    "iris/sm90/deliver.h",
+    "iris/sm90/ring.h",
+    "iris/sm90/wgmma.h",
 ];
 
 /// An embedded file.
@@ -98,7 +107,8 @@ impl<'a> Amalgamation<'a> {
         let _ = writeln!(self.amalgam.text, "#line 1 \"{literal}\"");
         for (at, line) in source.lines().enumerate() {
             let wanted = included(line);
-            if let Some((known, text, ours)) = wanted.and_then(|wanted| self.header(wanted, ours)) {
+            let from = ours.then_some(name);
+            if let Some((known, text, ours)) = wanted.and_then(|wanted| self.header(wanted, from)) {
                 if self.included.insert(known) {
                     self.append(known, text, ours);
                 }
@@ -121,18 +131,32 @@ impl<'a> Amalgamation<'a> {
         }
     }
 
-    /// A header by the name by which a file includes it: one of ours, from within ours also from beside it, or one that was
-    /// given. Its name, its text, and whether it is ours.
-    fn header(&self, wanted: &str, from_ours: bool) -> Option<(&'a str, &'a str, bool)> {
-        let ours = FILES.iter().find(|(known, _)| {
-            *known == wanted || (from_ours && known.strip_prefix("iris/") == Some(wanted))
-        });
+    /// A header by the name by which a file includes it: one of ours, from within ours (`from`) also by its place beside that, or
+    /// one that was given. Its name, its text, and whether it is ours.
+    fn header(&self, wanted: &str, from: Option<&str>) -> Option<(&'a str, &'a str, bool)> {
+        let beside = from.map(|from| beside(from, wanted));
+        let ours = FILES
+            .iter()
+            .find(|(known, _)| *known == wanted || beside.as_deref() == Some(*known));
         if let Some(&(known, text)) = ours {
             return Some((known, text, true));
         }
         let given = self.headers.iter().find(|(known, _)| *known == wanted);
         given.map(|&(known, text)| (known, text, false))
     }
+}
+
+/// What `wanted` is if it is looked for beside the file `from`.
+fn beside(from: &str, wanted: &str) -> String {
+    let mut path: Vec<&str> = from.split('/').collect();
+    path.pop();
+    for part in wanted.split('/') {
+        match part {
+            ".." => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    path.join("/")
 }
 
 /// What a line includes, if it does: `#include "this"`, `# include <this>`, or what stands in place of a name.
@@ -155,10 +179,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn headers_are_found_beside_those_that_include_them() {
+        assert_eq!(beside("iris/heap.h", "atomics.h"), "iris/atomics.h");
+        assert_eq!(beside("iris/kernel.h", "sm90/crews.h"), "iris/sm90/crews.h");
+        assert_eq!(beside("iris/sm90/async.h", "../args.h"), "iris/args.h");
+        for (name, text) in FILES {
+            let outside = amalgam(name, text, &[]).outside;
+            let only_there: Vec<_> = outside.iter().filter(|it| *it != "emulator.h").collect();
+            // A header alone, which is not ours to `amalgam`, names those beside it.
+            assert!(
+                !name.ends_with(".hip") || only_there.is_empty(),
+                "{name}: {only_there:?}"
+            );
+        }
+    }
+
+    #[test]
     fn every_file_is_embedded() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("hip");
         let mut there = Vec::new();
-        for directory in ["", "iris"] {
+        for directory in ["", "iris", "iris/sm90"] {
             for entry in std::fs::read_dir(root.join(directory)).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_file() {

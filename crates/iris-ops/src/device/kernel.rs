@@ -5,12 +5,13 @@
 //! captured in a graph.
 
 use super::control::{Control, report};
+use super::fast;
 use super::program::{self, Loaded};
 use crate::backend::{Executor, Runs};
 use crate::call::{Arguments, Strided};
 use crate::config::FusedConfig;
 use crate::error::OpError;
-use crate::plan::{Blueprint, Kind, Target};
+use crate::plan::{Blueprint, Kind, Step, Target};
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{DeviceError, Driver, RankStream};
 use iris_heap::hip::Hip;
@@ -107,7 +108,8 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
         Some(verdict)
     }
 
-    fn arguments(&self, loaded: &Loaded<D>, call: &Arguments<D>) -> Args {
+    /// What the portable kernel is launched with, but for the number of blocks.
+    fn arguments(&self, step: &Step, call: &Arguments<D>) -> Args {
         let address = |buffer: &AnyBuffer<D>, view: &Strided| {
             buffer.address() + (view.offset * size_of::<T>()) as u64
         };
@@ -118,10 +120,10 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
             output: (c, c_view),
             store: (store, bounced),
         } = call;
-        let blocks = program::work(loaded.program, *m, self.blueprint.shape, self.world.size());
         let mut args = Args {
-            blocks: (blocks as u64).min(u64::from(loaded.most_blocks)),
             m: *m as u64,
+            slots: step.staging.slots as u64,
+            slot_bytes: step.staging.slot_bytes as u64,
             bias: bias.as_ref().map_or(0, AnyBuffer::address),
             c: address(c, c_view),
             c_row: c_view.row_stride as u64,
@@ -150,11 +152,40 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
     }
 }
 
+/// The sizes of a call's matrices.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places {
+    pub(super) a_rows: u64,
+    pub(super) a_cols: u64,
+    pub(super) b_rows: u64,
+    pub(super) b_cols: u64,
+    pub(super) c_rows: u64,
+    pub(super) c_cols: u64,
+}
+
+impl Places {
+    /// Those of a product; nothing where a matrix is given in its place.
+    fn of<D: Driver>(call: &Arguments<D>) -> Option<Self> {
+        let [Some((_, a)), Some((_, b))] = &call.inputs else {
+            return None;
+        };
+        let (_, c) = &call.output;
+        Some(Self {
+            a_rows: a.rows as u64,
+            a_cols: a.cols as u64,
+            b_rows: b.rows as u64,
+            b_cols: b.cols as u64,
+            c_rows: c.rows as u64,
+            c_cols: c.cols as u64,
+        })
+    }
+}
+
 impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     type Prepared = Vec<Loaded<D>>;
 
-    fn target(_: &World<D>) -> Target {
-        program::target()
+    fn target(world: &World<D>) -> Target {
+        program::target(world.device().info().architecture.starts_with("sm_90"))
     }
 
     fn prepare(
@@ -180,15 +211,13 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let mut common = Args {
             world: world.size() as u64,
             rank: world.rank() as u64,
-            n: blueprint.shape.n as u64,
-            k: blueprint.shape.k as u64,
+            n: config.n as u64,
+            k: config.k as u64,
             cells: at(0),
             words: at(program::cells(layout)),
             tiles: layout.tiles() as u64,
             locks: layout.locks() as u64,
-            staging: at(blueprint.staging.offset),
-            slots: blueprint.staging.slots as u64,
-            slot_bytes: blueprint.staging.slot_bytes as u64,
+            staging: at(blueprint.staging),
             accumulators: at(blueprint.accumulators.offset),
             accumulator_elements: blueprint.accumulators.elements as u64,
             first: config.first as u64,
@@ -261,7 +290,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let heap = self.world.heap();
         let accumulators = self.blueprint.accumulators;
         let parts = [
-            (0, self.blueprint.staging.offset),
+            (0, self.blueprint.staging),
             (accumulators.offset, accumulators.bytes().unwrap_or(0)),
         ];
         for (start, bytes) in parts {
@@ -280,13 +309,30 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         stream: &RankStream<D>,
         arguments: Arguments<D>,
     ) -> Result<(), OpError> {
-        // One for each program, in their order.
-        let loaded = &this.resident.loaded[this.blueprint.program_index(arguments.m)];
-        let args = this.arguments(loaded, &arguments);
-        // SAFETY: the kernel takes such a block. The operands were checked, and their memory is not given back before the device
-        // has run what is enqueued, or is kept by the graph that captures this; the workspace is freed by all ranks together, after
-        // each has drained its stream.
-        unsafe { stream.launch(&loaded.function, args.blocks as u32, &args) }?;
+        let step = this.blueprint.step(arguments.m);
+        // One for each step, in their order.
+        let loaded = &this.resident.loaded[this.blueprint.step_index(arguments.m)];
+        let mut args = this.arguments(step, &arguments);
+        let work = program::work(step.program, arguments.m, step.shape, this.world.size()) as u64;
+        let fast = loaded.fast.as_ref().zip(Places::of(&arguments));
+        let fast = fast.and_then(|(kernel, places)| {
+            args.blocks = work.min(u64::from(kernel.most_blocks));
+            let device = this.world.device();
+            let fast = fast::arguments(device, step, T::DTYPE, &args, &places)?;
+            Some((kernel, fast))
+        });
+        // SAFETY: each kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The
+        // operands were checked, and their memory is not given back before the device has run what is enqueued, or is kept by the graph
+        // that captures this; the workspace is freed by all ranks together, after each has drained its stream.
+        unsafe {
+            match fast {
+                Some((kernel, fast)) => stream.launch(&kernel.function, args.blocks as u32, &fast),
+                None => {
+                    args.blocks = work.min(u64::from(loaded.portable.most_blocks));
+                    stream.launch(&loaded.portable.function, args.blocks as u32, &args)
+                }
+            }
+        }?;
         let Arguments {
             inputs,
             bias,

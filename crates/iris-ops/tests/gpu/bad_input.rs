@@ -23,7 +23,7 @@ fn refused(ranks: usize, config_of: impl Fn(usize) -> DeviceConfig + Sync) -> Ve
 }
 
 #[test]
-fn fewer_gpus_than_ranks_are_refused_and_counted() {
+fn ranks_beyond_the_gpus_are_refused_and_counted() {
     let Some(gpus) = Gpus::take("bad_input::fewer", 1) else {
         return;
     };

@@ -5,6 +5,7 @@
 mod bad_input;
 mod drops;
 mod environment;
+mod fast;
 mod faults;
 mod foreign;
 mod graphs;

@@ -206,6 +206,7 @@ fn c_type(rust: &str) -> String {
         "c_void" => "void",
         "c_ulonglong" => "unsigned long long",
         "u32" => "uint32_t",
+        "i64" => "int64_t",
         "u64" => "uint64_t",
         "usize" => "size_t",
         "f32" => "float",

@@ -1,0 +1,28 @@
+// The kernel of an operation: what an operation's file includes, and ends with.
+#pragma once
+
+#include "operation.h"
+
+#if defined(IRIS_SM90)
+
+#include "sm90/crews.h"
+
+/// Makes the kernel `NAME` of the operation `OP`.
+#define IRIS_OPERATION(NAME, OP)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) NAME(const __grid_constant__ FastArgs fast) {            \
+        IRIS_SHARED(CrewsShared, shared);                                                                                  \
+        run_crews<OP>(fast, shared);                                                                                       \
+    }
+
+#else
+
+#include "walk.h"
+
+/// Makes the kernel `NAME` of the operation `OP`.
+#define IRIS_OPERATION(NAME, OP)                                                                                           \
+    IRIS_KERNEL(THREADS) NAME(const Args args) {                                                                           \
+        IRIS_SHARED(Shared, shared);                                                                                       \
+        walk<OP>(args, shared);                                                                                            \
+    }
+
+#endif

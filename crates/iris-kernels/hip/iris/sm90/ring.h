@@ -1,0 +1,160 @@
+// The ring of slabs in a block's shared memory: the loader fills it by copies, and the warpgroups multiply from it.
+#pragma once
+
+#include "async.h"
+#include "wgmma.h"
+
+/// Slabs in the ring.
+#ifndef IRIS_STAGES
+#define IRIS_STAGES 3
+#endif
+
+namespace iris {
+
+constexpr u32 STAGES = IRIS_STAGES;
+/// Warpgroups that multiply, and the rows of a tile that each has.
+constexpr u32 GROUPS = IRIS_WARPGROUPS;
+constexpr u32 GROUP_M = 64;
+static_assert(GROUPS * GROUP_M == TILE_M, "warpgroups share the tile's rows");
+
+constexpr u32 A_BYTES = TILE_M * SLAB_K * 2;
+constexpr u32 B_BYTES = TILE_N * SLAB_K * 2;
+constexpr u32 STAGE_BYTES = A_BYTES + B_BYTES;
+constexpr u32 OUT_BYTES = TILE_M * TILE_N * 2;
+
+/// Where things are in the block's dynamic shared memory, from the first multiple of 1024 on.
+struct Ring {
+    u32 base;
+
+    static constexpr u32 OUT = STAGES * STAGE_BYTES;
+    static constexpr u32 BARRIERS = OUT + OUT_BYTES;
+    static constexpr u32 BYTES = BARRIERS + (STAGES + GROUPS) * 16;
+
+    IRIS_DEVICE u32 a(u32 stage) const { return base + stage * STAGE_BYTES; }
+    IRIS_DEVICE u32 b(u32 stage) const { return base + stage * STAGE_BYTES + A_BYTES; }
+    /// Where a chunk of a finished tile lies: as in a slot.
+    IRIS_DEVICE u32 out(u32 row, u32 col) const { return base + OUT + in_slot(row, col); }
+    /// Its phases end when a slab is there.
+    IRIS_DEVICE u32 full(u32 stage) const { return base + BARRIERS + stage * 16; }
+    /// Its phases end when a slab has been read.
+    IRIS_DEVICE u32 empty(u32 stage) const { return full(stage) + 8; }
+    /// Its phases end when a warpgroup's rows of a tile are there.
+    IRIS_DEVICE u32 finished(u32 group) const { return base + BARRIERS + (STAGES + group) * 16; }
+    /// Its phases end when they have been taken away.
+    IRIS_DEVICE u32 taken(u32 group) const { return finished(group) + 8; }
+
+    /// Makes the barriers, with one thread.
+    IRIS_DEVICE void make() const {
+        for (u32 stage = 0; stage < STAGES; ++stage) {
+            barrier_init(full(stage), 1);
+            barrier_init(empty(stage), GROUPS);
+        }
+        for (u32 group = 0; group < GROUPS; ++group) {
+            barrier_init(finished(group), 128);
+            barrier_init(taken(group), 1);
+        }
+        barriers_made();
+    }
+};
+
+/// A place in the sequence of slabs.
+struct Place {
+    u32 stage = 0;
+    u32 parity = 0;
+
+    IRIS_DEVICE void advance() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+/// Copies a slab of both operands to where `place` is, with one thread: from depth `a_depth` of the rows of A, and `b_depth` of the
+/// columns from `col` on of B. The rows are those from `row` on, or those of a staged piece.
+IRIS_DEVICE void copy_slab(const Ring& ring, Place place, const FastArgs& fast, const TensorMap* piece, i32 row, i32 a_depth, i32 col,
+                           i32 b_depth) {
+    await_phase(ring.empty(place.stage), place.parity ^ 1);
+    u32 full = ring.full(place.stage);
+    u32 a = ring.a(place.stage);
+    u32 b = ring.b(place.stage);
+    if (piece != nullptr) {
+        arrive_expecting(full, A_BYTES + B_BYTES);
+        copy_box(a, *piece, full, a_depth, 0, row);
+    } else {
+        arrive_expecting(full, u32(fast.a_bytes) + B_BYTES);
+        if (fast.a_deep) {
+            copy_box(a, fast.a, full, a_depth, row);
+        } else {
+            IRIS_UNROLL
+            for (u32 at = 0; at < TILE_M; at += 64) {
+                copy_box(a + at * 128, fast.a, full, row + at, a_depth);
+            }
+        }
+    }
+    if (fast.b_deep) {
+        copy_box(b, fast.b, full, b_depth, col);
+    } else {
+        IRIS_UNROLL
+        for (u32 at = 0; at < TILE_N; at += 64) {
+            copy_box(b + at * 128, fast.b, full, col + at, b_depth);
+        }
+    }
+}
+
+/// A thread's part of a tile of the product.
+struct Accumulators {
+    f32 d[TILE_N / 2];
+};
+
+/// Multiplies `slabs` slabs, from `place` on.
+template <bool A_DEEP, bool B_DEEP>
+IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs) {
+    u32 group = thread_index() / 128;
+    // One thread lets a slab be overwritten, once all of its warpgroup have read it.
+    bool speaks = thread_index() % 128 == 0;
+    u32 previous = place.stage;
+    u32 add = 0;
+    for (u32 slab = 0; slab < slabs; ++slab) {
+        await_phase(ring.full(place.stage), place.parity);
+        u64 a = describe(ring.a(place.stage) + group * PANEL_BYTES);
+        u64 b = describe(ring.b(place.stage));
+        begin_multiplying();
+        IRIS_UNROLL
+        for (u32 step = 0; step < SLAB_K / STEP_K; ++step) {
+            Multiply<Element, TILE_N, A_DEEP, B_DEEP>::add(sums.d, a + step * STEP<A_DEEP>, b + step * STEP<B_DEEP>, add);
+            add = 1;
+        }
+        commit_multiplying();
+        if (slab > 0) {
+            await_multiplied<1>();
+            if (speaks) {
+                arrive(ring.empty(previous));
+            }
+        }
+        previous = place.stage;
+        place.advance();
+    }
+    await_multiplied<0>();
+    if (speaks) {
+        arrive(ring.empty(previous));
+    }
+}
+
+IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs, const FastArgs& fast) {
+    if (fast.a_deep) {
+        if (fast.b_deep) {
+            multiply_slabs<true, true>(sums, ring, place, slabs);
+        } else {
+            multiply_slabs<true, false>(sums, ring, place, slabs);
+        }
+    } else {
+        if (fast.b_deep) {
+            multiply_slabs<false, true>(sums, ring, place, slabs);
+        } else {
+            multiply_slabs<false, false>(sums, ring, place, slabs);
+        }
+    }
+}
+
+} // namespace iris

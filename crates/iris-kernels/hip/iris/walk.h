@@ -1,0 +1,100 @@
+// How a block walks through an operation, one thing after the other: on all architectures.
+#pragma once
+
+#include "epilogue.h"
+#include "operation.h"
+
+namespace iris {
+
+/// What a block keeps in LDS. Slabs and strip are never needed at once.
+struct Shared {
+    CallShared call;
+    union {
+        Slabs<Element> slabs;
+        Strip strip;
+    };
+};
+
+static_assert(sizeof(Shared) <= 48 * 1024, "what every architecture gives a block without being asked");
+
+/// Makes a tile of this rank's product, `depths` deep, or takes it from the matrix that is given; and hands it to the sink.
+template <class Sink>
+IRIS_DEVICE void produce(const Rank& rank, Shared& shared, u64 row, u64 col, u32 rows, u32 cols, u64 depths, Sink sink) {
+    if (reread(rank.args).given != 0) {
+        Lines<Element> matrix = rank.a();
+        drain_given(matrix.from(row, col), rows, cols, sink);
+        return;
+    }
+    Sums sums;
+    sums.clear();
+    multiply(sums, shared.slabs, rank.a().from(row, 0), rows, rank.b().from(col, 0), cols, depths);
+    drain<Element>(sums, shared.strip, rows, cols, sink);
+}
+
+/// Stores a finished chunk where `op` says that its tile belongs.
+template <class Op>
+IRIS_DEVICE void store_finished(const Op& op, const Work& work, u32 row, u32 col, f32 (&values)[CHUNK<Element>], u32 count) {
+    const Rank& rank = op.rank;
+    if constexpr (Op::TO == To::slots) {
+        Vec16 chunk = narrow<Element>(values);
+        IRIS_ROLLED
+        for (u64 nth = 0; nth < op.targets(); ++nth) {
+            Rank::stage(rank.staged(op.target(work, nth), op.me(), work.index), row, col, chunk);
+        }
+    } else {
+        add_bias(values, op.bias(), work.block.col + col, count);
+        if constexpr (Op::TO == To::own) {
+            rank.store_own(work.block.row + row, work.block.col + col, values, count);
+        } else {
+            rank.store_to_all(work.block.row + row, work.block.col + col, values, count);
+        }
+    }
+}
+
+/// Walks through a whole call.
+template <class Op>
+IRIS_DEVICE void walk(const Args& args, Shared& shared) {
+    static_assert(!(Op::ALONE && Op::REDUCES), "there is nobody to reduce with");
+    Op op(args, shared.call, Turns());
+    Rank& rank = op.rank;
+    if (!op.begin() || !op.send()) {
+        return;
+    }
+    for (u64 step = block_index(); step < op.steps(); step += reread(args).blocks) {
+        Work work = op.work(step);
+        if (!op.arrived(work)) {
+            return;
+        }
+        Sums sums;
+        sums.clear();
+        bool given = !Op::SENDS && reread(args).given != 0;
+        if (!given) {
+            IRIS_ROLLED
+            for (u32 nth = 0; nth < op.stretches(); ++nth) {
+                Stretch stretch = op.stretch(work, nth);
+                Lines<Element> a = Op::SENDS ? rank.lines(stretch) : rank.a().from(stretch.row, 0);
+                multiply(sums, shared.slabs, a, work.block.rows, rank.b().from(work.block.col, stretch.b_depth), work.block.cols,
+                         stretch.depths);
+            }
+        }
+        // The first tile is multiplied before waiting for anybody.
+        if (!op.may_store()) {
+            return;
+        }
+        work = op.work(opaque_scalar(step)); // once more, so that it takes no registers in between
+        auto sink = [&](u32 row, u32 col, f32(&values)[CHUNK<Element>], u32 count) {
+            store_finished(op, work, row, col, values, count);
+        };
+        if (given) {
+            drain_given(rank.a().from(work.a_row, work.block.col), work.block.rows, work.block.cols, sink);
+        } else {
+            drain<Element>(sums, shared.strip, work.block.rows, work.block.cols, sink);
+        }
+        op.tell(work);
+    }
+    if (op.reduce()) {
+        op.finish();
+    }
+}
+
+} // namespace iris

@@ -1,0 +1,133 @@
+//! The kernels for Hopper whose blocks consist of crews (`hip/iris/sm90`): which tiles they have, how they are compiled and launched,
+//! and their argument.
+//!
+//! They multiply by `wgmma` from shared memory that the copy engine fills by *tensor maps*, so that both operands must lie in steps of
+//! 16 bytes. Where one does not, the portable kernel of the same tile takes the call: all ranks then still find each other's tiles in
+//! the same places.
+
+use super::Args;
+use super::compile::Request;
+use crate::{DType, Tile};
+
+/// A tensor map, as the driver encodes it: how a matrix in memory is cut into boxes that the copy engine moves.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TensorMap(pub [u64; 16]);
+
+/// The argument of a kernel whose blocks consist of crews: the twin of `FastArgs` in `hip/iris/sm90/async.h`.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FastArgs {
+    /// What all kernels take.
+    pub args: Args,
+    /// Whether A's depth is what lies side by side.
+    pub a_deep: u64,
+    /// Whether B's is.
+    pub b_deep: u64,
+    /// Bytes of a slab of A in shared memory.
+    pub a_bytes: u64,
+    /// Whether `c` is C.
+    pub c_mapped: u64,
+    reserved: [u64; 6],
+    /// A.
+    pub a: TensorMap,
+    /// B.
+    pub b: TensorMap,
+    /// C.
+    pub c: TensorMap,
+    /// The pieces of A that are staged: of a whole shard's depth, and of the last one's.
+    pub pieces: [TensorMap; 2],
+}
+
+const _: () = assert!(size_of::<FastArgs>() == 512 + 5 * size_of::<TensorMap>());
+
+/// Depth of a slab: what 128 bytes hold of 16-bit elements.
+pub const SLAB_K: usize = 64;
+/// The largest tile.
+pub const LARGEST: Tile = Tile { m: 128, n: 256 };
+
+/// How the fast kernels of a tile are built and launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crews {
+    /// The tile.
+    pub tile: Tile,
+    /// Warpgroups that multiply, 64 rows each.
+    pub warpgroups: usize,
+    /// Slabs in the ring.
+    pub stages: usize,
+}
+
+impl Crews {
+    /// Shared memory that the ring and a finished tile may take, in bytes: what a block of sm_90 can have, less what its crews share.
+    const ROOM: usize = 227 * 1024 - 4096;
+
+    /// For a tile; `None` where there are no fast kernels of it.
+    pub fn of(tile: Tile) -> Option<Self> {
+        let (64 | 128, 64 | 128 | 256) = (tile.m, tile.n) else {
+            return None;
+        };
+        let stage = (tile.m + tile.n) * SLAB_K * 2;
+        let out = tile.m * tile.n * 2;
+        Some(Self {
+            tile,
+            warpgroups: tile.m / 64,
+            stages: ((Self::ROOM - out) / stage).min(12),
+        })
+    }
+
+    /// Threads of a block: the warpgroups, and four waves that load, take away and reduce.
+    pub fn threads(&self) -> u32 {
+        (self.warpgroups * 128 + 128) as u32
+    }
+
+    /// Bytes of dynamic shared memory of a block: the ring, a finished tile, their barriers, and what aligns them.
+    pub fn shared(&self) -> u32 {
+        let Tile { m, n } = self.tile;
+        let ring = self.stages * ((m + n) * SLAB_K * 2 + 16);
+        (ring + m * n * 2 + self.warpgroups * 16 + 1024) as u32
+    }
+
+    /// A request for the fast kernel in place of the portable one.
+    #[must_use]
+    pub fn request(&self, request: Request) -> Request {
+        request
+            .define("IRIS_SM90", 1)
+            .define("IRIS_WARPGROUPS", self.warpgroups)
+            .define("IRIS_STAGES", self.stages)
+    }
+}
+
+/// Whether there are fast kernels for an architecture, as kernels are compiled for it, and elements.
+pub fn is_fast(architecture: &str, dtype: DType) -> bool {
+    architecture == "sm_90a" && dtype != DType::F32
+}
+
+/// Rows of tiles that are gone through together, so that what blocks have in common of A and B stays in the cache: the same in the fast
+/// and the portable kernels of a tile, since it numbers the tiles.
+pub fn raster(tile: Tile) -> usize {
+    if tile.m * tile.n >= 128 * 128 { 8 } else { 1 }
+}
+
+/// How many waves of a portable kernel's block lie side by side in a tile.
+pub fn waves_n(tile: Tile) -> usize {
+    if tile.n > 128 { 8 } else { 4 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_of_every_tile_fits_a_multiprocessor() {
+        for m in [64, 128] {
+            for n in [64, 128, 256] {
+                let crews = Crews::of(Tile { m, n }).unwrap();
+                assert!(crews.stages >= 3, "{crews:?}");
+                assert!(crews.shared() as usize <= 227 * 1024 - 2048, "{crews:?}");
+            }
+        }
+        assert_eq!(Crews::of(Tile { m: 32, n: 128 }), None);
+        assert_eq!(Crews::of(LARGEST).unwrap().stages, 3);
+        assert_eq!(Crews::of(LARGEST).unwrap().threads(), 384);
+    }
+}

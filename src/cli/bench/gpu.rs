@@ -1,0 +1,288 @@
+//! Measuring on GPUs, one rank each: the vendor's product and collectives, alone and in sequence, and ours.
+
+use std::time::Duration;
+
+use iris::heap::cuda::Cuda;
+use iris::heap::device::{Device, DeviceConfig, RankStream, Stream};
+use iris::heap::{World, WorldConfig};
+use iris::ops::{DType, Element, FusedConfig, Variant};
+use iris_measure::{
+    Case, Comparison, Effort, Item, Operation as Measured, Ours as Given, Plan, Rank, Storage,
+    Times,
+};
+
+use crate::cli::args::{self, Gather};
+use crate::cli::bench::ours::{self, Ours};
+use crate::cli::bench::points::Point;
+use crate::cli::bench::record::{Gpu, Record};
+use crate::cli::bench::results;
+use crate::cli::error::Unusable;
+use crate::cli::launch::Place;
+use crate::cli::operation::Operation;
+use crate::cli::progress::Progress;
+use crate::cli::split::Split;
+
+/// What the ranks' handles on each other need of a heap.
+const HEAP_BYTES: usize = 1 << 20;
+/// How long ranks wait for each other: some may have kernels to compile, or algorithms to try.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A bench on GPUs that was found possible.
+pub(crate) struct Job<'a> {
+    arguments: &'a args::Bench,
+    place: &'a Place,
+    dtype: DType,
+    gather: Gather,
+    points: Vec<Point>,
+}
+
+/// How many devices there are.
+pub(crate) fn devices(ranks: usize) -> Result<usize, Unusable> {
+    match Device::<Cuda>::count() {
+        Ok(0) => Err(Unusable::Devices {
+            ranks,
+            detail: "none is visible".to_owned(),
+        }),
+        Ok(count) => Ok(count),
+        Err(error) => Err(Unusable::Devices {
+            ranks,
+            detail: error.to_string(),
+        }),
+    }
+}
+
+/// Whether each rank has a GPU of its own.
+pub(crate) fn are_enough(place: &Place, arguments: &args::Bench) -> bool {
+    let count = Device::<Cuda>::count().unwrap_or(0);
+    match place {
+        // A launcher may have given each of its processes a device of its own.
+        Place::Rank(launch) => count == 1 || count >= launch.size(),
+        // Without a number, as many ranks as there are GPUs.
+        _ => count > 0 && arguments.world.ranks.is_none_or(|ranks| count >= ranks),
+    }
+}
+
+/// The name of the devices.
+pub(crate) fn device_name() -> anyhow::Result<String> {
+    Ok(Device::<Cuda>::open(0)?.info().name.clone())
+}
+
+impl<'a> Job<'a> {
+    /// Looks whether there are GPUs for all ranks.
+    pub(crate) fn check(
+        arguments: &'a args::Bench,
+        place: &'a Place,
+        points: Vec<Point>,
+    ) -> Result<Self, Unusable> {
+        let ranks = place.ranks();
+        let devices = devices(ranks)?;
+        // A launcher may have given each of its processes a device of its own.
+        let own = matches!(place, Place::Rank(_)) && devices == 1;
+        if devices < ranks && !own {
+            return Err(Unusable::Devices {
+                ranks,
+                detail: format!("{devices} are visible"),
+            });
+        }
+        Ok(Self {
+            arguments,
+            place,
+            dtype: arguments.how.dtype.unwrap_or(DType::F32),
+            gather: arguments.how.gather.unwrap_or(Gather::Rows),
+            points,
+        })
+    }
+
+    /// Measures all points, and returns their rows in rank 0's process. Each point's are kept as soon as it is measured.
+    pub(crate) fn run(&self) -> anyhow::Result<Option<Vec<Record>>> {
+        let config = WorldConfig {
+            heap_bytes: HEAP_BYTES,
+            timeout: PATIENCE.max(self.arguments.how.budget),
+        };
+        self.place.run(&config, |world| match self.dtype {
+            DType::F32 => self.on_rank::<f32>(world),
+            DType::F16 => self.on_rank::<half::f16>(world),
+            DType::BF16 => self.on_rank::<half::bf16>(world),
+        })
+    }
+
+    fn on_rank<T: Element>(&self, world: &World) -> anyhow::Result<Option<Vec<Record>>> {
+        // Says of each rank which device it has, and that no other has it.
+        let config = DeviceConfig {
+            heap_bytes: HEAP_BYTES,
+            ..DeviceConfig::default()
+        };
+        let on_devices = world.on::<Cuda>(&config)?;
+        let stream = Stream::new(on_devices.device())?;
+        let rank = Rank::new(world, &stream, self.dtype)?;
+        let mut progress = Progress::new(world, "points", self.points.len() as u64);
+        let mut rows = Vec::new();
+        for point in &self.points {
+            let row = self.on_point::<T>(world, &rank, &stream, point)?;
+            if world.rank() == 0 {
+                if let Some(file) = &self.arguments.resume {
+                    results::append(file, std::slice::from_ref(&row))?;
+                }
+                rows.push(row);
+            }
+            progress.step();
+        }
+        rank.finish()?;
+        Ok((world.rank() == 0).then_some(rows))
+    }
+
+    /// One rank's side of one point.
+    fn on_point<T: Element>(
+        &self,
+        world: &World,
+        rank: &Rank<'_>,
+        stream: &Stream<Cuda>,
+        point: &Point,
+    ) -> anyhow::Result<Record> {
+        let effort = Effort {
+            repeats: self.arguments.pairs.get(),
+            ..Effort::default()
+        };
+        let mut comparison = Comparison::new(rank, self.case(point), self.arguments.seed)?;
+        if self.arguments.vendor_only {
+            let times = comparison.run(Given::default(), effort)?;
+            return self.row(point, VENDOR, stream.device(), rank, &comparison, &times);
+        }
+        let op = point
+            .operation
+            .with(self.arguments.variant.unwrap_or_default(), self.gather);
+        let config = FusedConfig {
+            tile: self.arguments.how.tile,
+            budget: self.arguments.how.budget,
+            ..FusedConfig::new(point.size.m, point.size.n, point.size.k)
+        };
+        let largest = Plan::new(self.case(point), world.size(), 0)?;
+        let least = ours::results_bytes(&largest, comparison.operands().sets());
+        // The comparison outlives all that is made on its operands: it is borrowed from outside.
+        let cell = std::cell::RefCell::new(&mut comparison);
+        let (variant, times) = ours::with_heap(world, least, |world| {
+            let mut comparison = cell.borrow_mut();
+            let mut ours = Ours::<T>::new(world, &comparison, stream, op, config.clone())?;
+            let variant = ours.variant().unwrap_or(Variant::Auto);
+            // SAFETY: the stream outlives this.
+            let on_stream = unsafe { RankStream::foreign(world, stream.raw()) }?;
+            let (mut fused, mut collective) = ours.split(&on_stream);
+            let given = Given {
+                fused: Some(&mut fused),
+                product: None,
+                collective: Some(&mut collective),
+            };
+            let times = comparison.run(given, effort)?;
+            drop((fused, collective));
+            drop(on_stream);
+            ours.free()?;
+            Ok((variant, times))
+        })?;
+        let variant = variant.to_string();
+        self.row(point, &variant, stream.device(), rank, &comparison, &times)
+    }
+
+    fn case(&self, point: &Point) -> Case {
+        Case {
+            operation: match (point.operation, self.gather) {
+                (Operation::MatmulAllReduce, _) => Measured::MatmulAllReduce,
+                (Operation::MatmulReduceScatter, _) => Measured::MatmulReduceScatter,
+                (Operation::AllGatherMatmul, Gather::Rows) => Measured::AllGatherMatmulRows,
+                (Operation::AllGatherMatmul, Gather::Columns) => Measured::AllGatherMatmulColumns,
+                (Operation::MatmulAllGather, _) => Measured::MatmulAllGather,
+            },
+            m: point.size.m,
+            n: point.size.n,
+            k: point.size.k,
+            dtype: self.dtype,
+            b: Storage::Rows,
+            tf32: self.arguments.tf32,
+        }
+    }
+
+    fn row(
+        &self,
+        point: &Point,
+        variant: &str,
+        device: &Device<Cuda>,
+        rank: &Rank<'_>,
+        comparison: &Comparison<'_, '_>,
+        times: &Times,
+    ) -> anyhow::Result<Record> {
+        let measured = |item: Item| {
+            times
+                .us(item)
+                .ok_or_else(|| anyhow::anyhow!("{} was not measured", item.name()))
+        };
+        let (product, nccl) = (measured(Item::Product)?, measured(Item::Collective)?);
+        let sequence = times.sequence().unwrap_or(f64::NAN);
+        let collective = times.collective().unwrap_or(f64::NAN);
+        let us = times.us(Item::Fused);
+        let split = Split {
+            operation: point.operation,
+            gather: self.gather,
+            size: point.size,
+            world: self.place.ranks(),
+        };
+        let [cublaslt, nccl_version] = rank.versions()?;
+        Ok(Record {
+            op: point.operation.name().to_owned(),
+            backend: "cuda".to_owned(),
+            variant: variant.to_owned(),
+            ranks: self.place.ranks(),
+            m: point.size.m,
+            n: point.size.n,
+            k: point.size.k,
+            k_per_rank: split.k_per_rank(),
+            dtype: self.dtype.to_string(),
+            us,
+            us_product: product,
+            us_collective: collective,
+            us_unfused: sequence,
+            speedup: us.map(|us| sequence / us),
+            over_limit: us.map(|us| us / product.max(collective)),
+            asked: (variant == VENDOR)
+                .then_some(VENDOR.to_owned())
+                .or_else(|| Some(self.arguments.variant.unwrap_or_default().to_string()))
+                .filter(|asked| asked != variant),
+            gpu: Some(Gpu {
+                device: device.info().name.clone(),
+                multicast: "off".to_owned(),
+                gather: self.gather_of(point),
+                us_product_ours: times.us(Item::OurProduct),
+                us_nccl: nccl,
+                us_nccl_window: times.us(Item::CollectiveWindow),
+                us_collective_ours: times.us(Item::OurCollective),
+                us_sequence: sequence,
+                us_bandwidth_bound: comparison.plan().weight_bytes() as f64 / rank.read_bandwidth()
+                    * 1e6,
+                read_gbps: rank.read_bandwidth() * 1e-9,
+                spread: [Item::Fused, Item::Sequence]
+                    .into_iter()
+                    .find_map(|item| times.spread(item))
+                    .unwrap_or(f64::NAN),
+                cublaslt,
+                nccl: nccl_version,
+            }),
+        })
+    }
+
+    /// How A is split, where that can be chosen.
+    fn gather_of(&self, point: &Point) -> Option<String> {
+        gather(point.operation, self.gather)
+    }
+}
+
+/// What stands for a variant where nothing of ours is measured.
+pub(crate) const VENDOR: &str = "vendor";
+
+/// How A is split, where that can be chosen.
+pub(crate) fn gather(operation: Operation, gather: Gather) -> Option<String> {
+    (operation == Operation::AllGatherMatmul).then(|| {
+        match gather {
+            Gather::Rows => "rows",
+            Gather::Columns => "columns",
+        }
+        .to_owned()
+    })
+}

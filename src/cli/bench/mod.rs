@@ -1,0 +1,211 @@
+//! `iris bench`: a fused call against the same work unfused.
+//!
+//! Points are measured one after the other, on the host or on GPUs; each gives one row or several, which is kept in a file as soon
+//! as it is there, so that a bench that outlasts its time goes on where it was. What was measured is then shown, drawn, and held
+//! against a baseline.
+
+mod chart;
+mod compare;
+mod gpu;
+mod host;
+mod ours;
+mod points;
+mod record;
+mod results;
+mod table;
+
+use iris::ops::{DType, Variant};
+
+use crate::cli::args::{self, Backend, Gather};
+use crate::cli::bench::compare::{Comparison, Ratios};
+use crate::cli::bench::points::Point;
+use crate::cli::bench::record::{Key, Record};
+use crate::cli::error::Unusable;
+use crate::cli::launch::{self, Place};
+use crate::cli::operation::Operation;
+use crate::cli::output;
+
+/// Measures and prints.
+pub(crate) fn bench(arguments: &args::Bench) -> anyhow::Result<u8> {
+    if let Some(file) = &arguments.results {
+        let rows = results::read(file)?;
+        return report(arguments, "as measured", &rows);
+    }
+    match arguments.world.backend {
+        Backend::Cuda => on_gpus(arguments),
+        Backend::Hip => Err(Unusable::Backend { backend: "hip" }.into()),
+        Backend::Auto if gpu::are_enough(&Place::find(&arguments.world)?, arguments) => {
+            on_gpus(arguments)
+        }
+        Backend::Auto | Backend::Host => on_host(arguments),
+    }
+}
+
+fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
+    for (given, argument) in [
+        (arguments.vendor_only, "--vendor-only"),
+        (arguments.tf32, "--tf32"),
+    ] {
+        if given {
+            return Err(Unusable::NotForBackend {
+                argument,
+                backend: "--backend cuda",
+            }
+            .into());
+        }
+    }
+    let place = Place::find(&arguments.world)?;
+    let points = points::points(arguments, place.ranks())?;
+    let wanted = Wanted {
+        backend: "host",
+        ranks: place.ranks(),
+        dtype: arguments.how.dtype.unwrap_or(DType::F32),
+        device: None,
+        variants: &|operation| {
+            let variants = host::variants(operation, arguments.variant);
+            variants.iter().map(Variant::to_string).collect()
+        },
+        gather: &|_| None,
+    };
+    let (done, left) = wanted.sort(arguments, &points)?;
+    let job = host::Job::check(arguments, &place, &left)?;
+    if let Place::Parent { ranks } = place {
+        return launch::processes(ranks);
+    }
+    finish(arguments, &place, &points, done, job.run()?)
+}
+
+fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
+    // SAFETY: no thread has been started yet.
+    unsafe { iris_measure::nccl::turn_multicast_off() };
+    let asked = if arguments.vendor_only {
+        gpu::VENDOR.to_owned()
+    } else {
+        arguments.variant.unwrap_or_default().to_string()
+    };
+    let mut world = arguments.world.clone();
+    let place = match Place::find(&world)? {
+        place @ Place::Rank(_) => place,
+        place if world.ranks.is_some() => place,
+        place => {
+            world.ranks = Some(gpu::devices(place.ranks())?);
+            Place::find(&world)?
+        }
+    };
+    let gather = arguments.how.gather.unwrap_or(Gather::Rows);
+    let points = points::points(arguments, place.ranks())?;
+    gpu::devices(place.ranks())?;
+    let wanted = Wanted {
+        backend: "cuda",
+        ranks: place.ranks(),
+        dtype: arguments.how.dtype.unwrap_or(DType::F32),
+        device: Some(gpu::device_name()?),
+        variants: &|_| vec![asked.clone()],
+        gather: &|operation| gpu::gather(operation, gather),
+    };
+    let (done, left) = wanted.sort(arguments, &points)?;
+    let job = gpu::Job::check(arguments, &place, left)?;
+    if let Place::Parent { ranks } = place {
+        return launch::processes(ranks);
+    }
+    finish(arguments, &place, &points, done, job.run()?)
+}
+
+/// What rows there are to be of each point.
+struct Wanted<'a> {
+    backend: &'static str,
+    ranks: usize,
+    dtype: DType,
+    device: Option<String>,
+    variants: &'a dyn Fn(Operation) -> Vec<String>,
+    gather: &'a dyn Fn(Operation) -> Option<String>,
+}
+
+impl Wanted<'_> {
+    fn keys(&self, point: &Point) -> Vec<Key> {
+        let key = |variant| Key {
+            op: point.operation.name().to_owned(),
+            backend: self.backend.to_owned(),
+            variant,
+            ranks: self.ranks,
+            m: point.size.m,
+            n: point.size.n,
+            k: point.size.k,
+            dtype: self.dtype.to_string(),
+            device: self.device.clone(),
+            gather: (self.gather)(point.operation),
+        };
+        let variants = (self.variants)(point.operation);
+        variants.into_iter().map(key).collect()
+    }
+
+    /// The rows that there are already, and the points that are still to be measured: those without all of their rows.
+    fn sort(
+        &self,
+        arguments: &args::Bench,
+        points: &[Point],
+    ) -> Result<(Vec<Record>, Vec<Point>), Unusable> {
+        let there: Vec<Record> = match &arguments.resume {
+            Some(file) => results::read_if_there(file)?,
+            None => Vec::new(),
+        };
+        let (mut done, mut left) = (Vec::new(), Vec::new());
+        for point in points {
+            let rows: Option<Vec<_>> = self
+                .keys(point)
+                .iter()
+                .map(|key| there.iter().rev().find(|row| row.key() == *key))
+                .collect();
+            match rows {
+                Some(rows) => done.extend(rows.into_iter().cloned()),
+                None => left.push(*point),
+            }
+        }
+        Ok((done, left))
+    }
+}
+
+/// Reports, in the order of the points, what was there and what was measured. Only rank 0's process has the latter.
+fn finish(
+    arguments: &args::Bench,
+    place: &Place,
+    points: &[Point],
+    mut rows: Vec<Record>,
+    measured: Option<Vec<Record>>,
+) -> anyhow::Result<u8> {
+    let Some(measured) = measured else {
+        return Ok(0);
+    };
+    rows.extend(measured);
+    let place_of = |row: &Record| points.iter().position(|point| row.key().is_of(point));
+    rows.sort_by_key(place_of);
+    report(arguments, place.how(), &rows)
+}
+
+/// Prints and draws the rows, and holds them against a baseline. Returns the exit status.
+fn report(arguments: &args::Bench, how: &str, rows: &[Record]) -> anyhow::Result<u8> {
+    if arguments.compare.is_none() || arguments.results.is_none() {
+        if arguments.json {
+            rows.iter().try_for_each(output::json)?;
+        } else {
+            output::text(&table::text(rows, how))?;
+        }
+    }
+    if let Some(file) = &arguments.chart {
+        chart::draw(file, rows)?;
+    }
+    let ratios: Vec<_> = rows.iter().map(Ratios::of).collect();
+    if let Some(file) = &arguments.write_baseline {
+        compare::write(file, &ratios)?;
+    }
+    let Some(baseline) = &arguments.compare else {
+        return Ok(0);
+    };
+    let comparison = Comparison::new(&results::read(baseline)?, &ratios);
+    if arguments.json {
+        comparison.moved.iter().try_for_each(output::json)?;
+    } else {
+        output::text(&comparison.to_string())?;
+    }
+    Ok(u8::from(comparison.is_worse()))
+}

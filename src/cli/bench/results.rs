@@ -1,0 +1,135 @@
+//! Results in files of JSON lines, which a bench adds to and goes on from.
+//!
+//! A line is whole or does not count: a bench that is killed while it writes leaves at most an end without a newline, which
+//! the next one drops.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::error::Unusable;
+
+/// The rows of a file.
+pub(crate) fn read<R: DeserializeOwned>(file: &Path) -> Result<Vec<R>, Unusable> {
+    let text = fs::read_to_string(file).map_err(|source| Unusable::Unreadable {
+        file: file.to_owned(),
+        source,
+    })?;
+    rows(file, &text)
+}
+
+/// The rows of a file that may not be there yet.
+pub(crate) fn read_if_there<R: DeserializeOwned>(file: &Path) -> Result<Vec<R>, Unusable> {
+    match fs::read_to_string(file) {
+        Ok(text) => rows(file, &text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(Unusable::Unreadable {
+            file: file.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn rows<R: DeserializeOwned>(file: &Path, text: &str) -> Result<Vec<R>, Unusable> {
+    let whole = &text[..whole(text)];
+    let lines = whole.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(at, line)| {
+            serde_json::from_str(line).map_err(|error| Unusable::Line {
+                file: file.to_owned(),
+                line: at + 1,
+                detail: error.to_string(),
+            })
+        })
+        .collect()
+}
+
+/// How much of a text is whole lines.
+fn whole(text: &str) -> usize {
+    text.rfind('\n').map_or(0, |end| end + 1)
+}
+
+/// Adds rows at the end of a file, which is made where it is not there.
+pub(crate) fn append<R: Serialize>(file: &Path, rows: &[R]) -> anyhow::Result<()> {
+    let attempt = || -> anyhow::Result<()> {
+        let mut open = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(file)?;
+        // What an earlier bench was killed in the midst of.
+        let end = whole(&std::io::read_to_string(&open)?) as u64;
+        open.set_len(end)?;
+        let mut lines = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut lines, row)?;
+            lines.push(b'\n');
+        }
+        std::io::Seek::seek(&mut open, std::io::SeekFrom::Start(end))?;
+        open.write_all(&lines)?;
+        open.sync_data()?;
+        Ok(())
+    };
+    attempt().with_context(|| format!("writing results to {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::record::Record;
+    use crate::cli::bench::record::tests::{gpu, host};
+
+    #[test]
+    fn rows_are_added_and_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("results.jsonl");
+        assert_eq!(read_if_there::<Record>(&file).unwrap(), []);
+        assert!(matches!(
+            read::<Record>(&file),
+            Err(Unusable::Unreadable { .. })
+        ));
+        append(&file, &[host()]).unwrap();
+        let other = gpu("matmul_all_reduce", 16, None);
+        append(&file, std::slice::from_ref(&other)).unwrap();
+        assert_eq!(read::<Record>(&file).unwrap(), [host(), other]);
+    }
+
+    #[test]
+    fn what_a_killed_bench_left_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("results.jsonl");
+        append(&file, &[host(), host()]).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        for end in 0..text.len() {
+            fs::write(&file, &text[..end]).unwrap();
+            let left: Vec<Record> = read(&file).unwrap();
+            assert!(
+                left.len() < 2 && left.iter().all(|row| *row == host()),
+                "{end}"
+            );
+            append(&file, &[gpu("matmul_all_reduce", 1, None)]).unwrap();
+            let after: Vec<Record> = read(&file).unwrap();
+            assert_eq!(after.len(), left.len() + 1, "{end}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_row_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("results.jsonl");
+        append(&file, &[host()]).unwrap();
+        let mut text = fs::read_to_string(&file).unwrap();
+        text += "{\"op\": 3}\n";
+        fs::write(&file, text).unwrap();
+        let error = read::<Record>(&file).unwrap_err();
+        assert!(matches!(&error, Unusable::Line { line: 2, .. }), "{error}");
+        // Nor is it overwritten by resuming.
+        assert!(read_if_there::<Record>(&file).is_err());
+    }
+}

@@ -1,0 +1,330 @@
+//! `iris bench` and `iris doctor` on GPUs, over libraries made for the purpose by this machine's C compiler, which compute on the host.
+
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::common::{Files, Ran, iris, split};
+
+/// The stand-in for the CUDA driver, NVRTC, cuBLASLt and NCCL; none where there is no C compiler.
+fn stand_in() -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        if Command::new(&compiler).arg("--version").output().is_err() {
+            eprintln!("SKIPPED: there is no C compiler");
+            return None;
+        }
+        const SOURCE: &str = include_str!("stand_in/gpu.c");
+        let mut digest = std::hash::DefaultHasher::new();
+        SOURCE.hash(&mut digest);
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let library = directory.join(format!("libstandin-{:x}.so", digest.finish()));
+        if library.exists() {
+            return Some(library);
+        }
+        // Test processes build it at the same time, each for itself, and the first stays: others may have it loaded.
+        let own = directory.join(format!("libstandin-{}.so", std::process::id()));
+        let output = Command::new(compiler)
+            .args(["-shared", "-fPIC", "-O1", "-pthread", "-w", "-o"])
+            .arg(&own)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/stand_in/gpu.c"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let linked = std::fs::hard_link(&own, &library);
+        assert!(linked.is_ok() || library.exists(), "{linked:?}");
+        std::fs::remove_file(own).unwrap();
+        Some(library)
+    });
+    built.as_deref()
+}
+
+/// Runs the command where all libraries are the stand-in, with so many devices, and a call of that name gives wrong results.
+fn run(arguments: &str, devices: usize, wrong: &str) -> Option<Ran> {
+    let mut command = command(arguments, devices)?;
+    Some(
+        command
+            .env("STAND_IN_WRONG", wrong)
+            .output()
+            .unwrap()
+            .into(),
+    )
+}
+
+fn command(arguments: &str, devices: usize) -> Option<Command> {
+    let library = stand_in()?;
+    let mut command = iris(&split(arguments));
+    for name in ["CUDA", "NVRTC", "CUBLASLT", "NCCL"] {
+        command.env(format!("IRIS_{name}_LIBRARY"), library);
+    }
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand-in-cache");
+    command
+        .env("IRIS_CACHE_DIR", cache)
+        .env("STAND_IN_DEVICES", devices.to_string());
+    Some(command)
+}
+
+fn rows(ran: &Ran) -> Vec<Value> {
+    let lines = ran.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_vendors_libraries_are_measured_and_checked_on_every_operation() {
+    for (operation, dtype) in [
+        ("matmul-all-reduce", "f32"),
+        ("matmul-reduce-scatter", "bf16"),
+        ("all-gather-matmul", "bf16"),
+        ("all-gather-matmul --gather columns", "f32"),
+        ("matmul-all-gather", "bf16"),
+    ] {
+        let arguments = format!(
+            "bench {operation} --backend cuda --vendor-only --dtype {dtype} --m 1,5 --n 12 --k 2,14 --pairs 2 --json"
+        );
+        let Some(ran) = run(&arguments, 3, "") else {
+            return;
+        };
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+        let rows = rows(&ran);
+        assert_eq!(rows.len(), 4);
+        for row in rows {
+            let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key}: {row}"));
+            assert_eq!(
+                (&row["backend"], &row["variant"], &row["ranks"]),
+                (&"cuda".into(), &"vendor".into(), &3.into())
+            );
+            assert_eq!(
+                (&row["device"], &row["multicast"]),
+                (&"Stand-in".into(), &"off".into())
+            );
+            assert_eq!((&row["us"], &row["speedup"]), (&Value::Null, &Value::Null));
+            for key in [
+                "us_product",
+                "us_nccl",
+                "us_nccl_window",
+                "us_sequence",
+                "read_gbps",
+            ] {
+                assert!(number(key) > 0.0, "{key}: {row}");
+            }
+            assert_eq!(number("us_unfused"), number("us_sequence"));
+            assert_eq!(
+                number("us_collective"),
+                number("us_nccl").min(number("us_nccl_window"))
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_wrong_is_measured() {
+    for operation in [
+        "matmul-all-reduce",
+        "matmul-reduce-scatter",
+        "all-gather-matmul",
+        "matmul-all-gather",
+    ] {
+        for wrong in ["product", "collective"] {
+            let arguments = format!(
+                "bench {operation} --backend cuda --vendor-only --m 5 --n 12 --k 14 --pairs 1"
+            );
+            let Some(ran) = run(&arguments, 2, wrong) else {
+                return;
+            };
+            assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+            assert!(
+                ran.stderr.contains("nothing of this measurement counts"),
+                "{ran:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn ours_is_measured_beside_the_vendors_and_checked() {
+    for (operation, variant, asked) in [
+        ("matmul-all-reduce --variant two_shot", "two_shot", None),
+        ("matmul-all-reduce", "one_shot", Some("auto")),
+        ("matmul-reduce-scatter", "auto", None),
+        ("all-gather-matmul", "auto", None),
+        ("all-gather-matmul --gather columns", "auto", None),
+        ("matmul-all-gather", "auto", None),
+    ] {
+        let arguments =
+            format!("bench {operation} --dtype bf16 --m 1,5 --n 12 --k 14 --pairs 2 --json");
+        let Some(mut command) = command(&arguments, 3) else {
+            return;
+        };
+        command.env("STAND_IN_OPERATIONS", "1");
+        let ran = Ran::from(command.output().unwrap());
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+        let rows = rows(&ran);
+        assert_eq!(rows.len(), 2);
+        for row in rows {
+            let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key}: {row}"));
+            assert_eq!(
+                (&row["backend"], &row["variant"]),
+                (&"cuda".into(), &variant.into())
+            );
+            assert_eq!(row.get("asked").and_then(Value::as_str), asked);
+            let speedup = number("us_sequence") / number("us");
+            assert!((number("speedup") / speedup - 1.0).abs() < 1e-9, "{row}");
+            let limit = number("us_product").max(number("us_collective"));
+            assert!(
+                (number("over_limit") / (number("us") / limit) - 1.0).abs() < 1e-9,
+                "{row}"
+            );
+            assert!(
+                number("us_collective") <= number("us_collective_ours"),
+                "{row}"
+            );
+        }
+        for wrong in ["fused", "exchange"] {
+            command.env("STAND_IN_WRONG", wrong);
+            let ran = Ran::from(command.output().unwrap());
+            assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+            let what = if wrong == "fused" {
+                "the fused operation"
+            } else {
+                "our collective"
+            };
+            assert!(
+                ran.stderr.contains(&format!(
+                    "{what}: operands 0: the result at row 0, column 0"
+                )),
+                "{ran:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sweep_goes_on_where_it_was() {
+    let files = Files::new();
+    let results = files.path("results.jsonl");
+    let sweep = |m: &str| {
+        format!(
+            "bench matmul-all-reduce --backend cuda --vendor-only --per-rank --m {m} --n 12 --k 7 --pairs 1 --json --resume {}",
+            results.display()
+        )
+    };
+    let Some(first) = run(&sweep("1,2"), 2, "") else {
+        return;
+    };
+    // Were the first two measured again they would now be wrong.
+    let second = run(&sweep("2,1"), 2, "product").unwrap();
+    assert_eq!(
+        (first.status, second.status),
+        (Some(0), Some(0)),
+        "{second:?}"
+    );
+    let [first, second] = [first, second].map(|ran| rows(&ran));
+    assert_eq!(first, [second[1].clone(), second[0].clone()]);
+    assert_eq!(first[0]["k"], 14);
+    let third = run(&sweep("1,3"), 2, "product").unwrap();
+    assert_eq!(third.status, Some(1), "{third:?}");
+    // On another number of ranks it is another point.
+    let other = run(&sweep("1"), 3, "").unwrap();
+    assert_eq!(rows(&other)[0]["ranks"], 3);
+    let kept = std::fs::read_to_string(&results).unwrap();
+    assert_eq!(kept.lines().count(), 3);
+}
+
+#[test]
+fn fewer_gpus_than_ranks_are_refused() {
+    let arguments = "bench matmul-all-reduce --backend cuda --vendor-only --ranks 3";
+    let Some(ran) = run(arguments, 2, "") else {
+        return;
+    };
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
+    assert!(
+        ran.stderr.contains("3 ranks") && ran.stderr.contains("2 are visible"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_vendors_library_that_is_missing_is_named_with_what_to_do() {
+    let arguments = "bench matmul-all-reduce --vendor-only --m 5 --n 12 --k 14";
+    let Some(mut command) = command(arguments, 2) else {
+        return;
+    };
+    command.env("IRIS_CUBLASLT_LIBRARY", "/nowhere/libcublasLt.so");
+    let ran = Ran::from(command.output().unwrap());
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.contains("/nowhere/libcublasLt.so") && ran.stderr.contains("nvidia-cublas"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn doctor_tells_devices_links_and_libraries() {
+    let Some(ran) = run("doctor --json", 3, "") else {
+        return;
+    };
+    let report = ran.json();
+    let cuda = &report["gpus"][0];
+    assert_eq!(cuda["backend"], "cuda");
+    assert_eq!(cuda["devices"].as_array().unwrap().len(), 3);
+    let device = &cuda["devices"][1];
+    assert_eq!(device["pci_bus_id"], "0000:c2:00.0");
+    assert_eq!(device["architecture"], "sm_90");
+    assert!(device["memory_free_bytes"].as_u64() < device["memory_bytes"].as_u64());
+    let links = cuda["links"].as_array().unwrap();
+    assert_eq!(links.len(), 6);
+    assert!(
+        links
+            .iter()
+            .all(|link| link["access"] == true && link["atomics"] == true)
+    );
+    let library = stand_in().unwrap().to_str().unwrap();
+    for (name, version) in [
+        ("NVRTC", "13.0"),
+        ("cuBLASLt", "13.0.2"),
+        ("NCCL", "2.28.3"),
+    ] {
+        let libraries = report["libraries"].as_array().unwrap();
+        let found = libraries
+            .iter()
+            .find(|found| found["name"] == name)
+            .unwrap();
+        assert_eq!(
+            (&found["version"], &found["path"]),
+            (&version.into(), &library.into())
+        );
+    }
+    assert!(
+        report["cache"]["directory"]
+            .as_str()
+            .unwrap()
+            .ends_with("stand-in-cache/kernels")
+    );
+    // The stand-in has none of the operations' kernels, which the check by a run finds.
+    assert_eq!((ran.status, &report["ok"]), (Some(1), &Value::Bool(false)));
+    let checks = report["checks"].as_array().unwrap();
+    let failed: Vec<_> = checks.iter().filter(|check| check["ok"] == false).collect();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    for check in failed {
+        assert!(
+            check["name"].as_str().unwrap().starts_with("ranks on GPUs"),
+            "{check}"
+        );
+        assert!(
+            check["advice"].as_str().unwrap().contains("--backend cuda"),
+            "{check}"
+        );
+    }
+    let text = run("doctor", 3, "").unwrap().stdout;
+    assert!(
+        text.contains("each reaches all others, with atomics"),
+        "{text}"
+    );
+}
