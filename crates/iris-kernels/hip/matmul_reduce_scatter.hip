@@ -43,9 +43,9 @@ struct ReduceScatter : Operation {
         if (!rows(me()).empty() && !rank.call.meet()) {
             return false;
         }
-        return reduce_each(tiles(me()), [&](u64 tile) {
-            Block block = grid(me()).block(tile);
-            return rank.reduce(tile, block.col, block.rows, block.cols,
+        return reduce_each(tiles(me()), [&](const Piece& piece) {
+            Block block = grid(me()).block(piece.slot);
+            return rank.reduce(piece, block.col, block.rows, block.cols,
                                [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
                                    rank.store_own(block.row + row, block.col + col, values, count);
                                });

@@ -40,9 +40,9 @@ struct OneShot : Operation {
         if (!rank.call.meet()) {
             return false;
         }
-        return reduce_each(grid().len(), [&](u64 tile) {
-            Block block = grid().block(tile);
-            return rank.reduce(tile, block.col, block.rows, block.cols,
+        return reduce_each(grid().len(), [&](const Piece& piece) {
+            Block block = grid().block(piece.slot);
+            return rank.reduce(piece, block.col, block.rows, block.cols,
                                [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
                                    rank.store_own(block.row + row, block.col + col, values, count);
                                });

@@ -40,9 +40,9 @@ struct TwoShot : Operation {
         if (!rank.call.meet()) {
             return false;
         }
-        return reduce_each(owned(me()), [&](u64 slot) {
-            Block block = grid().block(me() + slot * world());
-            return rank.reduce(slot, block.col, block.rows, block.cols,
+        return reduce_each(owned(me()), [&](const Piece& piece) {
+            Block block = grid().block(me() + piece.slot * world());
+            return rank.reduce(piece, block.col, block.rows, block.cols,
                                [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
                                    rank.store_to_all(block.row + row, block.col + col, values, count);
                                });

@@ -71,12 +71,27 @@ IRIS_DEVICE u32 in_slot(u32 row, u32 col) {
     }
 }
 
-/// Partial tiles that are loaded at a time, before any is summed.
+// How much is reduced at a time: rows of a tile by one crew or block, chunks by one thread, partial tiles before any is summed.
 #if defined(IRIS_SM90)
+constexpr u32 STRIP_ROWS = 16;
+constexpr u32 AT_ONCE = 2;
 constexpr u32 BATCH = 4;
 #else
+constexpr u32 STRIP_ROWS = TILE_M;
+constexpr u32 AT_ONCE = 1;
 constexpr u32 BATCH = 1;
 #endif
+/// Strips of a tile.
+constexpr u32 STRIPS = TILE_M / STRIP_ROWS;
+static_assert(STRIPS * STRIP_ROWS == TILE_M, "strips make up a tile");
+
+/// A strip of a tile that is to be reduced.
+struct Piece {
+    /// The tile's number among this rank's.
+    u64 slot;
+    /// The strip's first row in the tile.
+    u32 first;
+};
 
 /// One rank's side of an operation, as its kernel sees it.
 struct Rank {
@@ -136,52 +151,65 @@ struct Rank {
         *reinterpret_cast<Vec16*>(slot + in_slot(row, col)) = chunk;
     }
 
-    /// Waits for the partial tiles of all ranks that have depth, sums them in f32 in rank order, adds the bias once, and hands the
-    /// sums to the sink. The order is the same at every rank, so whoever reduces a tile gets the same bits.
+    /// Waits for the partial tiles of all ranks that have depth, sums a strip of them in f32 in rank order, adds the bias once, and
+    /// hands the sums to `sink(row, col, values, count)`. The order is the same at every rank, so whoever reduces a tile gets the
+    /// same bits.
     template <class Sink>
-    IRIS_DEVICE bool reduce(u64 slot, u64 col_of_tile, u32 rows, u32 cols, Sink sink) {
+    IRIS_DEVICE bool reduce(const Piece& piece, u64 col_of_tile, u32 rows, u32 cols, Sink sink) {
         u32 deep = 0; // a bit for each rank that has depth
         IRIS_ROLLED
         for (u64 source = 0; source < args.world; ++source) {
             deep |= u32(!depth(source).empty()) << source;
         }
-        if (!call.await_ready_from(slot, [&](u64 source) { return (deep >> source & 1) != 0; })) {
+        if (!call.await_ready_from(piece.slot, [&](u64 source) { return (deep >> source & 1) != 0; })) {
             return false;
         }
-        const u8* first = staged(args.rank, 0, slot);
+        constexpr u32 ACROSS = TILE_N / CHUNK<Element>;
+        const u8* first = staged(args.rank, 0, piece.slot);
         u64 apart = args.slots * args.slot_bytes;
-        for (u32 chunk = thread_index(); chunk < TILE_M * TILE_N / CHUNK<Element>; chunk += threads()) {
-            u32 row = chunk / (TILE_N / CHUNK<Element>);
-            u32 col = chunk % (TILE_N / CHUNK<Element>) * CHUNK<Element>;
-            if (row >= rows || col >= cols) {
-                continue;
-            }
-            f32 sum[CHUNK<Element>] = {};
-            const u8* at = first + in_slot(row, col);
+        for (u32 chunk = thread_index(); chunk < STRIP_ROWS * ACROSS; chunk += AT_ONCE * threads()) {
+            f32 sums[AT_ONCE][CHUNK<Element>] = {};
             for (u64 source = 0; source < args.world; source += BATCH) {
-                Vec16 chunks[BATCH] = {};
+                Vec16 partials[AT_ONCE][BATCH] = {};
                 IRIS_UNROLL
-                for (u32 each = 0; each < BATCH; ++each) {
-                    if ((deep >> (source + each) & 1) != 0) {
-                        chunks[each] = *reinterpret_cast<const Vec16*>(at + (source + each) * apart);
+                for (u32 nth = 0; nth < AT_ONCE; ++nth) {
+                    u32 row = piece.first + (chunk + nth * threads()) / ACROSS;
+                    u32 col = (chunk + nth * threads()) % ACROSS * CHUNK<Element>;
+                    bool inside = row < rows && col < cols && row < piece.first + STRIP_ROWS;
+                    IRIS_UNROLL
+                    for (u32 each = 0; each < BATCH; ++each) {
+                        if (inside && (deep >> (source + each) & 1) != 0) {
+                            const u8* at = first + (source + each) * apart + in_slot(row, col);
+                            partials[nth][each] = *reinterpret_cast<const Vec16*>(at);
+                        }
                     }
                 }
                 IRIS_UNROLL
-                for (u32 each = 0; each < BATCH; ++each) {
-                    if ((deep >> (source + each) & 1) == 0) {
-                        continue;
-                    }
-                    f32 partial[CHUNK<Element>];
-                    widen<Element>(chunks[each], partial);
+                for (u32 nth = 0; nth < AT_ONCE; ++nth) {
                     IRIS_UNROLL
-                    for (u32 element = 0; element < CHUNK<Element>; ++element) {
-                        sum[element] += partial[element];
+                    for (u32 each = 0; each < BATCH; ++each) {
+                        if ((deep >> (source + each) & 1) == 0) {
+                            continue;
+                        }
+                        f32 partial[CHUNK<Element>];
+                        widen<Element>(partials[nth][each], partial);
+                        IRIS_UNROLL
+                        for (u32 element = 0; element < CHUNK<Element>; ++element) {
+                            sums[nth][element] += partial[element];
+                        }
                     }
                 }
             }
-            u32 count = u32(smaller(CHUNK<Element>, cols - col));
-            add_bias(sum, bias(), col_of_tile + col, count);
-            sink(row, col, sum, count);
+            IRIS_UNROLL
+            for (u32 nth = 0; nth < AT_ONCE; ++nth) {
+                u32 row = piece.first + (chunk + nth * threads()) / ACROSS;
+                u32 col = (chunk + nth * threads()) % ACROSS * CHUNK<Element>;
+                if (row < rows && col < cols && row < piece.first + STRIP_ROWS) {
+                    u32 count = u32(smaller(CHUNK<Element>, cols - col));
+                    add_bias(sums[nth], bias(), col_of_tile + col, count);
+                    sink(row, col, sums[nth], count);
+                }
+            }
         }
         return true;
     }
@@ -224,7 +252,7 @@ struct Rank {
     }
 };
 
-/// Deals out what a block does tile by tile: number t falls to block t mod `blocks`, and to whoever in it asks first.
+/// Deals out what a block reduces, strip by strip: number t falls to block t mod `blocks`, and to whoever in it asks first.
 #if defined(IRIS_SM90)
 struct Turns {
     /// How many have been dealt, for all crews; and what this crew was dealt last.
@@ -281,11 +309,11 @@ struct Operation {
     IRIS_DEVICE void tell(const Work&) {}
     IRIS_DEVICE bool reduce() { return true; }
 
-    /// Calls `each(tile)` for the tiles of `count` that fall to this block, until one returns false.
+    /// Calls `each(piece)` for the strips of `count` tiles that fall to this block, until one returns false.
     template <class Each>
     IRIS_DEVICE bool reduce_each(u64 count, Each each) {
-        for (u64 at = turns.next(args); at < count; at = turns.next(args)) {
-            if (!each(at)) {
+        for (u64 at = turns.next(args); at < count * STRIPS; at = turns.next(args)) {
+            if (!each(Piece{at / STRIPS, u32(at % STRIPS) * STRIP_ROWS})) {
                 return false;
             }
         }

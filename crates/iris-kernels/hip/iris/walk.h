@@ -54,6 +54,7 @@ IRIS_DEVICE void store_finished(const Op& op, const Work& work, u32 row, u32 col
 /// Walks through a whole call.
 template <class Op>
 IRIS_DEVICE void walk(const Args& args, Shared& shared) {
+    static_assert(!(Op::ALONE && Op::REDUCES), "there is nobody to reduce with");
     Op op(args, shared.call, Turns());
     Rank& rank = op.rank;
     if (!op.begin() || !op.send()) {

@@ -145,7 +145,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
     bool go = true;
     if (threadIdx.x >= LOADER) {
         if (GROUPS == 2) {
-            asm volatile("setmaxnreg.dec.sync.aligned.u32 88;");
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
         }
         if (threadIdx.x < COURIERS) {
             go = load_tiles(op, fast, ring);
@@ -153,7 +153,8 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             go = deliver_tiles(op, fast, ring);
         } else if (Op::SENDS) {
             go = op.begin() && op.send();
-        } else if (Op::REDUCES) {
+        } else if (Op::REDUCES && op.steps() > op.args.blocks) {
+            // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
             go = op.rank.call.attend() && op.reduce();
         }
         if (!go) {
@@ -162,7 +163,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         __syncthreads();
     } else {
         if (GROUPS == 2) {
-            asm volatile("setmaxnreg.inc.sync.aligned.u32 208;");
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
         }
         multiply_tiles(op, fast, ring);
         if (Op::ALONE) {
