@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use iris::ops::{DType, Tile, Variant};
 
+use crate::cli::compile::Compile;
 use crate::cli::operation::Operation;
 use crate::cli::size::Bytes;
 
@@ -39,6 +40,17 @@ pub(crate) enum Command {
     /// of the fused call, of the product and the collective alone, and of both in sequence; the speedup (in sequence over
     /// fused); and the fused call over the larger of product and collective, which it cannot beat.
     Bench(Box<Bench>),
+    /// Compile kernels for GPUs ahead of time, by the compilers of this machine; no GPU is needed
+    ///
+    /// For NVIDIA by NVRTC or nvcc, for AMD by HIPRTC of ROCm 6 or newer, amdclang++ or clang from version 22 on: the first that is there and knows
+    /// the architecture. IRIS_NVRTC_LIBRARY, IRIS_NVCC, IRIS_HIPRTC_LIBRARY and IRIS_CLANG name others.
+    ///
+    /// Without --out they go into the cache, where operations find them at run time: IRIS_CACHE_DIR, else XDG_CACHE_HOME/iris, else
+    /// ~/.cache/iris. A source of your own is found there by what `Source::user` is given: the name, which is FILE as it is
+    /// written here, the text, and the macros in their order.
+    ///
+    /// Exit status: 0 where everything was compiled and kept, 2 where the arguments cannot be used, 1 for a failure.
+    Compile(Box<Compile>),
     /// Tell what this machine has, and check that two ranks work on it
     Doctor(Doctor),
 }

@@ -37,6 +37,15 @@ pub(crate) fn check(arguments: &WorldArguments) -> Result<(), Unusable> {
     }
 }
 
+/// Whether ranks may have kernels to compile.
+pub(crate) fn may_compile(arguments: &WorldArguments) -> bool {
+    match arguments.backend {
+        Backend::Host => false,
+        Backend::Cuda | Backend::Hip => true,
+        Backend::Auto => devices::<Cuda>().is_ok() || devices::<Hip>().is_ok(),
+    }
+}
+
 /// How many devices there are, where there are any and kernels can be compiled for the first; else what is missing.
 fn devices<D: Driver>() -> Result<usize, String> {
     let count = Device::<D>::count().map_err(|error| error.to_string())?;

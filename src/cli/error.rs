@@ -73,6 +73,10 @@ pub(crate) enum Unusable {
     },
     #[error("--out {file}: {detail}", file = file.display())]
     Out { file: PathBuf, detail: String },
+    #[error("--define {given} is not of the form NAME or NAME=VALUE")]
+    Define { given: String },
+    #[error("there is no cache to fill, since IRIS_CACHE_DIR is set to nothing; give --out")]
+    NoCache,
     #[error("{what} of {m} x {n} x {k} needs about {needed} of memory; this machine has {there}")]
     Memory {
         what: &'static str,

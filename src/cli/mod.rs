@@ -7,6 +7,7 @@ mod args;
 mod backend;
 mod bench;
 mod collect;
+mod compile;
 mod derive;
 mod doctor;
 mod error;
@@ -52,6 +53,7 @@ fn dispatch(command: args::Command) -> anyhow::Result<u8> {
     match command {
         args::Command::Run(arguments) => run::run(&arguments),
         args::Command::Bench(arguments) => bench::bench(&arguments),
+        args::Command::Compile(arguments) => compile::compile(&arguments),
         args::Command::Doctor(arguments) => doctor::doctor(&arguments),
     }
 }

@@ -20,13 +20,22 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// For so many steps.
+    /// For so many steps of a world.
     pub(crate) fn new(world: &World, what: &'static str, steps: u64) -> Self {
+        Self::shown(world.rank() == 0, what, steps)
+    }
+
+    /// For so many steps of this process by itself.
+    pub(crate) fn alone(what: &'static str, steps: u64) -> Self {
+        Self::shown(true, what, steps)
+    }
+
+    fn shown(shown: bool, what: &'static str, steps: u64) -> Self {
         Self {
             what,
             done: 0,
             steps,
-            show_at: (world.rank() == 0).then(|| Instant::now() + PATIENCE),
+            show_at: shown.then(|| Instant::now() + PATIENCE),
             bar: None,
         }
     }

@@ -11,7 +11,7 @@ use iris::ops::{DType, Element, FusedConfig, Runs, Variant};
 use iris_testkit::{AnyOperation, Number, Share};
 use serde::Serialize;
 
-use crate::cli::args::{self, Backend};
+use crate::cli::args;
 use crate::cli::backend;
 use crate::cli::collect::Collector;
 use crate::cli::derive::{Derivation, Matrices};
@@ -165,9 +165,9 @@ impl Job<'_> {
     fn timeout(&self) -> Duration {
         let Size { m, n, k } = self.split.size;
         let work = 2.0 * m as f64 * n as f64 * k as f64 * self.slots as f64;
-        let starting = match self.arguments.world.backend {
-            Backend::Host => STARTING,
-            Backend::Auto | Backend::Cuda | Backend::Hip => COMPILING,
+        let starting = match backend::may_compile(&self.arguments.world) {
+            true => COMPILING,
+            false => STARTING,
         };
         self.arguments.how.budget.max(starting)
             + Duration::from_secs_f64(work / VERIFIED_PER_SECOND)

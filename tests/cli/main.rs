@@ -1,6 +1,7 @@
 //! The command as a user meets it: arguments, exit status, what is printed where, and what is left behind.
 
 mod common;
+mod compile;
 mod inputs;
 mod processes;
 mod results;

@@ -132,8 +132,8 @@ pub trait Faults: Debug + Send + Sync {
 
 /// `len` elements of memory that operations work on. Clones share the memory.
 ///
-/// On the host, reading and writing waits for kernels in flight that use the buffer. On a device it waits for everything on that
-/// device.
+/// On the host, reading and writing waits for kernels in flight that use the buffer. On a device it waits for everything on this
+/// rank's streams ([`RankStream`](crate::device::RankStream)s); what else the user runs there, the user waits for.
 #[derive(Debug)]
 pub struct Buffer<T, B: Backend = Host> {
     pub(crate) storage: Arc<B::Storage>,

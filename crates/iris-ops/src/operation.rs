@@ -67,7 +67,14 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
         let kernel =
             unsafe { B::Kernel::new(world, kind, blueprint, region.offset(), &config, prepared) };
         let made = kernel.and_then(|kernel| Ok((kernel, B::Event::of(world.heap())?)));
-        let (kernel, last) = world.all_succeed(operation, made)?;
+        let (kernel, last) = match world.all_succeed(operation, made) {
+            Ok(made) => made,
+            Err(error) => {
+                // All ranks have an error, so all come here. Which error is told is decided already.
+                let _ = world.free(region);
+                return Err(error);
+            }
+        };
         let kernel = Arc::new(kernel);
         kernel.watched_as(world.watch(operation, Arc::clone(&kernel) as _)?);
         Ok(Self {

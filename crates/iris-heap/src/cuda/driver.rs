@@ -1,11 +1,11 @@
 //! [`Driver`] by the CUDA driver.
 
-use super::table::{AccessDesc, AllocationProp, Handle, Location, NAME, Status, Table};
+use super::table::{Handle, NAME, Status, Table};
 use crate::device::{DeviceError, Driver, Grid, Info, Pointer, Raw, Reach};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::fmt;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -14,10 +14,6 @@ pub(super) const SUCCESS: Status = 0;
 const OUT_OF_MEMORY: Status = 2;
 const NO_DEVICE: Status = 100;
 const NOT_READY: Status = 600;
-const PINNED: c_uint = 1;
-const FILE_DESCRIPTOR: c_uint = 1;
-const ON_DEVICE: c_uint = 1;
-const READ_WRITE: c_uint = 3;
 const PORTABLE_AND_MAPPED: c_uint = 1 | 2;
 const NON_BLOCKING: c_uint = 1;
 const DYNAMIC_SHARED: c_int = 8;
@@ -44,24 +40,6 @@ fn handle(raw: Raw) -> Handle {
 
 fn raw(handle: Handle) -> Raw {
     handle.expose_provenance() as Raw
-}
-
-fn on(device: usize) -> Location {
-    Location {
-        kind: ON_DEVICE,
-        id: device as c_int,
-    }
-}
-
-/// Shareable memory of a device.
-fn shareable(device: usize) -> AllocationProp {
-    AllocationProp {
-        kind: PINNED,
-        handle_types: FILE_DESCRIPTOR,
-        location: on(device),
-        win32: ptr::null_mut(),
-        flags: [0; 8],
-    }
 }
 
 impl Cuda {
@@ -240,44 +218,25 @@ impl Driver for Cuda {
     }
 
     fn granularity(&self, device: usize) -> Result<usize, DeviceError> {
-        let (mut granularity, prop) = (0, shareable(device));
-        // SAFETY: see above the impl. Option 0 asks for the minimum.
-        let status = unsafe { (self.table.granularity)(&raw mut granularity, &raw const prop, 0) };
-        self.check("asking for the granularity", Some(device), status)?;
-        Ok(granularity.max(1))
+        self.share_granularity(device)
     }
 
     unsafe fn create(&self, device: usize, bytes: usize) -> Result<Raw, DeviceError> {
-        let (mut created, prop) = (0, shareable(device));
-        // SAFETY: see above the impl.
-        let status = unsafe { (self.table.create)(&raw mut created, bytes, &raw const prop, 0) };
-        self.check("creating shareable memory", Some(device), status)?;
-        Ok(created)
+        self.create_share(device, bytes)
     }
 
     unsafe fn export(&self, handle: Raw) -> Result<OwnedFd, DeviceError> {
-        let mut fd: c_int = -1;
-        // SAFETY: see above the impl; for this type of handle the driver writes an int.
-        let status = unsafe {
-            (self.table.export)((&raw mut fd).cast::<c_void>(), handle, FILE_DESCRIPTOR, 0)
-        };
-        self.check("exporting shareable memory", None, status)?;
-        // SAFETY: the driver made it for the caller.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        // SAFETY: see above the impl.
+        unsafe { self.export_share(handle) }
     }
 
     unsafe fn import(&self, fd: BorrowedFd<'_>) -> Result<Raw, DeviceError> {
-        let mut imported = 0;
-        let fd = ptr::without_provenance_mut(fd.as_raw_fd() as usize);
-        // SAFETY: see above the impl; the descriptor is passed as the pointer's value.
-        let status = unsafe { (self.table.import)(&raw mut imported, fd, FILE_DESCRIPTOR) };
-        self.check("importing shareable memory", None, status)?;
-        Ok(imported)
+        self.import_share(fd)
     }
 
     unsafe fn release_handle(&self, handle: Raw) {
         // SAFETY: see above the impl.
-        unsafe { (self.table.release_handle)(handle) };
+        unsafe { self.release_share(handle) };
     }
 
     unsafe fn map(
@@ -287,35 +246,13 @@ impl Driver for Cuda {
         align: usize,
         device: usize,
     ) -> Result<Raw, DeviceError> {
-        let mut address = 0;
         // SAFETY: see above the impl.
-        let status = unsafe { (self.table.reserve)(&raw mut address, bytes, align, 0, 0) };
-        self.check("reserving addresses", Some(device), status)?;
-        // SAFETY: see above the impl; just reserved.
-        let status = unsafe { (self.table.map)(address, bytes, 0, handle, 0) };
-        self.check("mapping shareable memory", Some(device), status)
-            // SAFETY: just reserved.
-            .inspect_err(|_| unsafe {
-                (self.table.unreserve)(address, bytes);
-            })?;
-        let access = AccessDesc {
-            location: on(device),
-            flags: READ_WRITE,
-        };
-        // SAFETY: see above the impl; just mapped.
-        let status = unsafe { (self.table.set_access)(address, bytes, &raw const access, 1) };
-        self.check("making shared memory accessible", Some(device), status)
-            // SAFETY: just mapped.
-            .inspect_err(|_| unsafe { self.unmap(address, bytes) })?;
-        Ok(address)
+        unsafe { self.map_share(handle, bytes, align, device) }
     }
 
     unsafe fn unmap(&self, address: Raw, bytes: usize) {
-        // SAFETY: see above the impl; mapped and reserved as one.
-        unsafe {
-            (self.table.unmap)(address, bytes);
-            (self.table.unreserve)(address, bytes);
-        }
+        // SAFETY: see above the impl.
+        unsafe { self.unmap_share(address, bytes) };
     }
 
     unsafe fn fill(

@@ -2,6 +2,7 @@
 
 mod driver;
 mod query;
+mod sharing;
 mod table;
 
 pub use driver::Cuda;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The memory of a device's buffer.
 ///
 /// Invariant: `address..address + bytes` is memory of the heaps' device for as long as this lives. It is not given back before
-/// everything on the device has run: work in flight needs no handle of its own.
+/// everything on its rank's streams has run: work in flight needs no handle of its own.
 #[derive(Debug)]
 pub struct Storage<D: Driver> {
     address: Raw,
@@ -32,9 +32,9 @@ enum Source<D: Driver> {
 impl<D: Driver> Drop for Storage<D> {
     fn drop(&mut self) {
         if let Source::Plain(memory) = &mut self.source {
-            // What is enqueued may use it. Waited for here, and not in the runtime's own free, which on some holds locks that
-            // other ranks' launches need.
-            let _ = self.heap.device().synchronize();
+            // What is enqueued may use it. Waited for here, and not in the runtime's own free, which may hold locks that other
+            // ranks' launches need.
+            let _ = self.heap.synchronize();
             drop(memory.take());
         }
     }
@@ -102,7 +102,7 @@ impl<D: Driver> backend::Storage for Storage<D> {
 
     fn upload(&self, at: usize, from: &[u8]) -> Result<(), WorldError> {
         let to = self.range(at, from.len());
-        self.heap.device().synchronize()?;
+        self.heap.synchronize()?;
         let stream = self.heap.transfers();
         // SAFETY: the range lies in this memory; `from` is valid until the stream has been synchronised.
         unsafe { stream.upload(to, from.as_ptr(), from.len()) }?;
@@ -111,7 +111,7 @@ impl<D: Driver> backend::Storage for Storage<D> {
 
     fn download(&self, at: usize, to: &mut [u8]) -> Result<(), WorldError> {
         let from = self.range(at, to.len());
-        self.heap.device().synchronize()?;
+        self.heap.synchronize()?;
         let stream = self.heap.transfers();
         // SAFETY: as in `upload`.
         unsafe { stream.download(to.as_mut_ptr(), from, to.len()) }?;

@@ -7,6 +7,7 @@ use crate::host::Host;
 use crate::world::World;
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// How a world is set up on devices. All ranks must give the same heap and sharing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Heaps<D: Driver> {
     atomics: Vec<Option<bool>>,
     ranks_here: usize,
     rank: usize,
+    /// This rank's streams, those of operations and the user's.
+    streams: Mutex<Vec<Weak<Stream<D>>>>,
     /// For copies of the host's.
     transfers: Stream<D>,
     own: SharedMemory<D>,
@@ -94,6 +97,20 @@ impl<D: Driver> Heaps<D> {
     /// The rank they are seen by.
     pub fn rank(&self) -> usize {
         self.rank
+    }
+
+    /// Has `stream` waited for by [`Heaps::synchronize`] as long as it lives.
+    pub(super) fn watch(&self, stream: &Arc<Stream<D>>) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|known| known.strong_count() > 0);
+        streams.push(Arc::downgrade(stream));
+    }
+
+    /// Waits for everything on this rank's streams. Not for the whole device: another rank of it may be waiting for this one.
+    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams: Vec<_> = streams.iter().filter_map(Weak::upgrade).collect();
+        streams.iter().try_for_each(|stream| stream.synchronize())
     }
 
     /// The stream of the host's own copies, on which nothing ever waits for a peer.
@@ -198,6 +215,7 @@ impl World<Host> {
             atomics: Vec::new(),
             ranks_here: 1,
             rank,
+            streams: Mutex::default(),
             transfers: Stream::new(&device)?,
             own,
             _peers: Vec::new(),

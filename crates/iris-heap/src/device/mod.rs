@@ -13,6 +13,7 @@
 mod buffer;
 mod driver;
 mod error;
+mod foreign;
 mod heap;
 mod memory;
 mod module;
@@ -22,8 +23,9 @@ mod stream;
 pub use buffer::Storage;
 pub use driver::{Driver, Grid, Info, MemoryKind, Pointer, Raw, Uuid};
 pub use error::DeviceError;
+pub use foreign::ForeignMemory;
 pub use heap::{DeviceConfig, Heaps};
-pub use memory::{ForeignMemory, Memory, PinnedMemory, SharedMemory};
+pub use memory::{Memory, PinnedMemory, SharedMemory};
 pub use module::{Function, LaunchShape, Module};
 pub use queue::{CapturedGraph, RankEvent, RankStream};
 pub use stream::{Event, Graph, Stream};

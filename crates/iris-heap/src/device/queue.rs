@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// A queue of work of one rank's device. Dropped, it is waited for.
 #[derive(Debug)]
 pub struct RankStream<D: Driver> {
-    stream: Stream<D>,
+    stream: Arc<Stream<D>>,
     rank: usize,
     /// The operations that were bound to it.
     faults: Mutex<Vec<Weak<dyn Faults>>>,
@@ -48,6 +48,8 @@ impl<D: Driver> RankStream<D> {
     }
 
     fn around(world: &World<D>, stream: Stream<D>) -> Self {
+        let stream = Arc::new(stream);
+        world.heap().watch(&stream);
         Self {
             stream,
             rank: world.rank(),

@@ -12,20 +12,21 @@
 //! both of system scope, in memory of the rank that waits; data goes with them. That this is enough depends on how the pages of
 //! shared memory are mapped, which for each page and device says what of it that device's caches may keep:
 //!
-//! | | its own GPU | a peer over XGMI | a peer over PCIe |
+//! | shared memory | its own GPU | a peer over XGMI | a peer over PCIe |
 //! |---|---|---|---|
-//! | plain, gfx94x and gfx950 | cached (RW); a peer's write removes the line | cached (NC) until the next acquire | not coherent |
-//! | plain, gfx90a | the same | the same, read-modify-writes included | not coherent |
-//! | uncached | never cached (UC) | never cached (UC) | never cached (UC) |
+//! | plain | cached (RW); a peer's write removes the line | cached (NC), until the next acquire | not coherent |
+//! | uncached | not cached (UC) | not cached (UC) | not cached (UC) |
 //!
-//! A release of system scope writes the lines back that the L2 caches hold dirty (`buffer_wbl2`, with `sc0 sc1` from gfx942 on), at
+//! A release of system scope writes back the lines that the L2 caches hold dirty (`buffer_wbl2`, with `sc0 sc1` from gfx942 on), at
 //! home and over the link, where the write removes the line from the owner's cache; an acquire drops what a cache holds of others'
-//! memory (`buffer_invl2`; `buffer_inv sc0 sc1`). So plain memory carries data and signals on gfx94x and gfx950 between GPUs that XGMI
-//! links, and a rank's own operands stay cached. gfx90a carries out a read-modify-write of plain memory in the L2 of the GPU that makes
-//! it, where its owner does not see it; and no write over PCIe removes a line. So on all other GPUs shared memory is uncached, which
-//! is right over any link and with any access, and slower where a kernel reads its own rank's part again. See the memory models of
-//! gfx90a and gfx942 in LLVM's "User Guide for AMDGPU Backend" and `gmc_v9_0_get_coherence_flags` of the kernel driver. GPUs that plain
-//! memory is not coherent between do not [reach](crate::device::Reach) each other here.
+//! memory (`buffer_invl2`; `buffer_inv sc0 sc1`). So plain memory carries data and signals between GPUs that XGMI links, and a
+//! rank's own operands stay cached. It does not where no write of a peer removes a line, as over PCIe; and gfx90a carries out a
+//! read-modify-write of a peer's plain memory in its own L2, where the owner does not see it.
+//!
+//! Therefore shared memory is plain on gfx94x and gfx950, and uncached on all others: right over any link and with any access, and
+//! slower where a kernel reads its own rank's part again. GPUs that plain memory is not coherent between do not
+//! [reach](crate::device::Reach) each other here. What this rests on: the memory models of gfx90a and gfx942 in LLVM's "User Guide
+//! for AMDGPU Backend", and `gmc_v9_0_get_coherence_flags` of the kernel driver. It has not been tried on a GPU yet.
 //!
 //! Host memory for flags and records is pinned, mapped and coherent: a kernel's stores of system scope are seen while it runs.
 //!

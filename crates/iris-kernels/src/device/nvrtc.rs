@@ -281,7 +281,7 @@ impl Compiler for Nvrtc {
 }
 
 /// What IRIS_NVRTC_LIBRARY names, if it does.
-pub(super) fn named() -> Option<String> {
+fn named() -> Option<String> {
     std::env::var(OVERRIDE).ok().filter(|name| !name.is_empty())
 }
 

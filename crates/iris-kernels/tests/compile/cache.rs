@@ -37,6 +37,9 @@ fn what_was_compiled_is_found_again() {
     let directory = tempfile::tempdir().unwrap();
     let inner = directory.path().join("made/as needed");
     let fake = Fake::new();
+    let place = Some(inner.as_path());
+    assert_eq!(Cache::at(&inner, ROOMY).check(), Ok(place));
+    assert_eq!(names(&inner), [""; 0]);
     let first = Cache::at(&inner, ROOMY)
         .compile(&fake, &request(1))
         .unwrap();
@@ -76,6 +79,8 @@ fn every_part_of_the_key_counts() {
         base().define("A", 2),
         base().define("A", 1).define("B", 2),
         base().define("A", "1B=2"),
+        // The same letters as two before, otherwise divided.
+        base().define("A", "1B").define("", 2),
         Request::new(
             Source::with_headers("x.hip", "#include \"h\"\nint x;\n", &[("h", "int h;\n")]),
             architecture("gfx942"),
@@ -306,6 +311,8 @@ fn a_cache_that_cannot_be_used_is_said_once() {
             "`much`",
         ),
     ] {
+        let error = cache.check().unwrap_err().to_string();
+        assert!(error.contains(because), "{error}");
         let first = cache.compile(&fake, &request(1)).unwrap();
         let notice = first.notice().unwrap();
         assert!(
@@ -327,7 +334,7 @@ fn a_cache_that_cannot_be_used_is_said_once() {
         (image.provenance().cache.clone(), image.notice()),
         (CacheUse::Off, None)
     );
-    assert_eq!(off.directory(), None);
+    assert_eq!((off.directory(), off.check()), (None, Ok(None)));
 }
 
 #[test]

@@ -4,27 +4,23 @@ use crate::fake::architecture;
 use iris_kernels::DType;
 use iris_kernels::device::TILE;
 use iris_kernels::device::compile::{
-    Architecture, Cache, CacheUse, CompileError, Compiler, Hiprtc, Program, Request, Source,
-    Vendor, find,
+    self, Architecture, Cache, CacheUse, CompileError, Compiler, Hiprtc, Request, Source, find,
 };
 use iris_kernels::device::nvrtc::Nvrtc;
 use iris_kernels::host;
 
 /// Those that are there and know an architecture.
 fn compilers(test: &str, architecture: &Architecture) -> Vec<&'static dyn Compiler> {
-    type Load = Result<&'static dyn Compiler, CompileError>;
-    let all: [Load; 2] = match architecture.vendor() {
-        Vendor::Nvidia => [
-            Nvrtc::load().map(|it| it as _),
-            Program::nvcc().map(|it| it as _),
-        ],
-        Vendor::Amd => [
-            Hiprtc::load().map(|it| it as _),
-            Program::clang().map(|it| it as _),
-        ],
-    };
     let mut there = Vec::new();
-    for compiler in all {
+    for (vendor, name, compiler) in compile::compilers() {
+        if vendor != architecture.vendor() {
+            continue;
+        }
+        // Whatever its age, on what these tests compile.
+        let compiler = match name {
+            "HIPRTC" => Hiprtc::load().map(|it| it as _),
+            _ => compiler,
+        };
         match compiler {
             Ok(compiler) if knows(compiler, architecture) => there.push(compiler),
             Ok(compiler) => eprintln!(
@@ -34,6 +30,11 @@ fn compilers(test: &str, architecture: &Architecture) -> Vec<&'static dyn Compil
             Err(error) => eprintln!("{test} SKIPPED for {architecture}: {error}"),
         }
     }
+    let required = std::env::var_os("IRIS_REQUIRE_TOOLS").is_some();
+    assert!(
+        !required || !there.is_empty(),
+        "no compiler for {architecture}"
+    );
     there
 }
 
@@ -135,10 +136,11 @@ fn an_architecture_that_is_not_known_is_refused() {
         let CompileError::NoCompiler { reasons, .. } = &error else {
             panic!("{error}");
         };
-        assert_eq!(reasons.len(), 2);
+        assert!(!reasons.is_empty());
         for reason in reasons {
             assert!(
                 reason.contains("is not there")
+                    || reason.contains("is of ROCm 5 or before")
                     || reason.contains(&format!("does not know {name}: it knows ")),
                 "{reason}"
             );
@@ -153,9 +155,12 @@ fn an_architecture_that_is_not_known_is_refused() {
 /// Devices of one number all have what is of that number alone; the compiler is to know it.
 #[test]
 fn targets_of_devices() {
-    let Ok(nvrtc) = Nvrtc::load() else {
-        eprintln!("targets SKIPPED: NVRTC is not there");
-        return;
+    let nvrtc = match Nvrtc::load() {
+        Ok(nvrtc) => nvrtc,
+        Err(error) => {
+            assert!(std::env::var_os("IRIS_REQUIRE_TOOLS").is_none(), "{error}");
+            return eprintln!("targets SKIPPED: {error}");
+        }
     };
     let target = |device: &str| nvrtc.target(&architecture(device)).to_string();
     assert_eq!(target("sm_80"), "sm_80");

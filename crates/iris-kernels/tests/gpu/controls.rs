@@ -365,7 +365,7 @@ fn a_value_that_is_passed_by_the_host_is_frozen_in_a_graph() {
 
 #[test]
 fn a_word_that_is_not_cleared_is_believed_two_laps_later() {
-    // Calls 0 and 14 have one value, and one bank, and alone use two tiles.
+    // Calls 0 and 14 have one value, and one bank, and alone use two tiles. Who makes the second is late with its data.
     let mut rows = [3; 15];
     rows[0] = 300;
     rows[14] = 300;
@@ -374,7 +374,7 @@ fn a_word_that_is_not_cleared_is_believed_two_laps_later() {
         vec![
             Control::new(Rule::Clear, Program::ReduceScatter, 2, &rows, 20, 9)
                 .small_ring()
-                .stalled(1, 14, Phase::Ready)
+                .stalled(1, 14, Phase::Gate)
                 .ends(&[End::Wrong]),
         ],
     );

@@ -101,7 +101,10 @@ pub(super) fn load<T: Element, D: Driver>(
         let (_, kernel) = program.kernel();
         let function = module.function(kernel, THREADS, 0)?;
         let most = function.shape().most_blocks;
-        let most_blocks = most / u32::try_from(ranks_here).unwrap_or(u32::MAX);
+        // Grids of ranks that share a device are not launched as cooperative ones, each of which is only held against the device as
+        // a whole: all of them together take half of it, so that they are resident at once beside whatever else is small.
+        let part = if ranks_here == 1 { 1 } else { 2 * ranks_here };
+        let most_blocks = most / u32::try_from(part).unwrap_or(u32::MAX);
         if most_blocks == 0 {
             return Err(OpError::NoRoomForBlocks {
                 operation,

@@ -43,8 +43,18 @@ pub enum CompileError {
         /// What to install or to set.
         remedy: &'static str,
     },
+    /// The compiler that is there is too old for anything.
+    #[error("{compiler} is of {release} or before; {remedy}")]
+    TooOld {
+        /// The compiler and its version.
+        compiler: String,
+        /// The last release that is too old.
+        release: &'static str,
+        /// What to install or to set.
+        remedy: &'static str,
+    },
     /// No compiler for the architecture is there.
-    #[error("nothing here compiles for {architecture}: {}", .reasons.join("; "))]
+    #[error("no compiler for {architecture}: {}", .reasons.join("; "))]
     NoCompiler {
         /// What was asked for.
         architecture: Architecture,

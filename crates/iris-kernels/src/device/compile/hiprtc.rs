@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use hip_sys::{
     HIPRTC_ERROR_COMPILATION, HIPRTC_ERROR_LINKING, HiprtcError, LoadedHiprtc, hiprtcProgram,
@@ -19,6 +19,10 @@ const VARIABLES: [&str; 2] = [
     "HIPRTC_COMPILE_OPTIONS_APPEND",
     "HIPRTC_LINK_OPTIONS_APPEND",
 ];
+
+/// HIPRTC compiles one program at a time, by a lock of its own, and that of ROCm 5.2 goes to address 0 where a thread has to wait
+/// for it. Threads wait here instead.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// The compiler.
 #[derive(Debug)]
@@ -39,6 +43,25 @@ impl Hiprtc {
             .get_or_init(Self::open)
             .as_ref()
             .map_err(Clone::clone)
+    }
+
+    /// The same where it is of ROCm 6 or newer, as [`find`](super::find) takes it. What came before knows no gfx942, and ends the
+    /// process over some of our kernels for gfx90a, where its LLVM cannot encode an instruction that it has chosen.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load); [`CompileError::TooOld`].
+    pub fn recent() -> Result<&'static Self, CompileError> {
+        let hiprtc = Self::load()?;
+        match &hiprtc.supported {
+            Some(known) if !known.iter().any(|known| known == "gfx942") => {
+                Err(CompileError::TooOld {
+                    compiler: hiprtc.identity.to_string(),
+                    release: "ROCm 5",
+                    remedy: REMEDY,
+                })
+            }
+            _ => Ok(hiprtc),
+        }
     }
 
     fn open() -> Result<Self, CompileError> {
@@ -181,6 +204,8 @@ impl Compiler for Hiprtc {
             .collect::<Result<Vec<_>, _>>()?;
         let mut options: Vec<_> = c_options.iter().map(|option| option.as_ptr()).collect();
 
+        // It guards no data of ours that a panic could leave half done.
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.loaded.table();
         let program = program(self.loaded, &text, &name)
             .map_err(|error| self.error("creating a program", &error))?;

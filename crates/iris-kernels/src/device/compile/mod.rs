@@ -7,9 +7,9 @@
 //! | vendor | compilers, in this order | named by |
 //! |---|---|---|
 //! | NVIDIA | NVRTC; nvcc | `IRIS_NVRTC_LIBRARY`; `IRIS_NVCC` |
-//! | AMD | HIPRTC; `amdclang++`, clang from version 22 on | `IRIS_HIPRTC_LIBRARY`; `IRIS_CLANG` |
+//! | AMD | HIPRTC of ROCm 6 or newer; `amdclang++`, clang from version 22 on | `IRIS_HIPRTC_LIBRARY`; `IRIS_CLANG` |
 //!
-//! A program that its variable names goes first. The same order holds at run time and ahead of time, so that either finds what the
+//! A program that its variable names goes first, and where what is named cannot be used, nothing else is. The same order holds at run time and ahead of time, so that either finds what the
 //! other has left in the cache.
 //!
 //! ```no_run
@@ -159,6 +159,18 @@ impl Image {
     }
 }
 
+/// All compilers that could be used, in the order in which they are tried, each with its vendor and what it is called: it, or why it
+/// will not do.
+pub fn compilers() -> [(
+    Vendor,
+    &'static str,
+    Result<&'static dyn Compiler, CompileError>,
+); 4] {
+    let of = |vendor: Vendor| order(vendor).map(|(_, name, find)| (vendor, name, find()));
+    let ([a, b], [c, d]) = (of(Vendor::Nvidia), of(Vendor::Amd));
+    [a, b, c, d]
+}
+
 /// The first compiler of this machine that knows an architecture.
 ///
 /// # Errors
@@ -186,24 +198,49 @@ pub fn compile(request: &Request) -> Result<Image, CompileError> {
     Cache::of_environment().compile(find(&request.architecture)?, request)
 }
 
+/// Finds a compiler.
+type Find = fn() -> Result<&'static dyn Compiler, CompileError>;
+
+/// A vendor's compilers in the order in which they are tried: what names another, what they are called, how they are found.
+fn order(vendor: Vendor) -> [(&'static str, &'static str, Find); 2] {
+    let mut order: [(_, _, Find); 2] = match vendor {
+        Vendor::Nvidia => [
+            ("IRIS_NVRTC_LIBRARY", "NVRTC", || Ok(Nvrtc::load()?)),
+            ("IRIS_NVCC", "nvcc", || Ok(Program::nvcc()?)),
+        ],
+        Vendor::Amd => [
+            ("IRIS_HIPRTC_LIBRARY", "HIPRTC", || Ok(Hiprtc::recent()?)),
+            ("IRIS_CLANG", "clang", || Ok(Program::clang()?)),
+        ],
+    };
+    if is_named(order[1].0) {
+        order.reverse();
+    }
+    order
+}
+
+fn is_named(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|name| !name.is_empty())
+}
+
 fn find_where(
     architecture: &Architecture,
     usable: impl Fn(&dyn Compiler) -> Result<(), CompileError>,
 ) -> Result<&'static dyn Compiler, CompileError> {
-    type Find = fn() -> Result<&'static dyn Compiler, CompileError>;
-    let vendor = architecture.vendor();
-    let mut order: [Find; 2] = match vendor {
-        Vendor::Nvidia => [|| Ok(Nvrtc::load()?), || Ok(Program::nvcc()?)],
-        Vendor::Amd => [|| Ok(Hiprtc::load()?), || Ok(Program::clang()?)],
-    };
-    if program::is_named(vendor) {
-        order.reverse();
-    }
     let mut reasons = Vec::new();
-    for find in order {
-        match find().and_then(|compiler| usable(compiler).map(|()| compiler)) {
+    for (variable, _, find) in order(architecture.vendor()) {
+        let error = match find().and_then(|compiler| usable(compiler).map(|()| compiler)) {
             Ok(compiler) => return Ok(compiler),
-            Err(error) => reasons.push(error.to_string()),
+            Err(error) => error,
+        };
+        let is_there = matches!(
+            error,
+            CompileError::Unsupported { .. } | CompileError::TooOld { .. }
+        );
+        reasons.push(error.to_string());
+        // Whoever names one wants no other in its place, unless it is there and cannot know.
+        if is_named(variable) && !is_there {
+            break;
         }
     }
     Err(CompileError::NoCompiler {

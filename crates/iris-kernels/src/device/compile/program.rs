@@ -83,7 +83,7 @@ impl Program {
         let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let named = set(kind.variable());
         let candidates: Vec<PathBuf> = match &named {
-            Some(named) => vec![PathBuf::from(named)],
+            Some(named) => vec![from_here(Path::new(named))],
             None => {
                 let below = |variable: &str, usual: &str, name: &str| {
                     let prefix = set(variable).unwrap_or_else(|| usual.into());
@@ -195,19 +195,6 @@ impl Kind {
             Self::Nvcc => "install NVIDIA's CUDA toolkit, or name the program in IRIS_NVCC",
         }
     }
-
-    /// Whether its variable names one.
-    pub(super) fn is_named(self) -> bool {
-        std::env::var_os(self.variable()).is_some_and(|value| !value.is_empty())
-    }
-}
-
-/// Whether IRIS_CLANG names a clang, or IRIS_NVCC an nvcc.
-pub(super) fn is_named(vendor: Vendor) -> bool {
-    match vendor {
-        Vendor::Amd => Kind::Clang.is_named(),
-        Vendor::Nvidia => Kind::Nvcc.is_named(),
-    }
 }
 
 impl Compiler for Program {
@@ -291,6 +278,14 @@ impl Program {
         command.current_dir(directory);
         command
     }
+}
+
+/// A path that stays what it is where programs are run in another directory; a name that is searched for stays one.
+fn from_here(program: &Path) -> PathBuf {
+    if !program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return program.to_owned();
+    }
+    std::path::absolute(program).unwrap_or_else(|_| program.to_owned())
 }
 
 /// A program that is told nothing but by its options.

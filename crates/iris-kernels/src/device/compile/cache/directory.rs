@@ -6,6 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use tempfile::NamedTempFile;
+
 use super::CacheError;
 use super::file::{Damage, decode, encode};
 use super::key::Key;
@@ -95,32 +97,50 @@ impl Directory {
                 limit: self.limit,
             });
         }
-        let failed = |what| {
-            move |error: io::Error| CacheError::System {
-                what,
-                path: self.path.clone(),
-                reason: error.to_string(),
-            }
-        };
-        DirBuilder::new()
-            .recursive(true)
-            // What is in it runs on GPUs: it is the user's alone to write.
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(failed("making the directory"))?;
+        self.make()?;
         self.make_room(contents.len() as u64, &self.file(key))
-            .map_err(failed("making room in"))?;
+            .map_err(self.failed("making room in"))?;
         let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new()
-                .prefix(WRITING.0)
-                .suffix(WRITING.1)
-                .tempfile_in(&self.path)?;
+            let mut file = self.temporary()?;
             file.write_all(&contents)?;
             file.as_file().sync_all()?;
             file.persist(self.file(key)).map_err(|error| error.error)?;
             Ok(())
         };
-        write().map_err(failed("writing to"))
+        write().map_err(self.failed("writing to"))
+    }
+
+    /// Whether images can be put there.
+    pub(super) fn check(&self) -> Result<(), CacheError> {
+        self.make()?;
+        self.temporary()
+            .map(drop)
+            .map_err(self.failed("writing to"))
+    }
+
+    fn make(&self) -> Result<(), CacheError> {
+        DirBuilder::new()
+            .recursive(true)
+            // What is in it runs on GPUs: it is the user's alone to write.
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(self.failed("making the directory"))
+    }
+
+    /// A file to be written and renamed, which is removed if it is not.
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(WRITING.0)
+            .suffix(WRITING.1)
+            .tempfile_in(&self.path)
+    }
+
+    fn failed(&self, what: &'static str) -> impl Fn(io::Error) -> CacheError {
+        move |error| CacheError::System {
+            what,
+            path: self.path.clone(),
+            reason: error.to_string(),
+        }
     }
 
     /// Removes what was used longest ago until there is room for so many bytes in place of a file, and what killed processes left.

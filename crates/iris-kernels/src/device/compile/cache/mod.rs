@@ -156,11 +156,28 @@ impl Cache {
         }
     }
 
+    /// Whether there is none, as asked for.
+    pub fn is_off(&self) -> bool {
+        matches!(self.place, Place::Off)
+    }
+
     /// Where its files are, if it has a place.
     pub fn directory(&self) -> Option<&Path> {
         match &self.place {
             Place::There(directory) => Some(directory.path()),
             Place::Off | Place::Nowhere(_) => None,
+        }
+    }
+
+    /// Whether images can be kept, by trying: where, or nothing where there is no cache, as asked for.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<Option<&Path>, CacheError> {
+        match &self.place {
+            Place::Off => Ok(None),
+            Place::Nowhere(error) => Err(error.clone()),
+            Place::There(directory) => directory.check().map(|()| Some(directory.path())),
         }
     }
 
