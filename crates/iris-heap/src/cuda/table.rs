@@ -203,6 +203,10 @@ table! {
     }
     optional {
         load_function: "cuFuncLoad" (Handle); // from 12.4 on
+        encode_tiled: "cuTensorMapEncodeTiled" ( // from 12.0 on
+            *mut c_void, c_uint, c_uint, *mut c_void, *const u64, *const u64, *const u32, *const u32,
+            c_uint, c_uint, c_uint, c_uint
+        );
     }
 }
 

@@ -91,6 +91,23 @@ impl fmt::Display for MemoryKind {
     }
 }
 
+/// A matrix of 16-bit numbers, or several of one size, as copy engines take it that move whole boxes of it between memory and a
+/// block's shared memory. There the rows of a box have 128 bytes, whose 16-byte parts are permuted by the row's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tensor<'a> {
+    /// Whether the numbers are bf16, else f16.
+    pub bf16: bool,
+    /// Where it begins: a multiple of 16.
+    pub address: Raw,
+    /// Its elements along each dimension, the first one that which lies side by side. What boxes have beyond them reads as zero, and
+    /// is not written.
+    pub sizes: &'a [u64],
+    /// Bytes from one element to the next along each dimension but the first: multiples of 16.
+    pub strides: &'a [u64],
+    /// Elements of a box along each dimension, at most 256, and 64 along the first.
+    pub boxes: &'a [u32],
+}
+
 /// A grid of blocks, along one dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
@@ -251,6 +268,11 @@ pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
         stream: Raw,
         arguments: *const u8,
     ) -> Result<(), DeviceError>;
+
+    /// What kernels hand to the copy engine of a tensor, or `None` where there is no such engine. Nothing is accessed.
+    fn encode(&self, _tensor: &Tensor<'_>) -> Result<Option<[u64; 16]>, DeviceError> {
+        Ok(None)
+    }
 
     /// Begins to capture what is enqueued on a stream, on this thread.
     unsafe fn begin_capture(&self, stream: Raw) -> Result<(), DeviceError>;

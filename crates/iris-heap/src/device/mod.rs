@@ -21,7 +21,7 @@ mod queue;
 mod stream;
 
 pub use buffer::Storage;
-pub use driver::{Driver, Grid, Info, MemoryKind, Pointer, Raw, Uuid};
+pub use driver::{Driver, Grid, Info, MemoryKind, Pointer, Raw, Tensor, Uuid};
 pub use error::DeviceError;
 pub use foreign::ForeignMemory;
 pub use heap::{DeviceConfig, Heaps};
@@ -116,6 +116,15 @@ impl<D: Driver> Device<D> {
             });
         }
         self.driver().reach(self.ordinal(), other.ordinal())
+    }
+
+    /// What kernels hand to the copy engine of a tensor, NVIDIA's tensor map, or `None` where the runtime has none. Nothing is
+    /// accessed by this.
+    ///
+    /// # Errors
+    /// Where the runtime refuses addresses, sizes or strides.
+    pub fn encode(&self, tensor: &Tensor<'_>) -> Result<Option<[u64; 16]>, DeviceError> {
+        self.driver().encode(tensor)
     }
 
     /// The bytes of its memory that nobody has, be it this process or another, as they are now.

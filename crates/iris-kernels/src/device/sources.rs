@@ -13,6 +13,7 @@ macro_rules! embed {
 embed![
     "accumulate.hip",
     "all_gather_matmul.hip",
+    "matmul.hip",
     "matmul_all_gather.hip",
     "matmul_reduce_scatter.hip",
     "one_shot.hip",
@@ -20,16 +21,24 @@ embed![
     "iris/args.h",
     "iris/atomics.h",
     "iris/barrier.h",
+    "iris/chunks.h",
     "iris/epilogue.h",
     "iris/fault.h",
     "iris/gemm.h",
     "iris/heap.h",
+    "iris/kernel.h",
     "iris/mma.h",
     "iris/operation.h",
     "iris/platform.h",
     "iris/signal.h",
+    "iris/sm90/async.h",
+    "iris/sm90/crews.h",
+    "iris/sm90/deliver.h",
+    "iris/sm90/ring.h",
+    "iris/sm90/wgmma.h",
     "iris/tile.h",
     "iris/types.h",
+    "iris/walk.h",
     "iris/words.h",
 ];
 
@@ -123,8 +132,11 @@ impl<'a> Amalgamation<'a> {
     /// A header by the name by which a file includes it: one of ours, from within ours also from beside it, or one that was
     /// given. Its name, its text, and whether it is ours.
     fn header(&self, wanted: &str, from_ours: bool) -> Option<(&'a str, &'a str, bool)> {
+        // Of two directories, whose files have different names: from beside, from below, and from above.
+        let wanted_here = wanted.strip_prefix("../").unwrap_or(wanted);
         let ours = FILES.iter().find(|(known, _)| {
-            *known == wanted || (from_ours && known.strip_prefix("iris/") == Some(wanted))
+            let beside = |directory| known.strip_prefix(directory) == Some(wanted_here);
+            *known == wanted || (from_ours && (beside("iris/") || beside("iris/sm90/")))
         });
         if let Some(&(known, text)) = ours {
             return Some((known, text, true));
@@ -157,7 +169,7 @@ mod tests {
     fn every_file_is_embedded() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("hip");
         let mut there = Vec::new();
-        for directory in ["", "iris"] {
+        for directory in ["", "iris", "iris/sm90"] {
             for entry in std::fs::read_dir(root.join(directory)).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_file() {
