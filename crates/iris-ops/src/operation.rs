@@ -24,7 +24,7 @@ pub(crate) struct Operation<T: Element, W: Word, B: Runs<T, W>> {
 impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
     pub(crate) fn new(kind: Kind, world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         let operation = kind.operation();
-        let target = B::Kernel::target(world);
+        let target = B::Kernel::target(world, &config);
         let blueprint = Blueprint::new::<T, W>(kind, &config, world.size(), &target);
         let tile = blueprint.as_ref().map(|blueprint| blueprint.shape.tile);
         let plan = blueprint.as_ref().map(|blueprint| {

@@ -99,7 +99,7 @@ const PANEL: usize = 64;
 const ELEMENT: usize = 2;
 
 impl Build {
-    /// All of them, for results of so many rows and more: the first one whose tile has no fewer rows is meant, else the last.
+    /// All of them, from the lowest tile to the highest.
     pub const ALL: [Self; 3] = [
         Self {
             tile: Tile { m: 64, n: 64 },
@@ -118,26 +118,18 @@ impl Build {
         },
     ];
 
-    /// The one for a kernel, if it has one: for 16-bit types on Hopper, and not for programs that add. `rows` is how many rows the
-    /// rank multiplies at most: with few, the tile is a low one, which is bound by the bandwidth of B.
-    pub fn of(
-        kernel: Kernel,
-        dtype: DType,
-        architecture: &Architecture,
-        rows: usize,
-    ) -> Option<Self> {
-        let adds = matches!(kernel, Kernel::Program(Program::Atomic | Program::Spinlock));
-        if adds || dtype == DType::F32 || architecture.to_string() != "sm_90a" {
-            return None;
-        }
-        let [low, lower, high] = Self::ALL;
-        Some(if rows <= low.tile.m {
-            low
-        } else if rows <= lower.tile.m {
-            lower
-        } else {
-            high
-        })
+    /// Whether there are such kernels for an architecture: for 16-bit types on Hopper. They carry out all programs but those that
+    /// add.
+    pub fn serves(dtype: DType, architecture: &Architecture) -> bool {
+        dtype != DType::F32 && architecture.to_string() == "sm_90a"
+    }
+
+    /// The one for a rank that multiplies so many rows at most: with few, the tile is a low one, which is bound by the bandwidth
+    /// of B.
+    pub fn for_rows(rows: usize) -> Self {
+        let fits = |build: &Self| rows <= build.tile.m;
+        let highest = Self::ALL[Self::ALL.len() - 1];
+        Self::ALL.into_iter().find(fits).unwrap_or(highest)
     }
 
     /// The one of a tile.
@@ -621,7 +613,7 @@ mod tests {
         // A rank without depth.
         let last = Args {
             rank: 3,
-            k: 192,
+            k: 3,
             ..args
         };
         let fast = taken(Program::TwoShot, &last).unwrap();
@@ -630,21 +622,21 @@ mod tests {
 
     #[test]
     fn builds_serve_16_bit_types_on_hopper() {
-        let of = |kernel: Kernel, dtype, architecture: &str, rows| {
-            Build::of(kernel, dtype, &architecture.parse().unwrap(), rows).map(|it| it.tile)
-        };
-        let tile = |m, n| Some(Tile { m, n });
-        let two_shot = Kernel::Program(Program::TwoShot);
-        assert_eq!(of(two_shot, DType::BF16, "sm_90a", 1), tile(64, 64));
-        assert_eq!(of(two_shot, DType::F16, "sm_90a", 128), tile(128, 64));
-        assert_eq!(
-            of(Kernel::Product, DType::BF16, "sm_90a", 129),
-            tile(128, 256)
-        );
-        assert_eq!(of(two_shot, DType::F32, "sm_90a", 1), None);
-        assert_eq!(of(two_shot, DType::BF16, "sm_100a", 1), None);
-        assert_eq!(of(two_shot, DType::BF16, "gfx942", 1), None);
-        assert_eq!(of(Program::Atomic.into(), DType::BF16, "sm_90a", 1), None);
+        let serves = |dtype, name: &str| Build::serves(dtype, &name.parse().unwrap());
+        assert!(serves(DType::BF16, "sm_90a") && serves(DType::F16, "sm_90a"));
+        assert!(!serves(DType::F32, "sm_90a"));
+        for other in ["sm_80", "sm_90", "sm_100a", "gfx942"] {
+            assert!(!serves(DType::BF16, other), "{other}");
+        }
+        assert!(taken(Program::Atomic, &args()).is_none());
+    }
+
+    #[test]
+    fn few_rows_make_low_tiles() {
+        let tile = |rows| Build::for_rows(rows).tile;
+        assert_eq!([tile(1), tile(64)], [Tile { m: 64, n: 64 }; 2]);
+        assert_eq!([tile(65), tile(128)], [Tile { m: 128, n: 64 }; 2]);
+        assert_eq!([tile(129), tile(8192)], [Tile { m: 128, n: 256 }; 2]);
     }
 
     #[test]

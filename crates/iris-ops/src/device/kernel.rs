@@ -117,8 +117,8 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
 impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     type Prepared = Vec<Loaded<D>>;
 
-    fn target(_: &World<D>) -> Target {
-        program::target()
+    fn target(world: &World<D>, config: &FusedConfig) -> Target {
+        program::target::<T, D>(world, config)
     }
 
     fn prepare(
@@ -245,13 +245,22 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         // One for each program, in their order.
         let loaded = &this.loaded[this.blueprint.program_index(arguments.m)];
         let args = this.arguments(loaded, &arguments);
-        // SAFETY: the kernel takes such a block. The operands were checked, and their memory is not given back before the device
+        let fast = match &loaded.fast {
+            Some(fast) => fast.arguments(this.world.device(), loaded.program, T::DTYPE, &args)?,
+            None => None,
+        };
+        // SAFETY: the kernels take such blocks. The operands were checked, and their memory is not given back before the device
         // has run what is enqueued, or is kept by the graph that captures this; the workspace is freed by all ranks together, after
         // each has drained its stream.
         unsafe {
-            loaded
-                .function
-                .launch(stream.stream(), args.blocks as u32, &args)
+            match fast {
+                Some((function, args)) => {
+                    function.launch(stream.stream(), args.args.blocks as u32, &args)
+                }
+                None => loaded
+                    .function
+                    .launch(stream.stream(), args.blocks as u32, &args),
+            }
         }?;
         let Arguments {
             inputs,

@@ -1,14 +1,15 @@
 //! The kernels of an operation, compiled and loaded, and how many blocks each is launched with.
 
-use crate::config::FusedConfig;
+use crate::config::{FusedConfig, Variant};
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Target, variant_of};
 use iris_heap::World;
-use iris_heap::device::{Driver, Function, Module};
+use iris_heap::device::{Device, Driver, Function, Module, Tensor};
 use iris_kernels::device::compile::{self, Architecture, Request};
-use iris_kernels::device::{CompileError, MAX_RANKS, TILE};
+use iris_kernels::device::fast::{Boxes, Build, FastArgs, TensorMap};
+use iris_kernels::device::{Args, CompileError, MAX_RANKS, TILE};
 use iris_kernels::host::{Needs, Program, Shape};
-use iris_kernels::{Element, Tile};
+use iris_kernels::{DType, Element, Tile};
 use iris_sync::{Layout, Rules};
 
 /// What a tile that is asked for must be made of.
@@ -18,14 +19,42 @@ const MOST: Tile = Tile { m: 128, n: 128 };
 /// Threads of a block.
 const THREADS: u32 = 256;
 
-/// How kernels lay out an operation's memory.
-pub(super) fn target() -> Target {
-    Target {
+/// How kernels lay out an operation's memory. Fast kernels have tiles of their own; a tile that is asked for is one for portable
+/// kernels.
+pub(super) fn target<T: Element, D: Driver>(world: &World<D>, config: &FusedConfig) -> Target {
+    let portable = Target {
         words,
         tile: |_, _, _, _| TILE,
         tiles: Some((STEP, MOST)),
         slot,
+    };
+    let adds = matches!(config.variant, Variant::Atomic | Variant::Spinlock);
+    if adds || config.tile.is_some() || !builds::<T, D>(world) {
+        return portable;
     }
+    let [least, .., most] = Build::ALL.map(|build| build.tile);
+    Target {
+        tile: |kind, m, _, world| {
+            // The rows that a rank multiplies.
+            let rows = match kind {
+                Kind::MatmulAllGather => m.div_ceil(world),
+                _ => m,
+            };
+            Build::for_rows(rows).tile
+        },
+        tiles: Some((least, most)),
+        ..portable
+    }
+}
+
+/// Whether there are fast kernels for this device.
+fn builds<T: Element, D: Driver>(world: &World<D>) -> bool {
+    let architecture = world.device().info().architecture.parse();
+    // Where there is no compiler, loading says so.
+    architecture
+        .map_err(CompileError::from)
+        .and_then(|device: Architecture| compile::target(&device))
+        .is_ok_and(|architecture| Build::serves(T::DTYPE, &architecture))
 }
 
 /// The bytes of the cells, of which a device has one more than the host: how many blocks have arrived.
@@ -57,6 +86,46 @@ pub struct Loaded<D: Driver> {
     pub function: Function<D>,
     /// The blocks that are resident at once on this rank's part of the device.
     pub most_blocks: u32,
+    /// The kernel that is faster with operands that it takes.
+    pub fast: Option<Fast<D>>,
+}
+
+/// A kernel that is faster with operands that it takes.
+#[derive(Debug)]
+pub struct Fast<D: Driver> {
+    build: Build,
+    function: Function<D>,
+    most_blocks: u32,
+}
+
+impl<D: Driver> Fast<D> {
+    /// The kernel and what it is given for a call, if it takes the call's operands.
+    pub(super) fn arguments(
+        &self,
+        device: &Device<D>,
+        program: Program,
+        dtype: DType,
+        args: &Args,
+    ) -> Result<Option<(&Function<D>, FastArgs)>, OpError> {
+        let encode = |boxes: &Boxes| {
+            let dimensions = boxes.dimensions;
+            device
+                .encode(&Tensor {
+                    bf16: boxes.dtype == DType::BF16,
+                    address: boxes.address,
+                    sizes: &boxes.sizes[..dimensions],
+                    strides: &boxes.strides[..dimensions - 1],
+                    boxes: &boxes.boxes[..dimensions],
+                })
+                .map(|map| map.map(TensorMap))
+        };
+        let args = Args {
+            blocks: args.blocks.min(u64::from(self.most_blocks)),
+            ..*args
+        };
+        let arguments = self.build.arguments(program.into(), dtype, &args, encode)?;
+        Ok(arguments.map(|arguments| (&self.function, arguments)))
+    }
 }
 
 /// Compiles and loads an operation's kernels.
@@ -89,35 +158,55 @@ pub(super) fn load<T: Element, D: Driver>(
             check_atomics(world, operation, program)?;
         }
         let tile = blueprint.shape.tile;
-        let mut request = Request::program(program, T::DTYPE, tile, architecture.clone());
-        if config.rules != Rules::ALL {
-            request = request.define("IRIS_CONTROLS", 1);
-        }
-        if config.stall.is_some() {
-            request = request.define("IRIS_STALLS", 1);
-        }
-        let image = compile::compile(&request)?;
-        let module = Module::load(device, image.bytes())?;
-        let (_, kernel) = program.kernel();
-        let function = module.function(kernel, THREADS, 0)?;
-        let most = function.shape().most_blocks;
-        // Grids of ranks that share a device are not launched as cooperative ones, each of which is only held against the device as
-        // a whole: all of them together take half of it, so that they are resident at once beside whatever else is small.
-        let part = if ranks_here == 1 { 1 } else { 2 * ranks_here };
-        let most_blocks = most / u32::try_from(part).unwrap_or(u32::MAX);
-        if most_blocks == 0 {
-            return Err(OpError::NoRoomForBlocks {
-                operation,
-                kernel,
-                rank: world.rank(),
-                most,
-                ranks_here,
-            });
-        }
+        let build = Build::with_tile(tile);
+        let make = |request: Request, threads, shared| {
+            let mut request = request;
+            if config.rules != Rules::ALL {
+                request = request.define("IRIS_CONTROLS", 1);
+            }
+            if config.stall.is_some() {
+                request = request.define("IRIS_STALLS", 1);
+            }
+            let image = compile::compile(&request)?;
+            let module = Module::load(device, image.bytes())?;
+            let (_, kernel) = program.kernel();
+            let function = module.function(kernel, threads, shared)?;
+            let most = function.shape().most_blocks;
+            let most_blocks = most / u32::try_from(ranks_here).unwrap_or(u32::MAX);
+            if most_blocks == 0 {
+                return Err(OpError::NoRoomForBlocks {
+                    operation,
+                    kernel,
+                    rank: world.rank(),
+                    most,
+                    ranks_here,
+                });
+            }
+            Ok((function, most_blocks))
+        };
+        let architecture = || architecture.clone();
+        let ((function, most_blocks), fast) = match build {
+            Some(build) => {
+                let request = build.fast(program.into(), T::DTYPE, architecture());
+                let (function, most_blocks) = make(request, build.threads(), build.shared())?;
+                let fast = Fast {
+                    build,
+                    function,
+                    most_blocks,
+                };
+                let request = build.portable(program.into(), T::DTYPE, architecture());
+                (make(request, build.portable_threads(), 0)?, Some(fast))
+            }
+            None => {
+                let request = Request::program(program, T::DTYPE, tile, architecture());
+                (make(request, THREADS, 0)?, None)
+            }
+        };
         loaded.push(Loaded {
             program,
             function,
             most_blocks,
+            fast,
         });
     }
     Ok(loaded)

@@ -218,7 +218,7 @@ fn tile(kind: Kind, m: usize, n: usize, world: usize) -> Tile {
 impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
     type Prepared = ();
 
-    fn target(_: &World) -> Target {
+    fn target(_: &World, _: &FusedConfig) -> Target {
         Target {
             words: Mapped::<W>::bytes,
             tile,
