@@ -49,8 +49,9 @@ impl Kind {
 pub struct Target {
     /// The bytes of a rank's words and cells.
     pub words: fn(Layout) -> usize,
-    /// The tile for an operation whose user names none, of so many rows and columns on so many ranks.
-    pub tile: fn(Kind, usize, usize, usize) -> Tile,
+    /// The tile for calls of an operation whose user names none: of the most rows a call may have, of a call's rows, columns, on so
+    /// many ranks, by bytes of an element.
+    pub tile: fn(Kind, [usize; 2], usize, usize, usize) -> Tile,
     /// What a tile's sides must be multiples of, and the most they may be; `None` where any tile will do, which is then made no
     /// larger than the result.
     pub tiles: Option<(Tile, Tile)>,
@@ -58,15 +59,26 @@ pub struct Target {
     pub slot: fn(Program, Needs, Tile, usize) -> Option<usize>,
 }
 
+/// How calls of up to so many rows are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub rows: usize,
+    pub program: Program,
+    /// The problem, with the tile of these calls.
+    pub shape: Shape,
+    /// Relative to the workspace. Each source has the same bytes in each bank, whatever the step: a call's bank is never another
+    /// call's other bank.
+    pub staging: Staging,
+}
+
 /// The programs an operation may run, and where everything of its workspace lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blueprint {
-    pub shape: Shape,
-    /// The program for up to so many rows, in rising order; the last entry covers the largest `m`.
-    pub programs: Vec<(usize, Program)>,
+    /// In rising order of rows; the last covers the largest `m`.
+    pub steps: Vec<Step>,
     pub layout: Layout,
-    /// Relative to the workspace, as are the offsets below.
-    pub staging: Staging,
+    /// Where staging begins, relative to the workspace, as are the offsets below.
+    pub staging: usize,
     pub accumulators: Accumulators,
     /// Where plain outputs are bounced, if they may be plain.
     pub bounce: Option<usize>,
@@ -122,36 +134,34 @@ impl Blueprint {
             .and_then(|_| m.max(n).max(k).checked_mul(64 * world))
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or_else(too_large)?;
-        let tile = config
-            .tile
-            .unwrap_or_else(|| (target.tile)(kind, m, n, world));
-        let tile = match target.tiles {
-            // A tile no larger than the result: slots are not larger than what they hold.
-            None => Tile {
-                m: tile.m.min(m),
-                n: tile.n.min(n),
-            },
-            Some((step, most)) => {
-                let fits = |side: usize, step: usize, most: usize| {
-                    side.is_multiple_of(step) && side <= most
-                };
-                if !fits(tile.m, step.m, most.m) || !fits(tile.n, step.n, most.n) {
-                    return Err(OpError::Tile {
-                        operation,
-                        tile,
-                        step,
-                        most,
-                    });
+        let element = size_of::<T>();
+        if let (Some(tile), Some((step, most))) = (config.tile, target.tiles) {
+            let fits =
+                |side: usize, step: usize, most: usize| side.is_multiple_of(step) && side <= most;
+            if !fits(tile.m, step.m, most.m) || !fits(tile.n, step.n, most.n) {
+                return Err(OpError::Tile {
+                    operation,
+                    tile,
+                    step,
+                    most,
+                });
+            }
+        }
+        let tile_of = |rows: usize| match (config.tile, target.tiles) {
+            (Some(tile), Some(_)) => tile,
+            (None, Some(_)) => (target.tile)(kind, [m, rows], n, world, element),
+            (given, None) => {
+                let tile = given.unwrap_or_else(|| (target.tile)(kind, [m, m], n, world, element));
+                // A tile no larger than the result: slots are not larger than what they hold.
+                Tile {
+                    m: tile.m.min(m),
+                    n: tile.n.min(n),
                 }
-                tile
             }
         };
-        let shape = Shape { n, k, tile };
-        let programs = programs(kind, config, shape, world, size_of::<T>());
-        let needs = programs
-            .iter()
-            .map(|&(rows, program)| program.needs(rows, shape, world))
-            .fold(Needs::default(), Needs::or);
+        let mut steps = steps(kind, config, world, element, tile_of);
+        let needs_of = |step: &Step| step.program.needs(step.rows, step.shape, world);
+        let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);
 
         let layout = Layout::new(world, needs.slots, needs.locks);
         let mut end = (target.words)(layout).next_multiple_of(ALIGN);
@@ -162,33 +172,46 @@ impl Blueprint {
                 .and_then(|end| end.checked_next_multiple_of(ALIGN))?;
             Some(start)
         };
-        // The largest of what its programs need, as the number of slots is.
-        let slot_bytes = programs
-            .iter()
-            .map(|&(rows, program)| {
-                let needs = program.needs(rows, shape, world);
-                (target.slot)(program, needs, tile, size_of::<T>())
-            })
-            .try_fold(0, |most, bytes| Some(most.max(bytes?)))
+        // What a source has in a bank: for the most demanding step, and whole slots of every one.
+        let mut source_bytes = 0usize;
+        let mut whole = 1usize;
+        for step in &mut steps {
+            let needs = needs_of(step);
+            let bytes = (target.slot)(step.program, needs, step.shape.tile, element);
+            step.staging = Staging::new(0, needs.slots, bytes.ok_or_else(too_large)?);
+            let Staging {
+                slots, slot_bytes, ..
+            } = step.staging;
+            if slots == 0 {
+                continue;
+            }
+            source_bytes = source_bytes.max(slots.checked_mul(slot_bytes).ok_or_else(too_large)?);
+            whole = lcm(whole, slot_bytes).ok_or_else(too_large)?;
+        }
+        let source_bytes = source_bytes
+            .checked_next_multiple_of(whole)
             .ok_or_else(too_large)?;
-        let mut staging = Staging::new(0, needs.slots, slot_bytes);
-        staging.offset = take(staging.bytes(world)).ok_or_else(too_large)?;
+        let all = source_bytes.checked_mul(2 * world);
+        let staging = take(all).ok_or_else(too_large)?;
+        for step in &mut steps {
+            step.staging.offset = staging;
+            if step.staging.slots > 0 {
+                step.staging.slots = source_bytes / step.staging.slot_bytes;
+            }
+        }
         let mut accumulators = Accumulators {
             offset: 0,
             elements: needs.accumulators,
         };
         accumulators.offset = take(accumulators.bytes()).ok_or_else(too_large)?;
-        let stored = programs
-            .iter()
-            .any(|(_, program)| program.stores_to_peers());
+        let stored = steps.iter().any(|step| step.program.stores_to_peers());
         let bounce = if config.plain_output && stored {
             Some(take((m * n).checked_mul(size_of::<T>())).ok_or_else(too_large)?)
         } else {
             None
         };
         Ok(Self {
-            shape,
-            programs,
+            steps,
             layout,
             staging,
             accumulators,
@@ -197,26 +220,78 @@ impl Blueprint {
         })
     }
 
-    /// The program for `m` rows, which are at most the largest.
-    pub(crate) fn program(&self, m: usize) -> Program {
-        self.programs[self.program_index(m)].1
+    /// How a call of `m` rows is carried out, which are at most the largest.
+    pub(crate) fn step(&self, m: usize) -> &Step {
+        &self.steps[self.step_index(m)]
     }
 
-    /// Its place among the programs.
-    pub(crate) fn program_index(&self, m: usize) -> usize {
-        let found = self.programs.iter().position(|&(rows, _)| m <= rows);
-        found.unwrap_or(self.programs.len() - 1)
+    /// Its place among the steps.
+    pub(crate) fn step_index(&self, m: usize) -> usize {
+        let found = self.steps.iter().position(|step| m <= step.rows);
+        found.unwrap_or(self.steps.len() - 1)
     }
 }
 
-fn programs(
+/// The least common multiple, where it fits an integer.
+fn lcm(a: usize, b: usize) -> Option<usize> {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    (a / x).checked_mul(b)
+}
+
+/// The steps, without their staging: a new one wherever the program or the tile changes.
+fn steps(
     kind: Kind,
     config: &FusedConfig,
-    shape: Shape,
     world: usize,
     element: usize,
-) -> Vec<(usize, Program)> {
-    let m = config.m;
+    tile_of: impl Fn(usize) -> Tile,
+) -> Vec<Step> {
+    let &FusedConfig { m, n, k, .. } = config;
+    let shape_of = |rows| Shape {
+        n,
+        k,
+        tile: tile_of(rows),
+    };
+    let (small, program) = program(kind, config, world, element, &shape_of);
+    // Rows are told apart by powers of 2 of them, and as the program asks.
+    let powers = (0..usize::BITS).map(|power| 1 << power);
+    let mut ends: Vec<usize> = powers.take_while(|&rows| rows < m).collect();
+    ends.extend([small.unwrap_or(m), m]);
+    ends.sort_unstable();
+    ends.dedup();
+    let mut steps: Vec<Step> = Vec::new();
+    for rows in ends {
+        let step = Step {
+            rows,
+            program: match small {
+                Some(small) if rows <= small => Program::OneShot,
+                _ => program,
+            },
+            shape: shape_of(rows),
+            staging: Staging::default(),
+        };
+        match steps.last_mut() {
+            Some(last) if (last.program, last.shape) == (step.program, step.shape) => {
+                last.rows = rows;
+            }
+            _ => steps.push(step),
+        }
+    }
+    steps
+}
+
+/// The program; and up to how many rows it is [`Program::OneShot`] all the same, if it is for any.
+fn program(
+    kind: Kind,
+    config: &FusedConfig,
+    world: usize,
+    element: usize,
+    shape_of: &impl Fn(usize) -> Shape,
+) -> (Option<usize>, Program) {
+    let FusedConfig { m, n, .. } = *config;
     let program = match (kind, config.variant) {
         (Kind::ReduceScatter, _) => Program::ReduceScatter,
         (Kind::AllGatherMatmul, _) => Program::AllGatherMatmul(config.gather),
@@ -226,18 +301,14 @@ fn programs(
         (Kind::AllReduce, Variant::Atomic) => Program::Atomic,
         (Kind::AllReduce, Variant::Spinlock) => Program::Spinlock,
         (Kind::AllReduce, Variant::Auto) => {
-            let small = m.min(ONE_SHOT_ELEMENTS / shape.n);
-            let needs = Program::OneShot.needs(small, shape, world);
+            let small = m.min(ONE_SHOT_ELEMENTS / n);
+            let needs = Program::OneShot.needs(small, shape_of(small.max(1)), world);
             let bytes = Staging::new(0, needs.slots, needs.slot_elements * element).bytes(world);
             let fits = small > 0 && bytes.is_some_and(|bytes| bytes <= ONE_SHOT_CAP);
-            return match (fits, small < m) {
-                (true, false) => vec![(m, Program::OneShot)],
-                (true, true) => vec![(small, Program::OneShot), (m, Program::TwoShot)],
-                (false, _) => vec![(m, Program::TwoShot)],
-            };
+            return (fits.then_some(small), Program::TwoShot);
         }
     };
-    vec![(m, program)]
+    (None, program)
 }
 
 /// The variant that a program is.
@@ -250,5 +321,63 @@ pub(crate) fn variant_of(program: Program) -> Variant {
         Program::ReduceScatter | Program::AllGatherMatmul(_) | Program::MatmulAllGather => {
             Variant::Auto
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: Target = Target {
+        words: |_| 100,
+        tile: |_, [_, rows], _, _, _| {
+            let m = if rows <= 64 { 64 } else { 128 };
+            Tile { m, n: 128 }
+        },
+        tiles: Some((Tile { m: 32, n: 32 }, Tile { m: 128, n: 256 })),
+        slot: |_, needs, _, element| needs.slot_elements.checked_mul(element),
+    };
+
+    fn blueprint(kind: Kind, config: &FusedConfig) -> Blueprint {
+        Blueprint::new::<f32, i32>(kind, config, 3, &TARGET).unwrap()
+    }
+
+    #[test]
+    fn calls_of_few_rows_have_tiles_of_their_own() {
+        let config = FusedConfig::new(500, 300, 70).variant(Variant::TwoShot);
+        let blueprint = blueprint(Kind::AllReduce, &config);
+        let rows: Vec<_> = blueprint.steps.iter().map(|step| step.rows).collect();
+        assert_eq!(rows, [64, 500]);
+        for (m, tile) in [(1, 64), (64, 64), (65, 128), (500, 128)] {
+            assert_eq!(blueprint.step(m).shape.tile.m, tile, "{m} rows");
+        }
+        let auto = FusedConfig::new(500, 300, 70);
+        let steps = self::blueprint(Kind::AllReduce, &auto).steps;
+        let first = (steps[0].program, steps[0].rows);
+        assert_eq!(first, (Program::OneShot, ONE_SHOT_ELEMENTS / 300));
+        assert_eq!(steps.last().unwrap().rows, 500);
+    }
+
+    /// A slow rank may still read a bank of one step while a fast one writes the other bank by another step.
+    #[test]
+    fn banks_lie_in_the_same_places_whatever_the_step() {
+        for kind in [Kind::AllReduce, Kind::ReduceScatter, Kind::AllGatherMatmul] {
+            let blueprint = blueprint(kind, &FusedConfig::new(700, 300, 77));
+            let bank = |step: &Step| 3 * step.staging.slots * step.staging.slot_bytes;
+            let all: Vec<_> = blueprint.steps.iter().map(bank).collect();
+            assert!(all.iter().all(|&bank| bank == all[0]), "{kind:?}: {all:?}");
+            let end = blueprint.staging + 2 * all[0];
+            assert!(end <= blueprint.accumulators.offset, "{kind:?}");
+            for step in &blueprint.steps {
+                let needs = step.program.needs(step.rows, step.shape, 3);
+                assert!(needs.slots <= step.staging.slots, "{kind:?}: {step:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn multiples_that_fit_no_integer_are_none() {
+        assert_eq!(lcm(12, 18), Some(36));
+        assert_eq!(lcm(usize::MAX, usize::MAX - 1), None);
     }
 }
