@@ -97,6 +97,9 @@ pub(super) fn arguments<D: Driver>(
     let rows = places.a_rows.clamp(1, m as u64).next_multiple_of(8);
     let (a_deep, a) = map(a, rows as u32)?;
     let (b_deep, b) = map(b, n as u32)?;
+    if !takes(step.program, args, a_deep) {
+        return None;
+    }
     let c = Boxes {
         bf16,
         address: args.c,
@@ -143,4 +146,50 @@ pub(super) fn arguments<D: Driver>(
         }
     }
     Some(fast)
+}
+
+/// Whether boxes of the operands begin where the copy engine takes them: along what lies side by side at multiples of 16 bytes, or it
+/// faults; and whether none reaches from one rank's depth into another's.
+fn takes(program: Program, args: &Args, a_deep: bool) -> bool {
+    let alone = args.world == 1;
+    match program {
+        // Tiles begin at the first row of each rank's share.
+        Program::ReduceScatter => a_deep || alone || args.m.div_ceil(args.world).is_multiple_of(8),
+        // Staged pieces are deep, and a kernel multiplies all of A in one way.
+        Program::AllGatherMatmul(GatherDim::Rows) => a_deep || alone,
+        Program::AllGatherMatmul(GatherDim::Columns) => {
+            let share = args.k.div_ceil(args.world);
+            alone || (a_deep && share.is_multiple_of(SLAB_K as u64))
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_begin_where_the_engine_takes_them() {
+        let call = |m, k, world| Args {
+            m,
+            k,
+            world,
+            ..Args::default()
+        };
+        let scatter = |m, world, deep| takes(Program::ReduceScatter, &call(m, 1, world), deep);
+        assert!(scatter(300, 2, true) && scatter(301, 1, false) && scatter(320, 4, false));
+        assert!(!scatter(300, 2, false) && !scatter(28, 4, false));
+        let rows = Program::AllGatherMatmul(GatherDim::Rows);
+        assert!(takes(rows, &call(8, 100, 2), true) && takes(rows, &call(8, 100, 1), false));
+        assert!(!takes(rows, &call(8, 100, 2), false));
+        let columns = Program::AllGatherMatmul(GatherDim::Columns);
+        assert!(takes(columns, &call(8, 100, 1), true) && takes(columns, &call(8, 128, 2), true));
+        // The last rank's depth may be any.
+        assert!(takes(columns, &call(8, 250, 4), true));
+        assert!(
+            !takes(columns, &call(8, 250, 3), true) && !takes(columns, &call(8, 128, 2), false)
+        );
+        assert!(takes(Program::TwoShot, &call(7, 7, 3), false));
+    }
 }
