@@ -264,9 +264,12 @@ impl Operands {
         // Rows and depth of A, columns of B, whether C is stored to, and whether A is sent.
         let (rows, depth, cols, own, sends) = match kernel {
             Kernel::Product => (m, k, n, true, false),
-            Kernel::Program(Program::OneShot | Program::TwoShot | Program::ReduceScatter) => {
-                (m, mine(k), n, false, false)
-            }
+            Kernel::Program(
+                Program::OneShot
+                | Program::OneShotPackets
+                | Program::TwoShot
+                | Program::ReduceScatter,
+            ) => (m, mine(k), n, false, false),
             Kernel::Program(Program::AllGatherMatmul(GatherDim::Rows)) => {
                 (mine(m), k, mine(n), true, true)
             }
