@@ -83,8 +83,12 @@ constexpr u32 STRIP_ROWS = TILE_M;
 constexpr u32 AT_ONCE = 1;
 constexpr u32 BATCH = 1;
 #endif
-/// Ranks whose packets a thread waits for at a time.
+/// Ranks whose packets a thread waits for at a time. On AMD their masks of lanes would not fit the scalar registers.
+#if defined(__AMDGCN__)
+constexpr u32 AWAITED = 2;
+#else
 constexpr u32 AWAITED = 4;
+#endif
 /// Strips of a tile.
 constexpr u32 STRIPS = TILE_M / STRIP_ROWS;
 static_assert(STRIPS * STRIP_ROWS == TILE_M, "strips make up a tile");
