@@ -50,6 +50,8 @@ pub trait Heap: Debug + Send + Sync {
     /// # Errors
     /// Where the device refuses.
     unsafe fn zero(&self, offset: usize, bytes: usize) -> Result<(), WorldError>;
+    /// Called in the midst of a collective: whatever other ranks have called before it, this rank has called too.
+    fn all_are_here(&self) {}
 }
 
 /// The memory of a buffer.
@@ -128,6 +130,8 @@ pub trait Point<B: Backend>: Debug + Sized {
 pub trait Faults: Debug + Send + Sync {
     /// The verdict, where a call has faulted since the last reset.
     fn settle(&self) -> Option<Arc<Verdict>>;
+    /// Called where the queue's device has failed, so that peers do not wait for this rank until their budgets end.
+    fn device_failed(&self) {}
 }
 
 /// `len` elements of memory that operations work on. Clones share the memory.

@@ -117,6 +117,8 @@ pub enum Reason {
     },
     /// It has dropped the operation.
     Dropped,
+    /// Its device has failed. What with, the rank itself has been told.
+    DeviceFailed,
     /// It is in a call, and waits for nobody.
     Busy {
         /// The call.
@@ -161,6 +163,7 @@ impl fmt::Display for Verdict {
                 write!(f, "rank {culprit} stopped calling after {calls} call{s}")?;
             }
             Reason::Dropped => write!(f, "rank {culprit} has dropped the operation")?,
+            Reason::DeviceFailed => write!(f, "the device of rank {culprit} failed")?,
             Reason::Busy { index } => write!(f, "rank {culprit} is still at work in call {index}")?,
             Reason::NoAnswer => write!(f, "rank {culprit} does not answer")?,
             Reason::Cycle => write!(

@@ -22,7 +22,7 @@ pub trait Executor<T: Element, W: Word, B: Backend>: Faults + Watched + Sized + 
     type Prepared;
 
     /// How the backend's programs lay out their memory.
-    fn target(world: &World<B>, config: &FusedConfig) -> Target;
+    fn target(world: &World<B>) -> Target;
 
     /// Compiles and loads what calls will run. Not collective.
     ///

@@ -106,6 +106,9 @@ pub struct FusedConfig {
     /// Whether outputs may be plain buffers where peers store into them (`two_shot`, `matmul_all_gather`). It costs symmetric
     /// memory for another result, and one copy of the result a call that has a plain output.
     pub plain_output: bool,
+    /// Whether devices run the portable kernels also where there are faster ones for them: the reference that those are tested
+    /// against.
+    pub portable: bool,
     /// The rules kept; for negative controls in tests.
     #[doc(hidden)]
     pub rules: Rules,
@@ -132,6 +135,7 @@ impl FusedConfig {
             first: 1,
             budget: Duration::from_secs(30),
             plain_output: false,
+            portable: false,
             rules: Rules::ALL,
             stall: None,
             probe: None,
@@ -187,6 +191,13 @@ impl FusedConfig {
         self
     }
 
+    /// Sets [`FusedConfig::portable`].
+    #[must_use]
+    pub fn portable(mut self, portable: bool) -> Self {
+        self.portable = portable;
+        self
+    }
+
     /// Has `probe` look into this rank's calls. For tests: a probe that takes time stalls the rank.
     #[doc(hidden)]
     #[must_use]
@@ -225,6 +236,7 @@ impl fmt::Debug for FusedConfig {
             .field("first", &self.first)
             .field("budget", &self.budget)
             .field("plain_output", &self.plain_output)
+            .field("portable", &self.portable)
             .finish_non_exhaustive()
     }
 }

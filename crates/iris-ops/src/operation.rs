@@ -8,8 +8,8 @@ use crate::matrix::{MatrixMut, MatrixRef, span};
 use crate::plan::{Blueprint, Kind, Plan, variant_of};
 use crate::workspace::FusedWorkspace;
 use iris_heap::{Backend, Buffer, Host, Point, Queue, World};
-use iris_kernels::Element;
 use iris_kernels::host::Parts;
+use iris_kernels::{Element, Tile};
 use iris_sync::{SignalCounter, Word};
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,16 +24,17 @@ pub(crate) struct Operation<T: Element, W: Word, B: Runs<T, W>> {
 impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
     pub(crate) fn new(kind: Kind, world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         let operation = kind.operation();
-        let target = B::Kernel::target(world, &config);
+        let target = B::Kernel::target(world);
         let blueprint = Blueprint::new::<T, W>(kind, &config, world.size(), &target);
-        let tile = blueprint.as_ref().map(|blueprint| blueprint.shape.tile);
         let plan = blueprint.as_ref().map(|blueprint| {
-            let plans = blueprint.programs.iter();
-            plans
-                .map(|(rows, program)| format!("{program:?} up to {rows} rows"))
-                .collect::<Vec<_>>()
-                .join(", ")
+            let steps = blueprint.steps.iter();
+            let said = steps.map(|step| {
+                let Tile { m, n } = step.shape.tile;
+                format!("{:?} in {m}x{n} up to {} rows", step.program, step.rows)
+            });
+            said.collect::<Vec<_>>().join(", ")
         });
+        let tile = config.tile.map(|tile| format!("{}x{}", tile.m, tile.n));
         // Agreed upon before any rank may give up: a rank whose own parameters are bad would otherwise leave the others waiting.
         let fields = [
             ("backend", B::NAME.to_owned()),
@@ -45,13 +46,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
             ("bias", config.bias.to_string()),
             ("variant", config.variant.to_string()),
             ("gather", format!("{:?}", config.gather).to_lowercase()),
-            (
-                "tile",
-                tile.map_or_else(
-                    |_| "none".to_owned(),
-                    |tile| format!("{}x{}", tile.m, tile.n),
-                ),
-            ),
+            ("tile", tile.unwrap_or_else(|| "chosen".to_owned())),
             ("plan", plan.unwrap_or_else(|_| "none".to_owned())),
             ("first", config.first.to_string()),
             ("budget", format!("{:?}", config.budget)),
@@ -101,8 +96,8 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
     pub(crate) fn plan(&self, m: usize) -> Option<Plan> {
         let blueprint = self.workspace.kernel.blueprint();
         (1..=self.config.m).contains(&m).then(|| Plan {
-            variant: variant_of(blueprint.program(m)),
-            tile: blueprint.shape.tile,
+            variant: variant_of(blueprint.step(m).program),
+            tile: blueprint.step(m).shape.tile,
         })
     }
 
@@ -201,8 +196,10 @@ impl<T: Element, W: Word, B: Runs<T, W>> Bound<'_, T, W, B> {
         }
         let world = &self.operation.workspace.world;
         let blueprint = self.operation.workspace.kernel.blueprint();
-        let program = blueprint.program(m);
-        Ok(program.parts(m, blueprint.shape, world.size(), world.rank()))
+        let step = blueprint.step(m);
+        Ok(step
+            .program
+            .parts(m, step.shape, world.size(), world.rank()))
     }
 
     /// Checks all operands, and enqueues the call.
@@ -248,7 +245,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Bound<'_, T, W, B> {
             }
         }
         let blueprint = kernel.blueprint();
-        let stored = blueprint.program(m).stores_to_peers();
+        let stored = blueprint.step(m).program.stores_to_peers();
         let store = match (stored, c.buffer.offset(), blueprint.bounce) {
             (false, ..) => (0, false),
             (true, Some(offset), _) => (offset + c.offset * size_of::<T>(), false),

@@ -9,6 +9,9 @@ use iris_sync::{Layout, Word};
 /// An all-reduce of up to this many elements is bound by the number of steps and not by traffic: `auto` makes it one-shot.
 /// Measured on a CPU, where a step costs about as much as copying a few thousand elements; see `docs/performance.md`.
 const ONE_SHOT_ELEMENTS: usize = 4096;
+/// One-shot calls on devices travel in packets up to so many bytes of output that a rank pushes to its peers, each to each: beyond, the
+/// links are what takes the time, and packets take twice the bytes. From a model (docs/performance.md), not yet from measurements.
+const PACKET_BYTES: usize = 2 << 20;
 /// `auto` does not take more one-shot staging than this at a rank, in bytes.
 const ONE_SHOT_CAP: usize = 64 << 20;
 
@@ -49,24 +52,42 @@ impl Kind {
 pub struct Target {
     /// The bytes of a rank's words and cells.
     pub words: fn(Layout) -> usize,
-    /// The tile for an operation whose user names none, of so many rows and columns on so many ranks.
-    pub tile: fn(Kind, usize, usize, usize) -> Tile,
+    /// The tile for calls of an operation whose user names none: of the most rows a call may have, of a call's rows, columns, on so
+    /// many ranks, by bytes of an element.
+    pub tile: fn(Kind, [usize; 2], usize, usize, usize) -> Tile,
     /// What a tile's sides must be multiples of, and the most they may be; `None` where any tile will do, which is then made no
     /// larger than the result.
     pub tiles: Option<(Tile, Tile)>,
     /// The bytes of a staging slot of a program, for so many bytes an element.
     pub slot: fn(Program, Needs, Tile, usize) -> Option<usize>,
+    /// Whether there are packets.
+    pub packets: bool,
+}
+
+/// How calls of up to so many rows are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub rows: usize,
+    pub program: Program,
+    /// The problem, with the tile of these calls.
+    pub shape: Shape,
+    /// Relative to the workspace. Each source has the same bytes in each bank, whatever the step: a call's bank is never another
+    /// call's other bank.
+    pub staging: Staging,
+    /// The same of packets: all of their memory, also where the step has none, since every call clears them once in a while.
+    pub packets: Staging,
 }
 
 /// The programs an operation may run, and where everything of its workspace lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blueprint {
-    pub shape: Shape,
-    /// The program for up to so many rows, in rising order; the last entry covers the largest `m`.
-    pub programs: Vec<(usize, Program)>,
+    /// In rising order of rows; the last covers the largest `m`.
+    pub steps: Vec<Step>,
     pub layout: Layout,
-    /// Relative to the workspace, as are the offsets below.
-    pub staging: Staging,
+    /// Where staging begins, relative to the workspace, as are the offsets below.
+    pub staging: usize,
+    /// Where packets lie, and how many bytes they take, if there are any.
+    pub packets: Option<(usize, usize)>,
     pub accumulators: Accumulators,
     /// Where plain outputs are bounced, if they may be plain.
     pub bounce: Option<usize>,
@@ -122,36 +143,34 @@ impl Blueprint {
             .and_then(|_| m.max(n).max(k).checked_mul(64 * world))
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or_else(too_large)?;
-        let tile = config
-            .tile
-            .unwrap_or_else(|| (target.tile)(kind, m, n, world));
-        let tile = match target.tiles {
-            // A tile no larger than the result: slots are not larger than what they hold.
-            None => Tile {
-                m: tile.m.min(m),
-                n: tile.n.min(n),
-            },
-            Some((step, most)) => {
-                let fits = |side: usize, step: usize, most: usize| {
-                    side.is_multiple_of(step) && side <= most
-                };
-                if !fits(tile.m, step.m, most.m) || !fits(tile.n, step.n, most.n) {
-                    return Err(OpError::Tile {
-                        operation,
-                        tile,
-                        step,
-                        most,
-                    });
+        let element = size_of::<T>();
+        if let (Some(tile), Some((step, most))) = (config.tile, target.tiles) {
+            let fits =
+                |side: usize, step: usize, most: usize| side.is_multiple_of(step) && side <= most;
+            if !fits(tile.m, step.m, most.m) || !fits(tile.n, step.n, most.n) {
+                return Err(OpError::Tile {
+                    operation,
+                    tile,
+                    step,
+                    most,
+                });
+            }
+        }
+        let tile_of = |rows: usize| match (config.tile, target.tiles) {
+            (Some(tile), Some(_)) => tile,
+            (None, Some(_)) => (target.tile)(kind, [m, rows], n, world, element),
+            (given, None) => {
+                let tile = given.unwrap_or_else(|| (target.tile)(kind, [m, m], n, world, element));
+                // A tile no larger than the result: slots are not larger than what they hold.
+                Tile {
+                    m: tile.m.min(m),
+                    n: tile.n.min(n),
                 }
-                tile
             }
         };
-        let shape = Shape { n, k, tile };
-        let programs = programs(kind, config, shape, world, size_of::<T>());
-        let needs = programs
-            .iter()
-            .map(|&(rows, program)| program.needs(rows, shape, world))
-            .fold(Needs::default(), Needs::or);
+        let mut steps = steps(kind, config, world, element, target.packets, tile_of);
+        let needs_of = |step: &Step| step.program.needs(step.rows, step.shape, world);
+        let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);
 
         let layout = Layout::new(world, needs.slots, needs.locks);
         let mut end = (target.words)(layout).next_multiple_of(ALIGN);
@@ -162,93 +181,315 @@ impl Blueprint {
                 .and_then(|end| end.checked_next_multiple_of(ALIGN))?;
             Some(start)
         };
-        // The largest of what its programs need, as the number of slots is.
-        let slot_bytes = programs
-            .iter()
-            .map(|&(rows, program)| {
-                let needs = program.needs(rows, shape, world);
-                (target.slot)(program, needs, tile, size_of::<T>())
-            })
-            .try_fold(0, |most, bytes| Some(most.max(bytes?)))
+        // What a source has in a bank: for the most demanding step, and whole slots of every one.
+        let mut source_bytes = 0usize;
+        let mut whole = 1usize;
+        for step in &mut steps {
+            let needs = needs_of(step);
+            let bytes = (target.slot)(step.program, needs, step.shape.tile, element);
+            let bytes = bytes.ok_or_else(too_large)?;
+            step.staging = Staging::new(0, if bytes == 0 { 0 } else { needs.slots }, bytes);
+            let Staging {
+                slots, slot_bytes, ..
+            } = step.staging;
+            if slots == 0 {
+                continue;
+            }
+            source_bytes = source_bytes.max(slots.checked_mul(slot_bytes).ok_or_else(too_large)?);
+            whole = lcm(whole, slot_bytes).ok_or_else(too_large)?;
+        }
+        let source_bytes = source_bytes
+            .checked_next_multiple_of(whole)
             .ok_or_else(too_large)?;
-        let mut staging = Staging::new(0, needs.slots, slot_bytes);
-        staging.offset = take(staging.bytes(world)).ok_or_else(too_large)?;
+        let all = source_bytes.checked_mul(2 * world);
+        let staging = take(all).ok_or_else(too_large)?;
+        for step in &mut steps {
+            step.staging.offset = staging;
+            if step.staging.slots > 0 {
+                step.staging.slots = source_bytes / step.staging.slot_bytes;
+            }
+        }
+        let packets = match packets(&mut steps, element, needs_of) {
+            Some(0) => None,
+            Some(bytes) => {
+                let offset = take(bytes.checked_mul(2 * world)).ok_or_else(too_large)?;
+                for step in &mut steps {
+                    step.packets.offset = offset;
+                }
+                Some((offset, 2 * world * bytes))
+            }
+            None => return Err(too_large()),
+        };
         let mut accumulators = Accumulators {
             offset: 0,
             elements: needs.accumulators,
         };
         accumulators.offset = take(accumulators.bytes()).ok_or_else(too_large)?;
-        let stored = programs
-            .iter()
-            .any(|(_, program)| program.stores_to_peers());
+        let stored = steps.iter().any(|step| step.program.stores_to_peers());
         let bounce = if config.plain_output && stored {
             Some(take((m * n).checked_mul(size_of::<T>())).ok_or_else(too_large)?)
         } else {
             None
         };
         Ok(Self {
-            shape,
-            programs,
+            steps,
             layout,
             staging,
+            packets,
             accumulators,
             bounce,
             bytes: end,
         })
     }
 
-    /// The program for `m` rows, which are at most the largest.
-    pub(crate) fn program(&self, m: usize) -> Program {
-        self.programs[self.program_index(m)].1
+    /// How a call of `m` rows is carried out, which are at most the largest.
+    pub(crate) fn step(&self, m: usize) -> &Step {
+        &self.steps[self.step_index(m)]
     }
 
-    /// Its place among the programs.
-    pub(crate) fn program_index(&self, m: usize) -> usize {
-        let found = self.programs.iter().position(|&(rows, _)| m <= rows);
-        found.unwrap_or(self.programs.len() - 1)
+    /// Its place among the steps.
+    pub(crate) fn step_index(&self, m: usize) -> usize {
+        let found = self.steps.iter().position(|step| m <= step.rows);
+        found.unwrap_or(self.steps.len() - 1)
     }
 }
 
-fn programs(
+/// Lays out the packets that a source has in a bank, and returns their bytes; `None` where no integer holds them.
+fn packets(
+    steps: &mut [Step],
+    element: usize,
+    needs_of: impl Fn(&Step) -> Needs,
+) -> Option<usize> {
+    // Whole slots of every step that has some, and whole rows of all.
+    let (mut most, mut whole) = (0usize, 1usize);
+    for step in steps.iter_mut() {
+        let has = step.program == Program::OneShotPackets;
+        let needs = needs_of(step);
+        let row = step.shape.tile.n.checked_mul(2 * element)?;
+        let slot_bytes = match has {
+            true => needs.packet_elements.checked_mul(2 * element)?,
+            false => row,
+        };
+        whole = lcm(whole, lcm(row, slot_bytes)?)?;
+        if has {
+            most = most.max(needs.packet_slots.checked_mul(slot_bytes)?);
+        }
+        step.packets = Staging::new(0, 0, slot_bytes);
+    }
+    if most == 0 {
+        return Some(0);
+    }
+    let bytes = most.checked_next_multiple_of(whole)?;
+    for step in steps {
+        step.packets.slots = bytes / step.packets.slot_bytes;
+    }
+    Some(bytes)
+}
+
+/// The least common multiple, where it fits an integer.
+fn lcm(a: usize, b: usize) -> Option<usize> {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    (a / x).checked_mul(b)
+}
+
+/// The steps, without their staging: a new one wherever the program or the tile changes.
+fn steps(
     kind: Kind,
     config: &FusedConfig,
-    shape: Shape,
     world: usize,
     element: usize,
-) -> Vec<(usize, Program)> {
-    let m = config.m;
+    packets: bool,
+    tile_of: impl Fn(usize) -> Tile,
+) -> Vec<Step> {
+    let &FusedConfig { m, n, k, .. } = config;
+    let shape_of = |rows| Shape {
+        n,
+        k,
+        tile: tile_of(rows),
+    };
+    let (small, program) = program(kind, config, world, element, packets, &shape_of);
+    // Rows are told apart by powers of 2 of them, and as the program asks.
+    let powers = (0..usize::BITS).map(|power| 1 << power);
+    let mut ends: Vec<usize> = powers.take_while(|&rows| rows < m).collect();
+    ends.extend([small.map_or(m, |(rows, _)| rows), m]);
+    ends.sort_unstable();
+    ends.dedup();
+    let mut steps: Vec<Step> = Vec::new();
+    for rows in ends {
+        let step = Step {
+            rows,
+            program: match small {
+                Some((most, small)) if rows <= most => small,
+                _ => program,
+            },
+            shape: shape_of(rows),
+            staging: Staging::default(),
+            packets: Staging::default(),
+        };
+        match steps.last_mut() {
+            Some(last) if (last.program, last.shape) == (step.program, step.shape) => {
+                last.rows = rows;
+            }
+            _ => steps.push(step),
+        }
+    }
+    steps
+}
+
+/// The program; and up to how many rows it is another one all the same, if it is for any.
+fn program(
+    kind: Kind,
+    config: &FusedConfig,
+    world: usize,
+    element: usize,
+    packets: bool,
+    shape_of: &impl Fn(usize) -> Shape,
+) -> (Option<(usize, Program)>, Program) {
+    let FusedConfig { m, n, .. } = *config;
+    // Few rows in packets.
+    let pushed = world.saturating_sub(1).max(1) * n * element;
+    let few = Some(m.min(PACKET_BYTES / pushed)).filter(|&rows| packets && rows > 0);
+    let few = few.map(|rows| (rows, Program::OneShotPackets));
     let program = match (kind, config.variant) {
         (Kind::ReduceScatter, _) => Program::ReduceScatter,
         (Kind::AllGatherMatmul, _) => Program::AllGatherMatmul(config.gather),
         (Kind::MatmulAllGather, _) => Program::MatmulAllGather,
-        (Kind::AllReduce, Variant::OneShot) => Program::OneShot,
+        (Kind::AllReduce, Variant::OneShot) => return (few, Program::OneShot),
         (Kind::AllReduce, Variant::TwoShot) => Program::TwoShot,
         (Kind::AllReduce, Variant::Atomic) => Program::Atomic,
         (Kind::AllReduce, Variant::Spinlock) => Program::Spinlock,
+        (Kind::AllReduce, Variant::Auto) if few.is_some() => return (few, Program::TwoShot),
         (Kind::AllReduce, Variant::Auto) => {
-            let small = m.min(ONE_SHOT_ELEMENTS / shape.n);
-            let needs = Program::OneShot.needs(small, shape, world);
+            let small = m.min(ONE_SHOT_ELEMENTS / n);
+            let needs = Program::OneShot.needs(small, shape_of(small.max(1)), world);
             let bytes = Staging::new(0, needs.slots, needs.slot_elements * element).bytes(world);
             let fits = small > 0 && bytes.is_some_and(|bytes| bytes <= ONE_SHOT_CAP);
-            return match (fits, small < m) {
-                (true, false) => vec![(m, Program::OneShot)],
-                (true, true) => vec![(small, Program::OneShot), (m, Program::TwoShot)],
-                (false, _) => vec![(m, Program::TwoShot)],
-            };
+            return (
+                fits.then_some((small, Program::OneShot)),
+                Program::TwoShot,
+            );
         }
     };
-    vec![(m, program)]
+    (None, program)
 }
 
 /// The variant that a program is.
 pub(crate) fn variant_of(program: Program) -> Variant {
     match program {
-        Program::OneShot => Variant::OneShot,
+        Program::OneShot | Program::OneShotPackets => Variant::OneShot,
         Program::TwoShot => Variant::TwoShot,
         Program::Atomic => Variant::Atomic,
         Program::Spinlock => Variant::Spinlock,
         Program::ReduceScatter | Program::AllGatherMatmul(_) | Program::MatmulAllGather => {
             Variant::Auto
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: Target = Target {
+        words: |_| 100,
+        tile: |_, [_, rows], _, _, _| {
+            let m = if rows <= 64 { 64 } else { 128 };
+            Tile { m, n: 128 }
+        },
+        tiles: Some((Tile { m: 32, n: 32 }, Tile { m: 128, n: 256 })),
+        slot: |_, needs, _, element| needs.slot_elements.checked_mul(element),
+        packets: false,
+    };
+
+    fn blueprint(kind: Kind, config: &FusedConfig) -> Blueprint {
+        Blueprint::new::<f32, i32>(kind, config, 3, &TARGET).unwrap()
+    }
+
+    #[test]
+    fn calls_of_few_rows_have_tiles_of_their_own() {
+        let config = FusedConfig::new(500, 300, 70).variant(Variant::TwoShot);
+        let blueprint = blueprint(Kind::AllReduce, &config);
+        let rows: Vec<_> = blueprint.steps.iter().map(|step| step.rows).collect();
+        assert_eq!(rows, [64, 500]);
+        for (m, tile) in [(1, 64), (64, 64), (65, 128), (500, 128)] {
+            assert_eq!(blueprint.step(m).shape.tile.m, tile, "{m} rows");
+        }
+        let auto = FusedConfig::new(500, 300, 70);
+        let steps = self::blueprint(Kind::AllReduce, &auto).steps;
+        let first = (steps[0].program, steps[0].rows);
+        assert_eq!(first, (Program::OneShot, ONE_SHOT_ELEMENTS / 300));
+        assert_eq!(steps.last().unwrap().rows, 500);
+    }
+
+    /// A slow rank may still read a bank of one step while a fast one writes the other bank by another step.
+    #[test]
+    fn banks_lie_in_the_same_places_whatever_the_step() {
+        for kind in [Kind::AllReduce, Kind::ReduceScatter, Kind::AllGatherMatmul] {
+            let blueprint = blueprint(kind, &FusedConfig::new(700, 300, 77));
+            let bank = |step: &Step| 3 * step.staging.slots * step.staging.slot_bytes;
+            let all: Vec<_> = blueprint.steps.iter().map(bank).collect();
+            assert!(all.iter().all(|&bank| bank == all[0]), "{kind:?}: {all:?}");
+            let end = blueprint.staging + 2 * all[0];
+            assert!(end <= blueprint.accumulators.offset, "{kind:?}");
+            for step in &blueprint.steps {
+                let needs = step.program.needs(step.rows, step.shape, 3);
+                assert!(needs.slots <= step.staging.slots, "{kind:?}: {step:?}");
+            }
+        }
+    }
+
+    /// Every step finds the whole of them, in whole slots and rows: it clears what others have left.
+    #[test]
+    fn packets_lie_in_the_same_places_whatever_the_step() {
+        let target = Target {
+            packets: true,
+            slot: |program, needs, _, element| match program {
+                Program::OneShotPackets => Some(0),
+                _ => needs.slot_elements.checked_mul(element),
+            },
+            tile: |_, [_, rows], _, _, _| match rows {
+                ..=64 => Tile { m: 64, n: 64 },
+                ..=100 => Tile { m: 128, n: 96 },
+                _ => Tile { m: 128, n: 256 },
+            },
+            ..TARGET
+        };
+        for variant in [Variant::Auto, Variant::OneShot] {
+            let config = FusedConfig::new(5000, 700, 70).variant(variant);
+            let blueprint = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target);
+            let blueprint = blueprint.unwrap();
+            let few = PACKET_BYTES / (2 * 700 * 4);
+            assert_eq!(blueprint.step(few).program, Program::OneShotPackets);
+            assert_ne!(blueprint.step(few + 1).program, Program::OneShotPackets);
+            let (offset, bytes) = blueprint.packets.unwrap();
+            assert!(offset + bytes <= blueprint.accumulators.offset);
+            assert!(blueprint.steps.len() > 3);
+            for step in &blueprint.steps {
+                let Staging {
+                    offset: at,
+                    slots,
+                    slot_bytes,
+                } = step.packets;
+                assert_eq!((at, 6 * slots * slot_bytes), (offset, bytes), "{step:?}");
+                assert!(slot_bytes.is_multiple_of(2 * 4 * step.shape.tile.n));
+                if step.program == Program::OneShotPackets {
+                    let needs = step.program.needs(step.rows, step.shape, 3);
+                    assert!(needs.packet_slots <= slots && step.staging.slots == 0);
+                }
+            }
+        }
+        assert_eq!(
+            blueprint(Kind::AllReduce, &FusedConfig::new(50, 70, 7)).packets,
+            None
+        );
+    }
+
+    #[test]
+    fn multiples_that_fit_no_integer_are_none() {
+        assert_eq!(lcm(12, 18), Some(36));
+        assert_eq!(lcm(usize::MAX, usize::MAX - 1), None);
     }
 }

@@ -52,7 +52,8 @@ impl<T: Element, W: Word, B: Runs<T, W>> FusedWorkspace<T, W, B> {
 
     /// Gives the memory back. Collective.
     pub(crate) fn free(mut self) -> Result<(), OpError> {
-        self.last.synchronize()?;
+        let drained = self.last.synchronize().map_err(OpError::from);
+        self.world.all_succeed("free", drained)?;
         if let Some(region) = self.region.take() {
             self.world.free(region)?;
         }
@@ -62,8 +63,9 @@ impl<T: Element, W: Word, B: Runs<T, W>> FusedWorkspace<T, W, B> {
 
 impl<T: Element, W: Word, B: Runs<T, W>> Drop for FusedWorkspace<T, W, B> {
     fn drop(&mut self) {
-        // Watched no longer, or the world and the kernel would keep each other alive. The memory is not given back: that needs
-        // all ranks.
+        // Watched until its calls have run, which may wait for a rank that dies; and then no longer, or the world and the kernel
+        // would keep each other alive. The memory is not given back: that needs all ranks.
+        let _ = self.last.synchronize();
         if let Some(id) = self.kernel.watch_id() {
             self.world.unwatch(id);
         }

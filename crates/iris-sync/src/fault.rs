@@ -64,6 +64,8 @@ pub enum Cause {
     },
     /// An earlier call of the workspace faulted, and it has not been reset since.
     Poisoned,
+    /// Its device failed: nothing runs there any more. Kernels never say so, only hosts do.
+    DeviceFailed,
 }
 
 /// A fault: which call of which operation left, where it stood, and what it waited for.
@@ -138,6 +140,7 @@ impl fmt::Display for Fault {
             (Cause::Poisoned, _) => f.write_str(
                 "the workspace is poisoned by an earlier fault and must be reset by all ranks",
             ),
+            (Cause::DeviceFailed, _) => f.write_str("the device failed"),
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Exercise {
     /// Whether operands have gaps between their rows, begin in the midst of their buffers, and B is stored transposed, in every
     /// other call.
     pub strided: bool,
+    /// Whether B is stored transposed in every call, without gaps.
+    pub transposed: bool,
 }
 
 /// A call's shape: what the checks on the stream need to know.
@@ -50,6 +52,7 @@ struct Call {
     rank: usize,
     parts: Parts,
     strided: bool,
+    transposed: bool,
 }
 
 /// Elements between the rows of strided operands, and before their first.
@@ -66,6 +69,7 @@ impl Exercise {
             seed: 0,
             queued: true,
             strided: false,
+            transposed: false,
         }
     }
 
@@ -206,6 +210,8 @@ impl Exercise {
             calls.push((call, places, buffers));
         }
         let stream = B::Stream::of(world)?;
+        // Nobody's call waits for a rank that is still busy with its memory, and with the reference of another call.
+        world.barrier()?;
         let mut bound = operation.bind(&stream)?;
         let mut refused = None;
         for (call, [a, b, c], buffers) in &calls {
@@ -262,6 +268,7 @@ impl Exercise {
             rank,
             parts: self.parts(m, world, rank),
             strided: self.strided && number % 2 == 1,
+            transposed: self.transposed,
         }
     }
 }
@@ -320,7 +327,7 @@ impl Call {
     fn places(&self) -> [Place; 3] {
         [
             Place::new(&self.parts.a, self.strided, false),
-            Place::new(&self.parts.b, self.strided, self.strided),
+            Place::new(&self.parts.b, self.strided, self.strided || self.transposed),
             Place::new(&self.parts.c, self.strided, false),
         ]
     }

@@ -49,7 +49,26 @@ pub fn processes_ended(
     config: &WorldConfig,
     body: impl FnOnce(&World) -> Result<String, Failure>,
 ) -> Result<Vec<Ended>, Failure> {
-    if std::env::var_os(ROLE).is_some_and(|role| role == test) {
+    processes_with(test, ranks, config, |_, _| (), body)
+}
+
+/// Whether this process is one of the ranks that the test named `test` has started.
+pub fn is_rank(test: &str) -> bool {
+    std::env::var_os(ROLE).is_some_and(|role| role == test)
+}
+
+/// As [`processes_ended`], where `prepare` may change each rank's command: its environment, above all.
+///
+/// # Errors
+/// Where the processes cannot be started.
+pub fn processes_with(
+    test: &str,
+    ranks: usize,
+    config: &WorldConfig,
+    mut prepare: impl FnMut(usize, &mut Command),
+    body: impl FnOnce(&World) -> Result<String, Failure>,
+) -> Result<Vec<Ended>, Failure> {
+    if is_rank(test) {
         let result = Launch::from_env()
             .map_err(Failure::from)
             .and_then(|launch| launch.ok_or_else(|| "no launch".into()))
@@ -63,12 +82,13 @@ pub fn processes_ended(
         std::process::exit(i32::from(failed));
     }
     let program = std::env::current_exe()?;
-    let mut ranks = launch::spawn(ranks, |_| {
+    let mut ranks = launch::spawn(ranks, |rank| {
         let mut command = Command::new(&program);
         command
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(ROLE, test)
             .stdout(Stdio::piped());
+        prepare(rank, &mut command);
         command
     })?;
     ranks

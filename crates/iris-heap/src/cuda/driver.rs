@@ -1,7 +1,7 @@
 //! [`Driver`] by the CUDA driver.
 
 use super::table::{Handle, NAME, Status, Table};
-use crate::device::{DeviceError, Driver, Grid, Info, Pointer, Raw, Reach, Tensor};
+use crate::device::{Boxes, DeviceError, Driver, Grid, Info, Pointer, Raw, Reach};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::fmt;
@@ -20,14 +20,8 @@ const DYNAMIC_SHARED: c_int = 8;
 const CAPTURE_THREAD: c_uint = 1;
 const TENSOR_F16: c_uint = 6;
 const TENSOR_BF16: c_uint = 9;
-const TENSOR_INTERLEAVE_NONE: c_uint = 0;
-const TENSOR_SWIZZLE_128B: c_uint = 3;
-const TENSOR_L2_256B: c_uint = 3;
-const TENSOR_ZEROS: c_uint = 0;
-
-/// `CUtensorMap`.
-#[repr(C, align(64))]
-struct TensorMap([u64; 16]);
+const SWIZZLE_128: c_uint = 3;
+const PROMOTE_TO_256: c_uint = 3;
 
 /// The CUDA driver.
 pub struct Cuda {
@@ -490,48 +484,45 @@ impl Driver for Cuda {
         self.check("launching a kernel", None, status)
     }
 
-    fn encode(&self, tensor: &Tensor<'_>) -> Result<Option<[u64; 16]>, DeviceError> {
-        let Some(encode) = self.table.encode_tiled else {
-            return Ok(None);
-        };
-        let &Tensor {
+    fn has_tensor_maps(&self) -> bool {
+        self.table.encode_tensor_map.is_some()
+    }
+
+    fn tensor_map(&self, boxes: &Boxes) -> Option<[u64; 16]> {
+        /// Where the driver writes a map, which it wants aligned to 64 bytes.
+        #[repr(C, align(64))]
+        struct Map([u64; 16]);
+
+        let encode = self.table.encode_tensor_map?;
+        let mut map = Map([0; 16]);
+        let &Boxes {
             bf16,
             address,
-            sizes,
+            lens,
             strides,
-            boxes,
-        } = tensor;
-        let rank = sizes.len();
-        // Each element of a box is taken.
-        let steps = [1; 5];
-        if !(1..=steps.len()).contains(&rank) || strides.len() + 1 != rank || boxes.len() != rank {
-            return Err(DeviceError::Dimensions {
-                sizes: rank,
-                strides: strides.len(),
-                boxes: boxes.len(),
-            });
-        }
-        let element = if bf16 { TENSOR_BF16 } else { TENSOR_F16 };
-        let mut map = TensorMap([0; 16]);
-        // SAFETY: see above the impl; as many sizes, strides, boxes and steps as are told, and the address is only written down.
+            sides: [side, lines],
+            stacked,
+        } = boxes;
+        let (sides, steps) = ([side, lines, 1], [1; 3]);
+        // SAFETY: the map has the size and the alignment that the driver asks for, and all arrays at least as many elements as there are
+        // dimensions; the address is not accessed. What cannot be expressed is refused.
         let status = unsafe {
             encode(
                 (&raw mut map).cast(),
-                element,
-                rank as c_uint,
-                address as *mut c_void,
-                sizes.as_ptr(),
+                if bf16 { TENSOR_BF16 } else { TENSOR_F16 },
+                if stacked { 3 } else { 2 },
+                ptr::with_exposed_provenance_mut(address as usize),
+                lens.as_ptr(),
                 strides.as_ptr(),
-                boxes.as_ptr(),
+                sides.as_ptr(),
                 steps.as_ptr(),
-                TENSOR_INTERLEAVE_NONE,
-                TENSOR_SWIZZLE_128B,
-                TENSOR_L2_256B,
-                TENSOR_ZEROS,
+                0,
+                SWIZZLE_128,
+                PROMOTE_TO_256,
+                0,
             )
         };
-        self.check("encoding a tensor map", None, status)?;
-        Ok(Some(map.0))
+        (status == SUCCESS).then_some(map.0)
     }
 
     unsafe fn begin_capture(&self, stream: Raw) -> Result<(), DeviceError> {

@@ -203,10 +203,9 @@ table! {
     }
     optional {
         load_function: "cuFuncLoad" (Handle); // from 12.4 on
-        encode_tiled: "cuTensorMapEncodeTiled" ( // from 12.0 on
-            *mut c_void, c_uint, c_uint, *mut c_void, *const u64, *const u64, *const u32, *const u32,
-            c_uint, c_uint, c_uint, c_uint
-        );
+        encode_tensor_map: "cuTensorMapEncodeTiled" (
+            *mut c_void, c_uint, c_uint, *mut c_void, *const u64, *const u64, *const c_uint, *const c_uint, c_uint, c_uint, c_uint, c_uint
+        ); // from 12.0 on
     }
 }
 

@@ -31,11 +31,10 @@ enum Source<D: Driver> {
 
 impl<D: Driver> Drop for Storage<D> {
     fn drop(&mut self) {
-        if let Source::Plain(memory) = &mut self.source {
-            // What is enqueued may use it. Waited for here, and not in the runtime's own free, which may hold locks that other
-            // ranks' launches need.
-            let _ = self.heap.synchronize();
-            drop(memory.take());
+        if let Source::Plain(Some(memory)) =
+            std::mem::replace(&mut self.source, Source::Plain(None))
+        {
+            self.heap.retire(memory);
         }
     }
 }
@@ -88,7 +87,11 @@ impl<D: Driver> backend::Storage for Storage<D> {
 
     fn into_region(mut self) -> Option<Region> {
         match std::mem::replace(&mut self.source, Source::Plain(None)) {
-            Source::Symmetric(region) => Some(region),
+            Source::Symmetric(region) => {
+                // Whoever has the region next must not find this rank's work in it. A device that has failed does none.
+                let _ = self.heap.synchronize();
+                Some(region)
+            }
             other => {
                 self.source = other;
                 None

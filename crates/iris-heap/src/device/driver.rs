@@ -91,21 +91,22 @@ impl fmt::Display for MemoryKind {
     }
 }
 
-/// A matrix of 16-bit numbers, or several of one size, as copy engines take it that move whole boxes of it between memory and a
-/// block's shared memory. There the rows of a box have 128 bytes, whose 16-byte parts are permuted by the row's number.
+/// A matrix of 16-bit elements, or a stack of them, to be copied box by box by a device's copy engine: rows of 128 bytes in shared
+/// memory, whose 16-byte parts are permuted by the row's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tensor<'a> {
-    /// Whether the numbers are bf16, else f16.
+pub struct Boxes {
+    /// Whether elements are bf16, else f16.
     pub bf16: bool,
     /// Where it begins: a multiple of 16.
     pub address: Raw,
-    /// Its elements along each dimension, the first one that which lies side by side. What boxes have beyond them reads as zero, and
-    /// is not written.
-    pub sizes: &'a [u64],
-    /// Bytes from one element to the next along each dimension but the first: multiples of 16.
-    pub strides: &'a [u64],
-    /// Elements of a box along each dimension, at most 256, and 64 along the first.
-    pub boxes: &'a [u32],
+    /// Elements side by side, lines, and matrices; what is copied from outside of them is zero.
+    pub lens: [u64; 3],
+    /// Bytes from one line, and one matrix, to the next: multiples of 16.
+    pub strides: [u64; 2],
+    /// A box: elements side by side, of which there are 64 at most, and lines, of which there are 256 at most.
+    pub sides: [u32; 2],
+    /// Whether it is a stack of matrices.
+    pub stacked: bool,
 }
 
 /// A grid of blocks, along one dimension.
@@ -269,9 +270,13 @@ pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
         arguments: *const u8,
     ) -> Result<(), DeviceError>;
 
-    /// What kernels hand to the copy engine of a tensor, or `None` where there is no such engine. Nothing is accessed.
-    fn encode(&self, _tensor: &Tensor<'_>) -> Result<Option<[u64; 16]>, DeviceError> {
-        Ok(None)
+    /// Whether the runtime encodes tensor maps.
+    fn has_tensor_maps(&self) -> bool {
+        false
+    }
+    /// A tensor map, by which kernels copy boxes; `None` where the runtime has none, or cannot express these.
+    fn tensor_map(&self, _: &Boxes) -> Option<[u64; 16]> {
+        None
     }
 
     /// Begins to capture what is enqueued on a stream, on this thread.

@@ -65,16 +65,6 @@ pub enum DeviceError {
         /// Why not.
         reason: String,
     },
-    /// A tensor's sizes, strides and boxes do not belong together.
-    #[error("a tensor of {sizes} sizes has {strides} strides and {boxes} sides of a box")]
-    Dimensions {
-        /// Its sizes.
-        sizes: usize,
-        /// Its strides: one fewer.
-        strides: usize,
-        /// The sides of its boxes: as many as sizes.
-        boxes: usize,
-    },
     /// Device memory ran out.
     #[error("device {device} has no room for {bytes} bytes")]
     OutOfMemory {

@@ -1,11 +1,12 @@
 //! The symmetric heap on devices: each rank's lies in its device's memory, and all are mapped for each device.
 
-use super::{Device, DeviceError, Driver, Raw, Reach, SharedMemory, Stream};
+use super::{Device, DeviceError, Driver, Event, Raw, Reach, SharedMemory, Stream};
 use crate::backend::Heap;
 use crate::error::WorldError;
 use crate::host::Host;
 use crate::world::World;
 use serde::{Deserialize, Serialize};
+use std::fmt::Debug;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -18,8 +19,22 @@ pub struct DeviceConfig {
     /// This rank's device, as the runtime counts those visible. By default rank r takes device r; a rank that sees one device
     /// only takes that.
     pub device: Option<usize>,
-    /// Whether several ranks may use one device. Each then gets an equal part of its blocks, since blocks that wait for each other
-    /// must all be resident at once. For tests: it is slower than one rank alone.
+    /// Whether several ranks may use one device. Each then gets an equal part of half its blocks, since blocks that wait for each
+    /// other must all be resident at once. For tests: it is slower than one rank alone.
+    ///
+    /// Ranks that are threads share the device's context, too, and some of what the runtime does waits for all kernels of a context:
+    /// also for one that waits for the rank that asked. So:
+    /// - What gives memory or modules back - plain buffers and operations that are dropped - is put off until the next collective
+    ///   allocation, where no rank has a call under way that another has still to make. It needs the ranks to make calls and
+    ///   collectives in the same order.
+    /// - Whoever makes calls directly to the runtime sees to that himself: `cuMemFree`, `cuMemFreeHost`, `cuModuleUnload`,
+    ///   `cuCtxSynchronize` and their like only where no other rank's call waits.
+    /// - Each stream needs a queue of the device for itself, or a kernel may be kept from running by one that waits for it:
+    ///   `CUDA_DEVICE_MAX_CONNECTIONS` is to be set to the number of streams, at most 32. Each rank has one stream for the host's
+    ///   copies beside its own.
+    ///
+    /// Whatever is done wrong here ends with the budget of the calls, and not in a process that hangs. Ranks that are processes have
+    /// contexts of their own, between which the device switches in slices of time.
     pub share_devices: bool,
 }
 
@@ -38,6 +53,10 @@ impl Default for DeviceConfig {
 /// Invariant: `bases[r]` is the address, for kernels of `device`, of rank r's heap, whose mapping lives as long as this.
 #[derive(Debug)]
 pub struct Heaps<D: Driver> {
+    /// What is given back when all ranks have met.
+    retired: Mutex<Vec<Box<dyn Retired>>>,
+    /// Whether anything needs to be retired.
+    shared: bool,
     bases: Vec<Raw>,
     /// Whether kernels here can update memory of each rank atomically; `None` where the runtime cannot tell, since the other device
     /// is not visible to this process.
@@ -46,12 +65,19 @@ pub struct Heaps<D: Driver> {
     rank: usize,
     /// This rank's streams, those of operations and the user's.
     streams: Mutex<Vec<Weak<Stream<D>>>>,
+    /// Where this rank's work ends on streams of others that it uses no more.
+    left: Mutex<Vec<Event<D>>>,
     /// For copies of the host's.
     transfers: Stream<D>,
     own: SharedMemory<D>,
     _peers: Vec<Option<SharedMemory<D>>>,
     device: Device<D>,
 }
+
+/// What can wait to be dropped.
+trait Retired: Debug + Send {}
+
+impl<T: Debug + Send> Retired for T {}
 
 /// What ranks tell each other of their heaps; the descriptor goes with it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,11 +132,43 @@ impl<D: Driver> Heaps<D> {
         streams.push(Arc::downgrade(stream));
     }
 
+    /// Has what this rank has enqueued so far on another's stream waited for by [`Heaps::synchronize`], which will not know the stream
+    /// any more.
+    pub(super) fn leave(&self, stream: &Stream<D>) {
+        let event = Event::new(&self.device).and_then(|event| {
+            stream.record(&event)?;
+            Ok(event)
+        });
+        // A device that refuses has failed, and runs nothing.
+        if let Ok(event) = event {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.push(event);
+        }
+    }
+
     /// Waits for everything on this rank's streams. Not for the whole device: another rank of it may be waiting for this one.
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let streams: Vec<_> = streams.iter().filter_map(Weak::upgrade).collect();
-        streams.iter().try_for_each(|stream| stream.synchronize())
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let streams: Vec<_> = {
+            let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.iter().filter_map(Weak::upgrade).collect()
+        };
+        let left = left.iter().map(Event::synchronize);
+        let ended = left.chain(streams.iter().map(|stream| stream.synchronize()));
+        // All are waited for, whatever the first has to say.
+        ended.fold(Ok(()), Result::and)
+    }
+
+    /// Drops `what`, which nothing uses that will yet be enqueued: at once when everything on this rank's streams has run, or, where
+    /// ranks share devices, when all have met (see [`DeviceConfig::share_devices`]).
+    pub fn retire(&self, what: impl Debug + Send + 'static) {
+        // Waited for here, and not in the runtime's own free, which may hold locks that other ranks' launches need. Where the device
+        // has failed, nothing runs.
+        let _ = self.synchronize();
+        if self.shared {
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            retired.push(Box::new(what));
+        }
     }
 
     /// The stream of the host's own copies, on which nothing ever waits for a peer.
@@ -131,6 +189,12 @@ impl<D: Driver> Heap for Heaps<D> {
     unsafe fn zero(&self, offset: usize, bytes: usize) -> Result<(), WorldError> {
         self.transfers.fill(&self.own, offset, bytes, 0)?;
         Ok(self.transfers.synchronize()?)
+    }
+
+    fn all_are_here(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let retired = std::mem::take(&mut *retired);
+        drop(retired); // after the lock is given back
     }
 }
 
@@ -198,6 +262,7 @@ impl World<Host> {
         }
         let mapped = Self::map(rank, &told, &files, device, own);
         let mut heaps = self.all_succeed("mapping the heaps of peers", mapped)?;
+        heaps.shared = config.share_devices;
         let mine = &told[rank].uuid;
         heaps.ranks_here = told.iter().filter(|its| its.uuid == *mine).count();
         Ok(self.with_heap(heaps))
@@ -211,11 +276,14 @@ impl World<Host> {
         own: SharedMemory<D>,
     ) -> Result<Heaps<D>, WorldError> {
         let mut heaps = Heaps {
+            retired: Mutex::default(),
+            shared: false,
             bases: Vec::new(),
             atomics: Vec::new(),
             ranks_here: 1,
             rank,
             streams: Mutex::default(),
+            left: Mutex::default(),
             transfers: Stream::new(&device)?,
             own,
             _peers: Vec::new(),

@@ -21,7 +21,7 @@ mod queue;
 mod stream;
 
 pub use buffer::Storage;
-pub use driver::{Driver, Grid, Info, MemoryKind, Pointer, Raw, Tensor, Uuid};
+pub use driver::{Boxes, Driver, Grid, Info, MemoryKind, Pointer, Raw, Uuid};
 pub use error::DeviceError;
 pub use foreign::ForeignMemory;
 pub use heap::{DeviceConfig, Heaps};
@@ -118,15 +118,6 @@ impl<D: Driver> Device<D> {
         self.driver().reach(self.ordinal(), other.ordinal())
     }
 
-    /// What kernels hand to the copy engine of a tensor, NVIDIA's tensor map, or `None` where the runtime has none. Nothing is
-    /// accessed by this.
-    ///
-    /// # Errors
-    /// Where the runtime refuses addresses, sizes or strides.
-    pub fn encode(&self, tensor: &Tensor<'_>) -> Result<Option<[u64; 16]>, DeviceError> {
-        self.driver().encode(tensor)
-    }
-
     /// The bytes of its memory that nobody has, be it this process or another, as they are now.
     ///
     /// # Errors
@@ -134,6 +125,16 @@ impl<D: Driver> Device<D> {
     pub fn free_memory(&self) -> Result<u64, DeviceError> {
         self.bind()?;
         self.driver().free_memory()
+    }
+
+    /// Whether the runtime encodes tensor maps.
+    pub fn has_tensor_maps(&self) -> bool {
+        self.driver().has_tensor_maps()
+    }
+
+    /// A tensor map, by which kernels copy boxes; `None` where the runtime has none, or cannot express these. Nothing is accessed.
+    pub fn tensor_map(&self, boxes: &Boxes) -> Option<[u64; 16]> {
+        self.driver().tensor_map(boxes)
     }
 
     /// Waits until everything on the device has run.

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 #[derive(Debug)]
 pub struct RankStream<D: Driver> {
     stream: Arc<Stream<D>>,
+    heap: Arc<Heaps<D>>,
+    /// Whether somebody else made the stream.
+    foreign: bool,
     rank: usize,
     /// The operations that were bound to it.
     faults: Mutex<Vec<Weak<dyn Faults>>>,
@@ -22,6 +25,15 @@ pub struct RankStream<D: Driver> {
 struct Recording<D: Driver> {
     calls: Vec<(u64, u64)>,
     kept: Vec<AnyBuffer<D>>,
+    /// What orders this stream's calls among those of others, put off until the capture has ended: it is no part of the graph, whose
+    /// every launch is ordered anew.
+    put_off: Vec<PutOff<D>>,
+}
+
+#[derive(Debug)]
+enum PutOff<D: Driver> {
+    Record(Arc<Event<D>>),
+    Wait(Arc<Event<D>>),
 }
 
 impl<D: Driver> RankStream<D> {
@@ -30,7 +42,7 @@ impl<D: Driver> RankStream<D> {
     /// # Errors
     /// Where the runtime makes none.
     pub fn new(world: &World<D>) -> Result<Self, StreamError> {
-        Ok(Self::around(world, Stream::new(world.device())?))
+        Ok(Self::around(world, Stream::new(world.device())?, false))
     }
 
     /// A stream that somebody else made, for operations to be called among their work.
@@ -42,16 +54,17 @@ impl<D: Driver> RankStream<D> {
     /// Those of [`Stream::foreign`].
     pub unsafe fn foreign(world: &World<D>, raw: Raw) -> Result<Self, StreamError> {
         // SAFETY: the caller's promise.
-        Ok(Self::around(world, unsafe {
-            Stream::foreign(world.device(), raw)
-        }?))
+        let stream = unsafe { Stream::foreign(world.device(), raw) }?;
+        Ok(Self::around(world, stream, true))
     }
 
-    fn around(world: &World<D>, stream: Stream<D>) -> Self {
+    fn around(world: &World<D>, stream: Stream<D>, foreign: bool) -> Self {
         let stream = Arc::new(stream);
         world.heap().watch(&stream);
         Self {
             stream,
+            heap: Arc::clone(world.heap()),
+            foreign,
             rank: world.rank(),
             faults: Mutex::default(),
             recording: Mutex::new(None),
@@ -74,14 +87,23 @@ impl<D: Driver> RankStream<D> {
     /// What the device failed with; the verdict, where a call of an operation that was bound to this stream has faulted and the
     /// operation has not been reset since.
     pub fn synchronize(&self) -> Result<(), StreamError> {
-        self.stream.synchronize()?;
-        let mut bound = self.faults();
-        bound.retain(|operation| operation.strong_count() > 0);
-        let bound: Vec<_> = bound.iter().filter_map(Weak::upgrade).collect();
+        let ended = self.stream.synchronize();
+        let bound = self.bound();
+        if let Err(error) = ended {
+            bound.iter().for_each(|operation| operation.device_failed());
+            return Err(error.into());
+        }
         match bound.iter().find_map(|operation| operation.settle()) {
             Some(verdict) => Err(StreamError::Fault(verdict)),
             None => Ok(()),
         }
+    }
+
+    /// The operations that were bound to it and are still there.
+    fn bound(&self) -> Vec<Arc<dyn Faults>> {
+        let mut bound = self.faults();
+        bound.retain(|operation| operation.strong_count() > 0);
+        bound.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Whether all that has been enqueued has run.
@@ -109,6 +131,7 @@ impl<D: Driver> RankStream<D> {
             *recording = Some(Recording {
                 calls: Vec::new(),
                 kept: Vec::new(),
+                put_off: Vec::new(),
             });
         }
         // The body's own error is more telling than that of a capture it has spoilt.
@@ -120,15 +143,23 @@ impl<D: Driver> RankStream<D> {
             })
         });
         let recording = self.recording().take();
+        let (calls, kept, put_off) =
+            recording.map_or_else(Default::default, |it| (it.calls, it.kept, it.put_off));
+        // Also where the capture failed: calls made before it may be what is to be waited for.
+        let ordered = put_off.iter().try_for_each(|it| match it {
+            PutOff::Record(event) => self.stream.record(event),
+            PutOff::Wait(event) => self.stream.wait(event),
+        });
         if let Some(error) = failed {
             return Err(error);
         }
         let graph = graph.map_err(StreamError::from)?;
-        let (calls, kept) = recording.map_or_else(Default::default, |it| (it.calls, it.kept));
+        ordered.map_err(StreamError::from)?;
         Ok(CapturedGraph {
             graph,
             calls,
             _kept: kept,
+            heap: Arc::clone(&self.heap),
         })
     }
 
@@ -156,6 +187,13 @@ impl<D: Driver> RankStream<D> {
         true
     }
 
+    /// Puts something off, if a capture is under way.
+    fn put_off(&self, what: PutOff<D>) -> bool {
+        let mut recording = self.recording();
+        let recording = recording.as_mut();
+        recording.map(|it| it.put_off.push(what)).is_some()
+    }
+
     fn faults(&self) -> MutexGuard<'_, Vec<Weak<dyn Faults>>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,12 +204,29 @@ impl<D: Driver> RankStream<D> {
     }
 }
 
-/// Captured work, with the memory that its calls use kept alive.
+impl<D: Driver> Drop for RankStream<D> {
+    fn drop(&mut self) {
+        // One of ours is waited for when it is given back. Another's is not ours to wait for: it may be being captured.
+        if self.foreign {
+            self.heap.leave(&self.stream);
+        }
+    }
+}
+
+/// Captured work, with the memory that its calls use kept alive. Dropped, all that this rank has enqueued is waited for.
 #[derive(Debug)]
 pub struct CapturedGraph<D: Driver> {
     graph: Graph<D>,
     calls: Vec<(u64, u64)>,
     _kept: Vec<AnyBuffer<D>>,
+    heap: Arc<Heaps<D>>,
+}
+
+impl<D: Driver> Drop for CapturedGraph<D> {
+    fn drop(&mut self) {
+        // It may be running. A device that has failed runs nothing.
+        let _ = self.heap.synchronize();
+    }
 }
 
 impl<D: Driver> CapturedGraph<D> {
@@ -195,7 +250,7 @@ impl<D: Driver> CapturedGraph<D> {
 
 /// A point in a rank's stream.
 #[derive(Debug)]
-pub struct RankEvent<D: Driver>(Event<D>);
+pub struct RankEvent<D: Driver>(Arc<Event<D>>);
 
 impl<D: Driver> Queue<D> for RankStream<D> {
     fn of(world: &World<D>) -> Result<Self, StreamError> {
@@ -221,17 +276,23 @@ impl<D: Driver> Queue<D> for RankStream<D> {
     }
 
     fn record(&self, event: &RankEvent<D>) -> Result<(), StreamError> {
+        if self.put_off(PutOff::Record(Arc::clone(&event.0))) {
+            return Ok(());
+        }
         Ok(self.stream.record(&event.0)?)
     }
 
     fn wait(&self, event: &RankEvent<D>) -> Result<(), StreamError> {
+        if self.put_off(PutOff::Wait(Arc::clone(&event.0))) {
+            return Ok(());
+        }
         Ok(self.stream.wait(&event.0)?)
     }
 }
 
 impl<D: Driver> Point<D> for RankEvent<D> {
     fn of(heap: &Arc<Heaps<D>>) -> Result<Self, StreamError> {
-        Ok(Self(Event::new(heap.device())?))
+        Ok(Self(Arc::new(Event::new(heap.device())?)))
     }
 
     fn synchronize(&self) -> Result<(), StreamError> {

@@ -209,7 +209,7 @@ pub(super) fn alone(own: Report) -> Verdict {
 /// The verdict on the first report `own`, from each rank's status and answer, and from which died first.
 ///
 /// A dead rank is the culprit outright, since waits may well lead elsewhere: to a rank that had not yet begun to wait for
-/// the dead one. Ranks that differ in a call's shape come next, since neither is waiting for what the other will do.
+/// the dead one. So is one whose device has failed. Ranks that differ in a call's shape come next, since neither is waiting for what the other will do.
 /// Otherwise the waits are followed.
 fn judge(
     status: &[Status],
@@ -225,11 +225,16 @@ fn judge(
         });
         std::iter::once(own).chain(reports)
     };
-    if let Some(culprit) = dead {
+    let failed = || reports().find(|report| report.cause == Cause::DeviceFailed);
+    let gone = match dead {
+        Some(culprit) => Some((culprit, Reason::Died)),
+        None => failed().map(|report| (report.rank, Reason::DeviceFailed)),
+    };
+    if let Some((culprit, reason)) = gone {
         let waits = |report: &&Report| report.wait.is_some_and(|wait| wait.peer == culprit);
         return Verdict {
             culprit,
-            reason: Reason::Died,
+            reason,
             report: reports().find(waits).unwrap_or(own).clone(),
         };
     }
@@ -344,6 +349,31 @@ mod tests {
             verdict.report.rank, 3,
             "the rank that waits for the dead one"
         );
+    }
+
+    #[test]
+    fn a_rank_whose_device_failed_is_the_culprit_even_off_the_chain() {
+        let failed = report(2, None, Cause::DeviceFailed);
+        let answers = [
+            faulted(0, 1),
+            faulted(1, 0),
+            Some(Answer::Doing(Activity::Faulted(failed.clone()))),
+            faulted(3, 2),
+        ];
+        let verdict = judge(&[Status::Alive; 4], None, &answers, &failed);
+        assert_eq!(
+            (verdict.culprit, &verdict.reason),
+            (2, &Reason::DeviceFailed)
+        );
+        assert_eq!(verdict.report.rank, 3, "the rank that waits for it");
+        assert!(
+            verdict
+                .to_string()
+                .starts_with("the device of rank 2 failed: rank 3 waited"),
+            "{verdict}"
+        );
+        let nobody = judge(&[Status::Alive; 4], None, &[const { None }; 4], &failed);
+        assert_eq!((nobody.culprit, nobody.reason), (2, Reason::DeviceFailed));
     }
 
     #[test]

@@ -97,6 +97,7 @@ impl<B: Backend> World<B> {
             Placed::BadAlignment => return agreed.and(Err(WorldError::Alignment { align })),
         };
         let ready = agreed.and_then(|()| {
+            self.heap().all_are_here();
             // SAFETY: offset + bytes lies in this rank's heap. The region was free on all ranks when they agreed on it, and is
             // given to nobody before all have zeroed theirs.
             let zeroed = unsafe { self.heap().zero(offset, bytes) };

@@ -1,8 +1,7 @@
 //! The operations as programs for GPUs: one HIP source tree, compiled at run time.
 //!
 //! `hip/` holds the sources; [`sources`] has them embedded; [`compile`] compiles them and users' own, for whichever vendor's GPUs,
-//! and keeps what came out in a cache on disk; [`fast`] knows
-//! those kernels that only some devices have; [`Args`] and [`FaultRecord`] are what host and kernel exchange.
+//! and keeps what came out in a cache on disk; [`Args`] and [`FaultRecord`] are what host and kernel exchange.
 
 mod args;
 pub mod compile;

@@ -33,15 +33,15 @@ embed![
     "iris/packets.h",
     "iris/platform.h",
     "iris/signal.h",
+    "iris/tile.h",
+    "iris/types.h",
+    "iris/walk.h",
+    "iris/words.h",
     "iris/sm90/async.h",
     "iris/sm90/crews.h",
     "iris/sm90/deliver.h",
     "iris/sm90/ring.h",
     "iris/sm90/wgmma.h",
-    "iris/tile.h",
-    "iris/types.h",
-    "iris/walk.h",
-    "iris/words.h",
 ];
 
 /// An embedded file.
@@ -108,7 +108,8 @@ impl<'a> Amalgamation<'a> {
         let _ = writeln!(self.amalgam.text, "#line 1 \"{literal}\"");
         for (at, line) in source.lines().enumerate() {
             let wanted = included(line);
-            if let Some((known, text, ours)) = wanted.and_then(|wanted| self.header(wanted, ours)) {
+            let from = ours.then_some(name);
+            if let Some((known, text, ours)) = wanted.and_then(|wanted| self.header(wanted, from)) {
                 if self.included.insert(known) {
                     self.append(known, text, ours);
                 }
@@ -131,21 +132,32 @@ impl<'a> Amalgamation<'a> {
         }
     }
 
-    /// A header by the name by which a file includes it: one of ours, from within ours also from beside it, or one that was
-    /// given. Its name, its text, and whether it is ours.
-    fn header(&self, wanted: &str, from_ours: bool) -> Option<(&'a str, &'a str, bool)> {
-        // Of two directories, whose files have different names: from beside, from below, and from above.
-        let wanted_here = wanted.strip_prefix("../").unwrap_or(wanted);
-        let ours = FILES.iter().find(|(known, _)| {
-            let beside = |directory| known.strip_prefix(directory) == Some(wanted_here);
-            *known == wanted || (from_ours && (beside("iris/") || beside("iris/sm90/")))
-        });
+    /// A header by the name by which a file includes it: one of ours, from within ours (`from`) also by its place beside that, or
+    /// one that was given. Its name, its text, and whether it is ours.
+    fn header(&self, wanted: &str, from: Option<&str>) -> Option<(&'a str, &'a str, bool)> {
+        let beside = from.map(|from| beside(from, wanted));
+        let ours = FILES
+            .iter()
+            .find(|(known, _)| *known == wanted || beside.as_deref() == Some(*known));
         if let Some(&(known, text)) = ours {
             return Some((known, text, true));
         }
         let given = self.headers.iter().find(|(known, _)| *known == wanted);
         given.map(|&(known, text)| (known, text, false))
     }
+}
+
+/// What `wanted` is if it is looked for beside the file `from`.
+fn beside(from: &str, wanted: &str) -> String {
+    let mut path: Vec<&str> = from.split('/').collect();
+    path.pop();
+    for part in wanted.split('/') {
+        match part {
+            ".." => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    path.join("/")
 }
 
 /// What a line includes, if it does: `#include "this"`, `# include <this>`, or what stands in place of a name.
@@ -166,6 +178,22 @@ fn included(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_are_found_beside_those_that_include_them() {
+        assert_eq!(beside("iris/heap.h", "atomics.h"), "iris/atomics.h");
+        assert_eq!(beside("iris/kernel.h", "sm90/crews.h"), "iris/sm90/crews.h");
+        assert_eq!(beside("iris/sm90/async.h", "../args.h"), "iris/args.h");
+        for (name, text) in FILES {
+            let outside = amalgam(name, text, &[]).outside;
+            let only_there: Vec<_> = outside.iter().filter(|it| *it != "emulator.h").collect();
+            // A header alone, which is not ours to `amalgam`, names those beside it.
+            assert!(
+                !name.ends_with(".hip") || only_there.is_empty(),
+                "{name}: {only_there:?}"
+            );
+        }
+    }
 
     #[test]
     fn every_file_is_embedded() {

@@ -5,19 +5,20 @@
 //! captured in a graph.
 
 use super::control::{Control, report};
-use super::program::{self, Loaded};
+use super::fast;
+use super::program::{self, Kernel, Loaded};
 use crate::backend::{Executor, Runs};
 use crate::call::{Arguments, Strided};
 use crate::config::FusedConfig;
 use crate::error::OpError;
-use crate::plan::{Blueprint, Kind, Target};
+use crate::plan::{Blueprint, Kind, Step, Target};
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{DeviceError, Driver, RankStream};
 use iris_heap::hip::Hip;
-use iris_heap::{Activity, AnyBuffer, Faults, Heap, Verdict, WatchId, Watched, World};
+use iris_heap::{Activity, AnyBuffer, Faults, Heap, Report, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
 use iris_kernels::device::Args;
-use iris_sync::Cause;
+use iris_sync::{Cause, SignalCounter};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -31,9 +32,7 @@ pub struct DeviceKernel<T, D: Driver> {
     blueprint: Blueprint,
     /// The workspace's offset in the heap.
     offset: usize,
-    /// Dropped before what follows: a module waits for the device, so that no kernel is left to touch the rest.
-    loaded: Vec<Loaded<D>>,
-    control: Control<D>,
+    resident: Arc<Resident<D>>,
     /// What is the same in all calls.
     common: Args,
     /// How many calls this rank has enqueued, be it one by one or in graphs, since the last reset.
@@ -42,6 +41,20 @@ pub struct DeviceKernel<T, D: Driver> {
     watch: OnceLock<WatchId>,
     verdict: Mutex<Option<Arc<Verdict>>>,
     element: PhantomData<fn() -> T>,
+}
+
+/// What an operation's kernels need of the device beside the heap. It outlives them: see [`iris_heap::device::Heaps::retire`].
+#[derive(Debug)]
+struct Resident<D: Driver> {
+    /// Dropped before what follows: a module waits for the device, so that no kernel is left to touch the rest.
+    loaded: Vec<Loaded<D>>,
+    control: Control<D>,
+}
+
+impl<T, D: Driver> Drop for DeviceKernel<T, D> {
+    fn drop(&mut self) {
+        self.world.heap().retire(Arc::clone(&self.resident));
+    }
 }
 
 impl<T: Element> Runs<T, i32> for Cuda {
@@ -71,7 +84,51 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
         Ok(u64::from_ne_bytes(bytes))
     }
 
-    fn arguments(&self, loaded: &Loaded<D>, call: &Arguments<D>) -> Args {
+    /// What is to be said of a device that answers no more. Which call it was in is not known; the last is told that it was given.
+    fn failed(&self) -> Report {
+        let index = self.enqueued.load(Ordering::Acquire).saturating_sub(1);
+        let counter =
+            SignalCounter::<i32>::starting_at(self.common.first as i64).unwrap_or_default();
+        Report {
+            operation: self.operation.to_owned(),
+            index,
+            value: counter.value(index).get(),
+            rank: self.world.rank(),
+            wait: None,
+            cause: Cause::DeviceFailed,
+        }
+    }
+
+    /// The verdict on what this rank has to report, which is remembered.
+    fn judged(&self, own: Report) -> Option<Arc<Verdict>> {
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        // Watched from its creation on. The lock is not held: the inquiry asks this operation what it is doing.
+        let verdict = Arc::new(self.world.verdict(*self.watch.get()?, epoch, own));
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&verdict));
+        Some(verdict)
+    }
+
+    /// # Safety
+    /// As for [`Function::launch`](iris_heap::device::Function::launch); and `blocks` are no more than the kernel's most.
+    unsafe fn launch<A: Copy>(
+        &self,
+        kernel: &Kernel<D>,
+        stream: &RankStream<D>,
+        arguments: &A,
+        blocks: u64,
+    ) -> Result<(), DeviceError> {
+        let (stream, blocks) = (stream.stream(), blocks as u32);
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.world.heap().ranks_here() {
+                1 => kernel.function.launch(stream, blocks, arguments),
+                _ => kernel.function.launch_ordinary(stream, blocks, arguments),
+            }
+        }
+    }
+
+    /// What the portable kernel is launched with, but for the number of blocks.
+    fn arguments(&self, step: &Step, call: &Arguments<D>) -> Args {
         let address = |buffer: &AnyBuffer<D>, view: &Strided| {
             buffer.address() + (view.offset * size_of::<T>()) as u64
         };
@@ -82,10 +139,12 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
             output: (c, c_view),
             store: (store, bounced),
         } = call;
-        let blocks = program::work(loaded.program, *m, self.blueprint.shape, self.world.size());
         let mut args = Args {
-            blocks: (blocks as u64).min(u64::from(loaded.most_blocks)),
             m: *m as u64,
+            slots: step.staging.slots as u64,
+            slot_bytes: step.staging.slot_bytes as u64,
+            packet_slots: step.packets.slots as u64,
+            packet_bytes: step.packets.slot_bytes as u64,
             bias: bias.as_ref().map_or(0, AnyBuffer::address),
             c: address(c, c_view),
             c_row: c_view.row_stride as u64,
@@ -114,11 +173,40 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
     }
 }
 
+/// The sizes of a call's matrices.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places {
+    pub(super) a_rows: u64,
+    pub(super) a_cols: u64,
+    pub(super) b_rows: u64,
+    pub(super) b_cols: u64,
+    pub(super) c_rows: u64,
+    pub(super) c_cols: u64,
+}
+
+impl Places {
+    /// Those of a product; nothing where a matrix is given in its place.
+    fn of<D: Driver>(call: &Arguments<D>) -> Option<Self> {
+        let [Some((_, a)), Some((_, b))] = &call.inputs else {
+            return None;
+        };
+        let (_, c) = &call.output;
+        Some(Self {
+            a_rows: a.rows as u64,
+            a_cols: a.cols as u64,
+            b_rows: b.rows as u64,
+            b_cols: b.cols as u64,
+            c_rows: c.rows as u64,
+            c_cols: c.cols as u64,
+        })
+    }
+}
+
 impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     type Prepared = Vec<Loaded<D>>;
 
-    fn target(world: &World<D>, config: &FusedConfig) -> Target {
-        program::target::<T, D>(world, config)
+    fn target(world: &World<D>) -> Target {
+        program::target(world.device().info().architecture.starts_with("sm_90"))
     }
 
     fn prepare(
@@ -144,15 +232,14 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let mut common = Args {
             world: world.size() as u64,
             rank: world.rank() as u64,
-            n: blueprint.shape.n as u64,
-            k: blueprint.shape.k as u64,
+            n: config.n as u64,
+            k: config.k as u64,
             cells: at(0),
             words: at(program::cells(layout)),
             tiles: layout.tiles() as u64,
             locks: layout.locks() as u64,
-            staging: at(blueprint.staging.offset),
-            slots: blueprint.staging.slots as u64,
-            slot_bytes: blueprint.staging.slot_bytes as u64,
+            staging: at(blueprint.staging),
+            packets: blueprint.packets.map_or(0, |(offset, _)| at(offset)),
             accumulators: at(blueprint.accumulators.offset),
             accumulator_elements: blueprint.accumulators.elements as u64,
             first: config.first as u64,
@@ -178,8 +265,10 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             blueprint,
             offset,
-            loaded: prepared,
-            control,
+            resident: Arc::new(Resident {
+                loaded: prepared,
+                control,
+            }),
             common,
             enqueued: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -223,14 +312,15 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let heap = self.world.heap();
         let accumulators = self.blueprint.accumulators;
         let parts = [
-            (0, self.blueprint.staging.offset),
+            (0, self.blueprint.staging),
+            self.blueprint.packets.unwrap_or_default(),
             (accumulators.offset, accumulators.bytes().unwrap_or(0)),
         ];
         for (start, bytes) in parts {
             // SAFETY: both lie in this rank's workspace; between the barriers of a reset nobody else touches them.
             unsafe { heap.zero(self.offset + start, bytes) }?;
         }
-        self.control.clear();
+        self.resident.control.clear();
         self.enqueued.store(0, Ordering::Release);
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.epoch.fetch_add(1, Ordering::Relaxed);
@@ -242,24 +332,28 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         stream: &RankStream<D>,
         arguments: Arguments<D>,
     ) -> Result<(), OpError> {
-        // One for each program, in their order.
-        let loaded = &this.loaded[this.blueprint.program_index(arguments.m)];
-        let args = this.arguments(loaded, &arguments);
-        let fast = match &loaded.fast {
-            Some(fast) => fast.arguments(this.world.device(), loaded.program, T::DTYPE, &args)?,
-            None => None,
-        };
-        // SAFETY: the kernels take such blocks. The operands were checked, and their memory is not given back before the device
-        // has run what is enqueued, or is kept by the graph that captures this; the workspace is freed by all ranks together, after
-        // each has drained its stream.
+        let step = this.blueprint.step(arguments.m);
+        // One for each step, in their order.
+        let loaded = &this.resident.loaded[this.blueprint.step_index(arguments.m)];
+        let mut args = this.arguments(step, &arguments);
+        let work = program::work(step.program, arguments.m, step.shape, this.world.size()) as u64;
+        let fast = loaded.fast.as_ref().zip(Places::of(&arguments));
+        let fast = fast.and_then(|(kernel, places)| {
+            args.blocks = work.min(u64::from(kernel.most_blocks));
+            let device = this.world.device();
+            let fast = fast::arguments(device, step, T::DTYPE, &args, &places)?;
+            Some((kernel, fast))
+        });
+        // SAFETY: each kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The
+        // operands were checked, and their memory is not given back before the device has run what is enqueued, or is kept by the graph
+        // that captures this; the workspace is freed by all ranks together, after each has drained its stream.
         unsafe {
             match fast {
-                Some((function, args)) => {
-                    function.launch(stream.stream(), args.args.blocks as u32, &args)
+                Some((kernel, fast)) => this.launch(kernel, stream, &fast, args.blocks),
+                None => {
+                    args.blocks = work.min(u64::from(loaded.portable.most_blocks));
+                    this.launch(&loaded.portable, stream, &args, args.blocks)
                 }
-                None => loaded
-                    .function
-                    .launch(stream.stream(), args.blocks as u32, &args),
             }
         }?;
         let Arguments {
@@ -282,23 +376,29 @@ impl<T: Element, D: Driver> Faults for DeviceKernel<T, D> {
         if let Some(verdict) = &*self.verdict.lock().unwrap_or_else(PoisonError::into_inner) {
             return Some(Arc::clone(verdict));
         }
-        let own = report(self.operation, &self.control.record()?);
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        // Watched from its creation on. The lock is not held: the inquiry asks this operation what it is doing.
-        let verdict = Arc::new(self.world.verdict(*self.watch.get()?, epoch, own));
-        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&verdict));
-        Some(verdict)
+        self.judged(report(self.operation, &self.resident.control.record()?))
+    }
+
+    fn device_failed(&self) {
+        let known = self
+            .verdict
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if !known {
+            self.judged(self.failed());
+        }
     }
 }
 
 impl<T: Element, D: Driver> Watched for DeviceKernel<T, D> {
     fn abort(&self, by: usize) {
-        self.control.abort(by);
+        self.resident.control.abort(by);
     }
 
     fn activity(&self) -> Activity {
         let enqueued = self.enqueued.load(Ordering::Acquire);
-        if let Some(record) = self.control.record() {
+        if let Some(record) = self.resident.control.record() {
             let report = report(self.operation, &record);
             // A rank that was only asked to leave, and waited for nobody, was in no call.
             if report.wait.is_some() || !matches!(report.cause, Cause::Aborted { .. }) {
@@ -308,11 +408,10 @@ impl<T: Element, D: Driver> Watched for DeviceKernel<T, D> {
                 calls: record.index,
             };
         }
-        // A device that does not even answer is at work on something.
         match self.completed() {
             Ok(index) if index >= enqueued => Activity::Idle { calls: index },
             Ok(index) => Activity::Busy { index },
-            Err(_) => Activity::Busy { index: 0 },
+            Err(_) => Activity::Faulted(self.failed()),
         }
     }
 }
@@ -322,7 +421,7 @@ impl<T, D: Driver> std::fmt::Debug for DeviceKernel<T, D> {
         f.debug_struct("DeviceKernel")
             .field("operation", &self.operation)
             .field("blueprint", &self.blueprint)
-            .field("loaded", &self.loaded)
+            .field("loaded", &self.resident.loaded)
             .finish_non_exhaustive()
     }
 }

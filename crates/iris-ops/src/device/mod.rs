@@ -1,6 +1,7 @@
 //! Operations on GPUs: a kernel that the device runs, and what the host knows of it.
 
 mod control;
+mod fast;
 mod graph;
 mod kernel;
 mod program;

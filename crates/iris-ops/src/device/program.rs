@@ -1,60 +1,60 @@
 //! The kernels of an operation, compiled and loaded, and how many blocks each is launched with.
 
-use crate::config::{FusedConfig, Variant};
+use crate::config::FusedConfig;
 use crate::error::OpError;
-use crate::plan::{Blueprint, Kind, Target, variant_of};
+use crate::plan::{Blueprint, Kind, Step, Target, variant_of};
 use iris_heap::World;
-use iris_heap::device::{Device, Driver, Function, Module, Tensor};
+use iris_heap::device::{Driver, Function, Module};
 use iris_kernels::device::compile::{self, Architecture, Request};
-use iris_kernels::device::fast::{Boxes, Build, FastArgs, TensorMap};
-use iris_kernels::device::{Args, CompileError, MAX_RANKS, TILE};
+use iris_kernels::device::fast::{Crews, LARGEST, is_fast, waves_n};
+use iris_kernels::device::{CompileError, MAX_RANKS, TILE};
 use iris_kernels::host::{Needs, Program, Shape};
-use iris_kernels::{DType, Element, Tile};
+use iris_kernels::{Element, Tile};
 use iris_sync::{Layout, Rules};
+use std::panic::resume_unwind;
 
 /// What a tile that is asked for must be made of.
 const STEP: Tile = Tile { m: 32, n: 128 };
-const MOST: Tile = Tile { m: 128, n: 128 };
+const MOST: Tile = LARGEST;
 
-/// Threads of a block.
-const THREADS: u32 = 256;
-
-/// How kernels lay out an operation's memory. Fast kernels have tiles of their own; a tile that is asked for is one for portable
-/// kernels.
-pub(super) fn target<T: Element, D: Driver>(world: &World<D>, config: &FusedConfig) -> Target {
-    let portable = Target {
+/// How kernels lay out an operation's memory, on Hopper or elsewhere.
+pub(super) fn target(hopper: bool) -> Target {
+    Target {
         words,
-        tile: |_, _, _, _| TILE,
+        tile: if hopper {
+            hopper_tile
+        } else {
+            |_, _, _, _, _| TILE
+        },
         tiles: Some((STEP, MOST)),
         slot,
-    };
-    let adds = matches!(config.variant, Variant::Atomic | Variant::Spinlock);
-    if adds || config.tile.is_some() || !builds::<T, D>(world) {
-        return portable;
-    }
-    let [least, .., most] = Build::ALL.map(|build| build.tile);
-    Target {
-        tile: |kind, m, _, world| {
-            // The rows that a rank multiplies.
-            let rows = match kind {
-                Kind::MatmulAllGather => m.div_ceil(world),
-                _ => m,
-            };
-            Build::for_rows(rows).tile
-        },
-        tiles: Some((least, most)),
-        ..portable
+        packets: true,
     }
 }
 
-/// Whether there are fast kernels for this device.
-fn builds<T: Element, D: Driver>(world: &World<D>) -> bool {
-    let architecture = world.device().info().architecture.parse();
-    // Where there is no compiler, loading says so.
-    architecture
-        .map_err(CompileError::from)
-        .and_then(|device: Architecture| compile::target(&device))
-        .is_ok_and(|architecture| Build::serves(T::DTYPE, &architecture))
+/// Blocks that a device of this kind runs at once, one a multiprocessor: 132 on an H100 and an H200.
+const BLOCKS: usize = 128;
+
+/// The tile for so many rows and columns on Hopper: the largest that gives nearly every multiprocessor one; and no higher than the rows
+/// that tiles are cut from.
+fn hopper_tile(kind: Kind, [_, rows]: [usize; 2], n: usize, world: usize, element: usize) -> Tile {
+    if element != 2 {
+        return TILE;
+    }
+    // Rows and columns of a grid of tiles, and how many of these grids a rank multiplies.
+    let (high, wide, grids) = match kind {
+        Kind::AllReduce => (rows, n, 1),
+        Kind::ReduceScatter => (rows.div_ceil(world), n, world),
+        Kind::AllGatherMatmul => (rows.div_ceil(world), n.div_ceil(world), world),
+        Kind::MatmulAllGather => (rows.div_ceil(world), n, 1),
+    };
+    let m = if high <= 64 { 64 } else { 128 };
+    let tiles = |n: usize| grids * high.div_ceil(m) * wide.div_ceil(n);
+    let n = [256, 128]
+        .into_iter()
+        .find(|&n| tiles(n) >= BLOCKS)
+        .unwrap_or(64);
+    Tile { m, n }
 }
 
 /// The bytes of the cells, of which a device has one more than the host: how many blocks have arrived.
@@ -73,6 +73,8 @@ fn slot(program: Program, needs: Needs, tile: Tile, element: usize) -> Option<us
             .checked_mul(element)?
             .checked_next_multiple_of(16)?
             .checked_mul(tile.m),
+        // Nothing is staged.
+        Program::OneShotPackets => Some(0),
         _ => needs.slot_elements.checked_mul(element),
     }
 }
@@ -82,50 +84,19 @@ fn slot(program: Program, needs: Needs, tile: Tile, element: usize) -> Option<us
 pub struct Loaded<D: Driver> {
     /// The program it is.
     pub program: Program,
+    /// The kernel for every architecture and all operands.
+    pub portable: Kernel<D>,
+    /// The one for Hopper and operands that can be mapped.
+    pub fast: Option<Kernel<D>>,
+}
+
+/// A kernel, loaded.
+#[derive(Debug)]
+pub struct Kernel<D: Driver> {
     /// The kernel.
     pub function: Function<D>,
     /// The blocks that are resident at once on this rank's part of the device.
     pub most_blocks: u32,
-    /// The kernel that is faster with operands that it takes.
-    pub fast: Option<Fast<D>>,
-}
-
-/// A kernel that is faster with operands that it takes.
-#[derive(Debug)]
-pub struct Fast<D: Driver> {
-    build: Build,
-    function: Function<D>,
-    most_blocks: u32,
-}
-
-impl<D: Driver> Fast<D> {
-    /// The kernel and what it is given for a call, if it takes the call's operands.
-    pub(super) fn arguments(
-        &self,
-        device: &Device<D>,
-        program: Program,
-        dtype: DType,
-        args: &Args,
-    ) -> Result<Option<(&Function<D>, FastArgs)>, OpError> {
-        let encode = |boxes: &Boxes| {
-            let dimensions = boxes.dimensions;
-            device
-                .encode(&Tensor {
-                    bf16: boxes.dtype == DType::BF16,
-                    address: boxes.address,
-                    sizes: &boxes.sizes[..dimensions],
-                    strides: &boxes.strides[..dimensions - 1],
-                    boxes: &boxes.boxes[..dimensions],
-                })
-                .map(|map| map.map(TensorMap))
-        };
-        let args = Args {
-            blocks: args.blocks.min(u64::from(self.most_blocks)),
-            ..*args
-        };
-        let arguments = self.build.arguments(program.into(), dtype, &args, encode)?;
-        Ok(arguments.map(|arguments| (&self.function, arguments)))
-    }
 }
 
 /// Compiles and loads an operation's kernels.
@@ -152,60 +123,89 @@ pub(super) fn load<T: Element, D: Driver>(
         .parse()
         .map_err(CompileError::from)?;
     let architecture = compile::target(&architecture)?;
-    let mut loaded = Vec::new();
-    for &(_, program) in &blueprint.programs {
-        if matches!(program, Program::Atomic | Program::Spinlock) {
-            check_atomics(world, operation, program)?;
+    for step in &blueprint.steps {
+        if matches!(step.program, Program::Atomic | Program::Spinlock) {
+            check_atomics(world, operation, step.program)?;
         }
-        let tile = blueprint.shape.tile;
-        let build = Build::with_tile(tile);
-        let make = |request: Request, threads, shared| {
-            let mut request = request;
-            if config.rules != Rules::ALL {
-                request = request.define("IRIS_CONTROLS", 1);
-            }
-            if config.stall.is_some() {
-                request = request.define("IRIS_STALLS", 1);
-            }
-            let image = compile::compile(&request)?;
-            let module = Module::load(device, image.bytes())?;
-            let (_, kernel) = program.kernel();
-            let function = module.function(kernel, threads, shared)?;
-            let most = function.shape().most_blocks;
-            let most_blocks = most / u32::try_from(ranks_here).unwrap_or(u32::MAX);
-            if most_blocks == 0 {
-                return Err(OpError::NoRoomForBlocks {
-                    operation,
-                    kernel,
-                    rank: world.rank(),
-                    most,
-                    ranks_here,
-                });
-            }
-            Ok((function, most_blocks))
-        };
-        let architecture = || architecture.clone();
-        let ((function, most_blocks), fast) = match build {
-            Some(build) => {
-                let request = build.fast(program.into(), T::DTYPE, architecture());
-                let (function, most_blocks) = make(request, build.threads(), build.shared())?;
-                let fast = Fast {
-                    build,
-                    function,
-                    most_blocks,
-                };
-                let request = build.portable(program.into(), T::DTYPE, architecture());
-                (make(request, build.portable_threads(), 0)?, Some(fast))
-            }
-            None => {
-                let request = Request::program(program, T::DTYPE, tile, architecture());
-                (make(request, THREADS, 0)?, None)
-            }
-        };
-        loaded.push(Loaded {
-            program,
+    }
+    let fast =
+        !config.portable && device.has_tensor_maps() && is_fast(architecture.name(), T::DTYPE);
+    let request = |step: &Step| {
+        let tile = step.shape.tile;
+        let mut request = Request::program(step.program, T::DTYPE, tile, architecture.clone());
+        if config.rules != Rules::ALL {
+            request = request.define("IRIS_CONTROLS", 1);
+        }
+        if config.stall.is_some() {
+            request = request.define("IRIS_STALLS", 1);
+        }
+        request
+    };
+    // Of each step the portable kernel and, where there is one, the fast one: threads and dynamic shared memory of a block, and what
+    // to compile.
+    let mut wanted = Vec::new();
+    for step in &blueprint.steps {
+        let tile = step.shape.tile;
+        let portable = request(step).portable(tile);
+        wanted.push(Some((64 * waves_n(tile) as u32, 0, portable)));
+        let accumulates = matches!(step.program, Program::Atomic | Program::Spinlock);
+        let crews = Crews::of(tile).filter(|_| fast && !accumulates);
+        wanted.push(crews.map(|crews| {
+            (
+                crews.threads(),
+                crews.shared(),
+                crews.request(request(step)),
+            )
+        }));
+    }
+    let load = |step: &Step, threads, shared, request: &Request| -> Result<Kernel<D>, OpError> {
+        let image = compile::compile(request)?;
+        let module = Module::load(device, image.bytes())?;
+        let (_, kernel) = step.program.kernel();
+        let function = module.function(kernel, threads, shared)?;
+        let most = function.shape().most_blocks;
+        // Grids of ranks that share a device are not launched as cooperative ones, each of which is only held against the device as
+        // a whole: all of them together take half of it, so that they are resident at once beside whatever else is small.
+        let part = if ranks_here == 1 { 1 } else { 2 * ranks_here };
+        let most_blocks = most / u32::try_from(part).unwrap_or(u32::MAX);
+        if most_blocks == 0 {
+            return Err(OpError::NoRoomForBlocks {
+                operation,
+                kernel,
+                rank: world.rank(),
+                most,
+                ranks_here,
+            });
+        }
+        Ok(Kernel {
             function,
             most_blocks,
+        })
+    };
+    // Compilers take their time, and several of them no longer than one.
+    let mut kernels = std::thread::scope(|scope| {
+        let threads: Vec<_> = wanted
+            .iter()
+            .enumerate()
+            .map(|(at, wanted)| {
+                let step = &blueprint.steps[at / 2];
+                wanted.as_ref().map(|(threads, shared, request)| {
+                    scope.spawn(move || load(step, *threads, *shared, request))
+                })
+            })
+            .collect();
+        let ended = threads.into_iter().map(|thread| {
+            thread.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        ended.map(Option::transpose).collect::<Result<Vec<_>, _>>()
+    })?
+    .into_iter();
+    let mut loaded = Vec::new();
+    while let (Some(Some(portable)), Some(fast)) = (kernels.next(), kernels.next()) {
+        let program = blueprint.steps[loaded.len()].program;
+        loaded.push(Loaded {
+            program,
+            portable,
             fast,
         });
     }
@@ -242,7 +242,7 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
     let tiles = |rows: usize, cols: usize| rows.div_ceil(tile.m) * cols.div_ceil(tile.n);
     let share = m.div_ceil(world);
     let work = match program {
-        Program::OneShot | Program::TwoShot => tiles(m, n),
+        Program::OneShot | Program::OneShotPackets | Program::TwoShot => tiles(m, n),
         // The sums are read in chunks of 16 bytes a thread, by all blocks.
         Program::Atomic | Program::Spinlock => tiles(m, n).max((m * n).div_ceil(1 << 12)),
         Program::ReduceScatter => world * tiles(share, n),
@@ -290,7 +290,7 @@ mod tests {
             k: 1,
             tile: TILE,
         };
-        for program in [Program::OneShot, Program::Atomic, Program::MatmulAllGather] {
+        for program in [Program::OneShotPackets, Program::Atomic, Program::MatmulAllGather] {
             assert_eq!(work(program, 1, shape, 8), 1);
         }
     }

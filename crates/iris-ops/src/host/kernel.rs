@@ -4,12 +4,12 @@ use crate::backend::{Executor, Runs};
 use crate::call::{Arguments, Strided};
 use crate::config::FusedConfig;
 use crate::error::OpError;
-use crate::plan::{Blueprint, Kind, Target};
+use crate::plan::{Blueprint, Kind, Step, Target};
 use iris_heap::{
     Access, Activity, AnyBuffer, Faults, Host, Kernel, KernelArgs, KernelLaunch, Report, Stream,
     StreamError, Verdict, WatchId, Watched, World,
 };
-use iris_kernels::host::{Accumulators, Input, Operands, Output, Program, Rank, Scratch, Staging};
+use iris_kernels::host::{Accumulators, Input, Operands, Output, Rank, Scratch, Staging};
 use iris_kernels::{Element, Tile, View, ViewMut};
 use iris_sync::{Cause, Mapped, Patience, Port, Probe, Rules, Signal, Word};
 use std::marker::PhantomData;
@@ -179,15 +179,15 @@ impl<T: Element, W: Word> HostKernel<T, W> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self, program: Program, operands: &Operands<T>) -> Result<(), iris_sync::Fault> {
+    fn call(&self, step: &Step, operands: &Operands<T>) -> Result<(), iris_sync::Fault> {
         let workspace = |offset| self.offset + offset;
         let rank = Rank {
             port: self.port(),
             heap: &self.heap,
-            shape: self.blueprint.shape,
+            shape: step.shape,
             staging: Staging {
-                offset: workspace(self.blueprint.staging.offset),
-                ..self.blueprint.staging
+                offset: workspace(step.staging.offset),
+                ..step.staging
             },
             accumulators: Accumulators {
                 offset: workspace(self.blueprint.accumulators.offset),
@@ -198,7 +198,7 @@ impl<T: Element, W: Word> HostKernel<T, W> {
         // SAFETY: the operation has checked the operands' sizes, bounds and aliasing, and the stream holds their locks while
         // this runs; all ranks run the same calls in the same order, as whoever calls an operation promises; the workspace is
         // the blueprint's, which covers this program at this `m`.
-        unsafe { program.run(&rank, operands, &mut scratch) }
+        unsafe { step.program.run(&rank, operands, &mut scratch) }
     }
 }
 
@@ -207,7 +207,7 @@ impl<T: Element, W: Word> Runs<T, W> for Host {
 }
 
 /// The tile that suits a processor.
-fn tile(kind: Kind, m: usize, n: usize, world: usize) -> Tile {
+fn tile(kind: Kind, [m, _]: [usize; 2], n: usize, world: usize, _: usize) -> Tile {
     match kind {
         Kind::AllReduce => Tile::choose(m, n, world),
         // The grid restarts at each owner's first row; a gathered piece is as high as a tile.
@@ -218,12 +218,13 @@ fn tile(kind: Kind, m: usize, n: usize, world: usize) -> Tile {
 impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
     type Prepared = ();
 
-    fn target(_: &World, _: &FusedConfig) -> Target {
+    fn target(_: &World) -> Target {
         Target {
             words: Mapped::<W>::bytes,
             tile,
             tiles: None,
             slot: |_, needs, _, element| needs.slot_elements.checked_mul(element),
+            packets: false,
         }
     }
 
@@ -242,10 +243,12 @@ impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
         let ranks = world.size();
         let heap: Vec<_> = (0..ranks).map(|rank| world.base(rank)).collect();
         let scratch = blueprint
-            .programs
+            .steps
             .iter()
-            .map(|&(rows, program)| {
-                program.scratch(T::DTYPE, rows, blueprint.shape, ranks, world.rank())
+            .map(|step| {
+                let rank = world.rank();
+                step.program
+                    .scratch(T::DTYPE, step.rows, step.shape, ranks, rank)
             })
             .reduce(Scratch::or)
             .unwrap_or_default();
@@ -349,7 +352,7 @@ impl<T: Element, W: Word> Kernel for HostKernel<T, W> {
             return Err(StreamError::Fault(verdict));
         }
         self.running.store(true, Ordering::Release);
-        let outcome = self.call(self.blueprint.program(operands.m), &operands);
+        let outcome = self.call(self.blueprint.step(operands.m), &operands);
         let fault = outcome.err();
         self.faulted().report = fault.map(Report::from);
         self.running.store(false, Ordering::Release);

@@ -1,6 +1,6 @@
 //! Calls captured in graphs.
 
-use crate::support::{GpuWorld, gpus, threads};
+use crate::support::{GpuWorld, budget, threads};
 use iris_heap::cuda::Cuda;
 use iris_heap::device::RankStream;
 use iris_heap::{Buffer, StreamError};
@@ -10,10 +10,13 @@ use iris_ops::{
     shard,
 };
 use iris_testkit::Failure;
+use iris_testkit::device::Gpus;
 
 const M: usize = 40;
 const N: usize = 200;
 const K: usize = 12;
+/// In two of three, a graph is replayed.
+const ROUNDS: usize = 1500;
 
 type AllReduce = MatmulAllReduce<f32, i32, Cuda>;
 type ReduceScatter = MatmulReduceScatter<f32, i32, Cuda>;
@@ -78,7 +81,8 @@ impl Rig {
 }
 
 fn config() -> FusedConfig {
-    FusedConfig::new(M, N, K).first(i64::from(i32::MAX) - 5)
+    let config = FusedConfig::new(M, N, K).budget(budget());
+    config.first(i64::from(i32::MAX) - 5)
 }
 
 /// Three calls captured once, replayed with changing inputs, mixed with eager calls, two graphs on one workspace.
@@ -91,9 +95,8 @@ fn replayed(world: &GpuWorld, variant: Variant) -> Result<(), Failure> {
     let one = stream.capture(|| rig.call(&mut bound, M))?;
     drop(bound);
     assert_eq!(op.workspace().index()?, 0, "capturing is not calling");
-    let rounds = std::env::var("IRIS_REPLAYS").map_or(100, |it| it.parse().unwrap());
     let mut calls = 0;
-    for round in 0..rounds {
+    for round in 0..ROUNDS {
         rig.fill(world, round)?;
         world.barrier()?;
         match round % 3 {
@@ -127,21 +130,18 @@ fn replayed(world: &GpuWorld, variant: Variant) -> Result<(), Failure> {
 
 #[test]
 fn replays_are_right_every_time() {
-    let gpus = gpus("graphs");
-    if gpus == 0 {
+    let Some(gpus) = Gpus::take("graphs::replays", 1) else {
         return;
-    }
+    };
     for variant in [
         Variant::OneShot,
         Variant::TwoShot,
         Variant::Atomic,
         Variant::Spinlock,
     ] {
-        for result in threads(gpus.max(2), gpus, 64 << 20, |world| {
+        threads(gpus.devices().len().max(2), &gpus, |world| {
             replayed(world, variant)
-        }) {
-            result.unwrap();
-        }
+        });
     }
 }
 
@@ -193,11 +193,8 @@ fn with_both(world: &GpuWorld) -> Result<(), Failure> {
 
 #[test]
 fn a_graph_is_launched_with_the_operations_that_it_calls() {
-    let gpus = gpus("graph of two");
-    if gpus == 0 {
+    let Some(gpus) = Gpus::take("graphs::of_two", 1) else {
         return;
-    }
-    for result in threads(gpus.max(2), gpus, 64 << 20, with_both) {
-        result.unwrap();
-    }
+    };
+    threads(gpus.devices().len().max(2), &gpus, with_both);
 }

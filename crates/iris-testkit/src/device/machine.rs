@@ -115,7 +115,8 @@ fn skip<T>(test: &str, why: &str) -> Option<T> {
     None
 }
 
-fn wanted(world: usize) -> bool {
+/// Whether tests are to go through the world of so many ranks: `IRIS_TEST_WORLDS` may leave it out.
+pub fn wanted(world: usize) -> bool {
     std::env::var(WORLDS).map_or(true, |worlds| {
         worlds.split(',').any(|one| one.trim() == world.to_string())
     })
@@ -123,10 +124,15 @@ fn wanted(world: usize) -> bool {
 
 /// How long a wait of a kernel may last where nothing is to fail.
 pub fn budget() -> Duration {
+    budget_or(DEFAULT_BUDGET)
+}
+
+/// The same, `default` unless `IRIS_TEST_BUDGET_MS` says another.
+pub fn budget_or(default: Duration) -> Duration {
     std::env::var(BUDGET)
         .ok()
         .and_then(|budget| budget.parse().ok())
-        .map_or(DEFAULT_BUDGET, Duration::from_millis)
+        .map_or(default, Duration::from_millis)
 }
 
 /// Which GPU each rank has.

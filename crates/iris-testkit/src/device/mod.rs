@@ -7,7 +7,7 @@ pub mod machine;
 
 pub use check::{Checks, Content, Expected, Found, Numbers, Part, Verdict};
 pub use kernels::{Kernel, images};
-pub use machine::{Gpus, Placement, budget};
+pub use machine::{Gpus, Placement, budget, budget_or, wanted};
 
 /// The runtime that GPU tests run on.
 pub type Gpu = iris_heap::cuda::Cuda;

@@ -81,6 +81,16 @@ impl Request {
             .define("IRIS_DTYPE", dtype)
             .define("IRIS_TILE_M", tile.m)
             .define("IRIS_TILE_N", tile.n)
+            .define("IRIS_RASTER", super::fast::raster(tile))
+    }
+
+    /// The same for a portable kernel, whose waves share the tile.
+    #[must_use]
+    pub fn portable(self, tile: Tile) -> Self {
+        match super::fast::waves_n(tile) {
+            4 => self,
+            waves => self.define("IRIS_WAVES_N", waves),
+        }
     }
 
     /// The same with a macro defined.

@@ -1,0 +1,83 @@
+//! The fast kernels: operands that lie in steps of 16 bytes, of many tiles and of edges, either way round, against f64 references and,
+//! bit by bit, against the portable kernels where these round the same way.
+
+use crate::support::{GpuWorld, threads};
+use half::{bf16, f16};
+use iris_heap::cuda::Cuda;
+use iris_ops::{FusedConfig, Tile};
+use iris_testkit::device::Gpus;
+use iris_testkit::{Exercise, Failure, Op};
+use std::time::Instant;
+
+/// (m, n, k): depths and widths of whole chunks for up to 4 ranks, rows and tiles as they come.
+const SHAPES: [(usize, usize, usize); 7] = [
+    (1, 512, 256),
+    (64, 512, 256),
+    (100, 768, 1024),
+    (130, 64, 64),
+    (300, 640, 512),
+    (129, 288, 416),
+    (517, 1024, 768),
+];
+
+fn exercise(op: Op, at: usize) -> Exercise {
+    let (m, n, k) = SHAPES[at];
+    let calls = vec![m, m.div_ceil(2), 1, m, m];
+    let mut exercise = Exercise::new(op, (n, k), Tile { m: 128, n: 128 }, calls);
+    exercise.seed = 100 + at as u64;
+    exercise.transposed = at % 2 == 1;
+    exercise.config = FusedConfig {
+        tile: None,
+        bias: !at.is_multiple_of(3),
+        first: i64::from(i32::MAX) - 3,
+        budget: crate::support::budget(),
+        ..exercise.config
+    };
+    exercise
+}
+
+fn aligned(world: &GpuWorld, op: Op) -> Result<(), Failure> {
+    for at in 0..SHAPES.len() {
+        let exercise = exercise(op, at);
+        exercise.run_at_once::<bf16, i32, Cuda>(world)?;
+        exercise.run_at_once::<f16, i32, Cuda>(world)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn aligned_operands_are_right() {
+    let Some(gpus) = Gpus::take("fast::aligned", 1) else {
+        return;
+    };
+    for ranks in [1, 2, 3, 4] {
+        for op in Op::ALL {
+            let from = Instant::now();
+            threads(ranks, &gpus, |world| aligned(world, op));
+            println!(
+                "  {ranks} ranks, {op}: {:.1} s",
+                from.elapsed().as_secs_f64()
+            );
+        }
+    }
+}
+
+/// Every tile there is, whatever the sizes would have chosen.
+#[test]
+fn every_tile_is_right() {
+    let Some(gpus) = Gpus::take("fast::tiles", 1) else {
+        return;
+    };
+    for (m, n) in [(64, 128), (128, 128), (128, 256), (64, 256)] {
+        for op in Op::ALL {
+            threads(2, &gpus, |world| {
+                let mut exercise = exercise(op, 4);
+                exercise.config.tile = Some(Tile { m, n });
+                exercise.run_at_once::<bf16, i32, Cuda>(world)?;
+                exercise.config.portable = true;
+                exercise.run_at_once::<bf16, i32, Cuda>(world)?;
+                Ok(())
+            });
+        }
+    }
+}
