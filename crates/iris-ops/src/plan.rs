@@ -255,11 +255,7 @@ impl Blueprint {
 }
 
 /// Lays out the packets that a source has in a bank, and returns their bytes; `None` where no integer holds them.
-fn packets(
-    steps: &mut [Step],
-    element: usize,
-    needs_of: impl Fn(&Step) -> Needs,
-) -> Option<usize> {
+fn packets(steps: &mut [Step], element: usize, needs_of: impl Fn(&Step) -> Needs) -> Option<usize> {
     // Whole slots of every step that has some, and whole rows of all.
     let (mut most, mut whole) = (0usize, 1usize);
     for step in steps.iter_mut() {
@@ -367,10 +363,7 @@ fn program(
             let needs = Program::OneShot.needs(small, shape_of(small.max(1)), world);
             let bytes = Staging::new(0, needs.slots, needs.slot_elements * element).bytes(world);
             let fits = small > 0 && bytes.is_some_and(|bytes| bytes <= ONE_SHOT_CAP);
-            return (
-                fits.then_some((small, Program::OneShot)),
-                Program::TwoShot,
-            );
+            return (fits.then_some((small, Program::OneShot)), Program::TwoShot);
         }
     };
     (None, program)

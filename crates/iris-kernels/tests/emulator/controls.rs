@@ -233,22 +233,6 @@ fn a_packet_that_is_not_whole_is_believed_before_its_data_are_there() {
 }
 
 #[test]
-fn without_the_gate_packets_are_overwritten_before_they_are_read() {
-    // Rank 2 has no depth: it waits for the others' packets, and nobody for its own.
-    check(&Control {
-        source: PACKETS,
-        op: PACKETS,
-        rule: Rule::Gate,
-        ring: MAX,
-        case: format!(
-            "world=3 m=3,3,3,3,3,3 n=20 k=2 {}",
-            stall(2, 2, Phase::Reduce)
-        ),
-        ends: &["wrong", "fault"],
-    });
-}
-
-#[test]
 fn a_frozen_value_makes_a_call_believe_the_packets_of_earlier_ones() {
     check(&Control {
         source: PACKETS,

@@ -290,7 +290,11 @@ mod tests {
             k: 1,
             tile: TILE,
         };
-        for program in [Program::OneShotPackets, Program::Atomic, Program::MatmulAllGather] {
+        for program in [
+            Program::OneShotPackets,
+            Program::Atomic,
+            Program::MatmulAllGather,
+        ] {
             assert_eq!(work(program, 1, shape, 8), 1);
         }
     }
