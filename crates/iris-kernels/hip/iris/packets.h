@@ -98,20 +98,25 @@ struct Packets {
 
     /// Hands a chunk of this rank's tile `slot` to a rank.
     IRIS_DEVICE void push(u64 target, u64 slot, u32 row, u32 chunk, const Vec16& data) const {
+        u64* first = at(target, call.args.rank, slot, row, chunk, 0);
+        u64* second = first + ACROSS * 2;
         u32 flag = u32(call.value);
-        IRIS_UNROLL
-        for (u32 half = 0; half < 2; ++half) {
-            u64* to = at(target, call.args.rank, slot, row, chunk, half);
-            if (call.keeps(Rule::whole)) {
-                store_pair(to, data.x[half * 2], data.x[half * 2 + 1], flag);
-                continue;
+        if (!call.keeps(Rule::whole)) {
+            push_in_parts(first, second, data);
+            return;
+        }
+        store_pair(first, data.x[0], data.x[1], flag);
+        store_pair(second, data.x[2], data.x[3], flag);
+    }
+
+    /// A control: the flags of two pairs, and then their data.
+    IRIS_DEVICE void push_in_parts(u64* first, u64* second, const Vec16& data) const {
+        for (u32 part = 2; part-- > 0;) {
+            for (u32 nth = 0; nth < 4; ++nth) {
+                Raw32* of_packet = reinterpret_cast<Raw32*>((nth < 2 ? first : second) + nth % 2);
+                store<Order::relaxed, Scope::system>(of_packet + part, Raw32(part == 1 ? u32(call.value) : data.x[nth]));
             }
-            for (u32 nth = 0; nth < 2; ++nth) {
-                Raw32* parts = reinterpret_cast<Raw32*>(to + nth);
-                store<Order::relaxed, Scope::system>(parts + 1, Raw32(flag));
-                call.stall(Phase::ready);
-                store<Order::relaxed, Scope::system>(parts, Raw32(data.x[half * 2 + nth]));
-            }
+            call.stall(Phase::ready);
         }
     }
 
