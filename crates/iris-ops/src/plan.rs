@@ -9,9 +9,9 @@ use iris_sync::{Layout, Word};
 /// An all-reduce of up to this many elements is bound by the number of steps and not by traffic: `auto` makes it one-shot.
 /// Measured on a CPU, where a step costs about as much as copying a few thousand elements; see `docs/performance.md`.
 const ONE_SHOT_ELEMENTS: usize = 4096;
-/// One-shot calls on devices travel in packets up to so many bytes of output that a rank pushes to its peers, each to each: beyond, the
-/// links are what takes the time, and packets take twice the bytes. From a model (docs/performance.md), not yet from measurements.
-const PACKET_BYTES: usize = 2 << 20;
+/// On devices, calls are one-shot in packets up to so many bytes of partial sums that a rank hands to all its peers together: beyond,
+/// the links take the time, and packets take twice the bytes. From a model (docs/performance.md), not yet from measurements.
+const PACKET_BYTES: usize = 1 << 20;
 /// `auto` does not take more one-shot staging than this at a rank, in bytes.
 const ONE_SHOT_CAP: usize = 64 << 20;
 
@@ -444,8 +444,8 @@ mod tests {
                 _ => needs.slot_elements.checked_mul(element),
             },
             tile: |_, [_, rows], _, _, _| match rows {
-                ..=64 => Tile { m: 64, n: 64 },
-                ..=100 => Tile { m: 128, n: 96 },
+                0..=64 => Tile { m: 64, n: 64 },
+                65..=128 => Tile { m: 128, n: 96 },
                 _ => Tile { m: 128, n: 256 },
             },
             ..TARGET
