@@ -215,9 +215,11 @@ fn programs(operations: &[Operation]) -> Vec<Program> {
 
 fn operation(program: Program) -> Operation {
     match program {
-        Program::OneShot | Program::TwoShot | Program::Atomic | Program::Spinlock => {
-            Operation::MatmulAllReduce
-        }
+        Program::OneShot
+        | Program::OneShotPackets
+        | Program::TwoShot
+        | Program::Atomic
+        | Program::Spinlock => Operation::MatmulAllReduce,
         Program::ReduceScatter => Operation::MatmulReduceScatter,
         Program::AllGatherMatmul(GatherDim::Rows | GatherDim::Columns) => {
             Operation::AllGatherMatmul

@@ -35,7 +35,7 @@ struct Gather : Operation {
     IRIS_DEVICE bool begin() {
         // A rank without columns of B reads nothing, and is sent nothing.
         auto sent = [&](u64 target) { return target != me() && cols(target) != 0 ? pieces(me()) : u64(0); };
-        return rank.call.begin() && rank.call.gate(pieces(me()) > 0, sent);
+        return rank.call.begin() && rank.gate(pieces(me()) > 0, sent);
     }
 
     /// Copies a piece of this rank's part to a peer, or to any slot like it.

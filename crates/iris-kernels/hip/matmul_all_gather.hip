@@ -23,7 +23,7 @@ struct MatmulAllGather : Operation {
     }
 
     IRIS_DEVICE bool begin() {
-        return rank.call.begin() && rank.call.gate(grid().len() != 0, [](u64) { return u64(0); });
+        return rank.call.begin() && rank.gate(grid().len() != 0, [](u64) { return u64(0); });
     }
 
     IRIS_DEVICE u64 steps() const { return grid().len(); }

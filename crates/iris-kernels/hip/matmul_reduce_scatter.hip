@@ -24,7 +24,7 @@ struct ReduceScatter : Operation {
 
     IRIS_DEVICE bool begin() {
         bool writes = has_depth();
-        return rank.call.begin() && rank.call.gate(writes, [&](u64 owner) { return writes ? tiles(owner) : 0; });
+        return rank.call.begin() && rank.gate(writes, [&](u64 owner) { return writes ? tiles(owner) : 0; });
     }
 
     IRIS_DEVICE u64 steps() const {

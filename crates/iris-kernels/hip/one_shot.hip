@@ -21,7 +21,7 @@ struct OneShot : Operation {
 
     IRIS_DEVICE bool begin() {
         bool writes = has_depth();
-        return rank.call.begin() && rank.call.gate(writes, [&](u64) { return writes ? grid().len() : 0; });
+        return rank.call.begin() && rank.gate(writes, [&](u64) { return writes ? grid().len() : 0; });
     }
 
     IRIS_DEVICE u64 steps() const { return has_depth() ? grid().len() : 0; }

@@ -23,7 +23,7 @@ struct TwoShot : Operation {
 
     IRIS_DEVICE bool begin() {
         bool writes = has_depth();
-        return rank.call.begin() && rank.call.gate(writes, [&](u64 owner) { return writes ? owned(owner) : 0; });
+        return rank.call.begin() && rank.gate(writes, [&](u64 owner) { return writes ? owned(owner) : 0; });
     }
 
     IRIS_DEVICE u64 steps() const { return has_depth() ? grid().len() : 0; }

@@ -109,6 +109,9 @@ pub struct FusedConfig {
     /// Whether devices run the portable kernels also where there are faster ones for them: the reference that those are tested
     /// against.
     pub portable: bool,
+    /// Whether `one_shot` and `auto` calls of few rows go in packets on devices: tiles that carry their own signals. Not the default:
+    /// it is modelled, and executed lane by lane on a CPU, but has not run on a GPU yet.
+    pub packets: bool,
     /// The rules kept; for negative controls in tests.
     #[doc(hidden)]
     pub rules: Rules,
@@ -136,6 +139,7 @@ impl FusedConfig {
             budget: Duration::from_secs(30),
             plain_output: false,
             portable: false,
+            packets: false,
             rules: Rules::ALL,
             stall: None,
             probe: None,
@@ -198,6 +202,13 @@ impl FusedConfig {
         self
     }
 
+    /// Sets [`FusedConfig::packets`].
+    #[must_use]
+    pub fn packets(mut self, packets: bool) -> Self {
+        self.packets = packets;
+        self
+    }
+
     /// Has `probe` look into this rank's calls. For tests: a probe that takes time stalls the rank.
     #[doc(hidden)]
     #[must_use]
@@ -237,6 +248,7 @@ impl fmt::Debug for FusedConfig {
             .field("budget", &self.budget)
             .field("plain_output", &self.plain_output)
             .field("portable", &self.portable)
+            .field("packets", &self.packets)
             .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,9 @@ use iris_sync::{Layout, Word};
 /// An all-reduce of up to this many elements is bound by the number of steps and not by traffic: `auto` makes it one-shot.
 /// Measured on a CPU, where a step costs about as much as copying a few thousand elements; see `docs/performance.md`.
 const ONE_SHOT_ELEMENTS: usize = 4096;
+/// On devices, calls are one-shot in packets up to so many bytes of partial sums that a rank hands to all its peers together: beyond,
+/// the links take the time, and packets take twice the bytes. From a model (docs/performance.md), not yet from measurements.
+const PACKET_BYTES: usize = 1 << 20;
 /// `auto` does not take more one-shot staging than this at a rank, in bytes.
 const ONE_SHOT_CAP: usize = 64 << 20;
 
@@ -57,6 +60,8 @@ pub struct Target {
     pub tiles: Option<(Tile, Tile)>,
     /// The bytes of a staging slot of a program, for so many bytes an element.
     pub slot: fn(Program, Needs, Tile, usize) -> Option<usize>,
+    /// Whether there are packets.
+    pub packets: bool,
 }
 
 /// How calls of up to so many rows are carried out.
@@ -69,6 +74,8 @@ pub struct Step {
     /// Relative to the workspace. Each source has the same bytes in each bank, whatever the step: a call's bank is never another
     /// call's other bank.
     pub staging: Staging,
+    /// The same of packets: all of their memory, also where the step has none, since every call clears them once in a while.
+    pub packets: Staging,
 }
 
 /// The programs an operation may run, and where everything of its workspace lies.
@@ -79,6 +86,8 @@ pub struct Blueprint {
     pub layout: Layout,
     /// Where staging begins, relative to the workspace, as are the offsets below.
     pub staging: usize,
+    /// Where packets lie, and how many bytes they take, if there are any.
+    pub packets: Option<(usize, usize)>,
     pub accumulators: Accumulators,
     /// Where plain outputs are bounced, if they may be plain.
     pub bounce: Option<usize>,
@@ -159,7 +168,8 @@ impl Blueprint {
                 }
             }
         };
-        let mut steps = steps(kind, config, world, element, tile_of);
+        let in_packets = target.packets && config.packets;
+        let mut steps = steps(kind, config, world, element, in_packets, tile_of);
         let needs_of = |step: &Step| step.program.needs(step.rows, step.shape, world);
         let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);
 
@@ -178,7 +188,8 @@ impl Blueprint {
         for step in &mut steps {
             let needs = needs_of(step);
             let bytes = (target.slot)(step.program, needs, step.shape.tile, element);
-            step.staging = Staging::new(0, needs.slots, bytes.ok_or_else(too_large)?);
+            let bytes = bytes.ok_or_else(too_large)?;
+            step.staging = Staging::new(0, if bytes == 0 { 0 } else { needs.slots }, bytes);
             let Staging {
                 slots, slot_bytes, ..
             } = step.staging;
@@ -199,6 +210,17 @@ impl Blueprint {
                 step.staging.slots = source_bytes / step.staging.slot_bytes;
             }
         }
+        let packets = match packets(&mut steps, element, needs_of) {
+            Some(0) => None,
+            Some(bytes) => {
+                let offset = take(bytes.checked_mul(2 * world)).ok_or_else(too_large)?;
+                for step in &mut steps {
+                    step.packets.offset = offset;
+                }
+                Some((offset, 2 * world * bytes))
+            }
+            None => return Err(too_large()),
+        };
         let mut accumulators = Accumulators {
             offset: 0,
             elements: needs.accumulators,
@@ -214,6 +236,7 @@ impl Blueprint {
             steps,
             layout,
             staging,
+            packets,
             accumulators,
             bounce,
             bytes: end,
@@ -232,6 +255,34 @@ impl Blueprint {
     }
 }
 
+/// Lays out the packets that a source has in a bank, and returns their bytes; `None` where no integer holds them.
+fn packets(steps: &mut [Step], element: usize, needs_of: impl Fn(&Step) -> Needs) -> Option<usize> {
+    // Whole slots of every step that has some, and whole rows of all.
+    let (mut most, mut whole) = (0usize, 1usize);
+    for step in steps.iter_mut() {
+        let has = step.program == Program::OneShotPackets;
+        let needs = needs_of(step);
+        let row = step.shape.tile.n.checked_mul(2 * element)?;
+        let slot_bytes = match has {
+            true => needs.packet_elements.checked_mul(2 * element)?,
+            false => row,
+        };
+        whole = lcm(whole, lcm(row, slot_bytes)?)?;
+        if has {
+            most = most.max(needs.packet_slots.checked_mul(slot_bytes)?);
+        }
+        step.packets = Staging::new(0, 0, slot_bytes);
+    }
+    if most == 0 {
+        return Some(0);
+    }
+    let bytes = most.checked_next_multiple_of(whole)?;
+    for step in steps {
+        step.packets.slots = bytes / step.packets.slot_bytes;
+    }
+    Some(bytes)
+}
+
 /// The least common multiple, where it fits an integer.
 fn lcm(a: usize, b: usize) -> Option<usize> {
     let (mut x, mut y) = (a, b);
@@ -247,6 +298,7 @@ fn steps(
     config: &FusedConfig,
     world: usize,
     element: usize,
+    packets: bool,
     tile_of: impl Fn(usize) -> Tile,
 ) -> Vec<Step> {
     let &FusedConfig { m, n, k, .. } = config;
@@ -255,11 +307,11 @@ fn steps(
         k,
         tile: tile_of(rows),
     };
-    let (small, program) = program(kind, config, world, element, &shape_of);
+    let (small, program) = program(kind, config, world, element, packets, &shape_of);
     // Rows are told apart by powers of 2 of them, and as the program asks.
     let powers = (0..usize::BITS).map(|power| 1 << power);
     let mut ends: Vec<usize> = powers.take_while(|&rows| rows < m).collect();
-    ends.extend([small.unwrap_or(m), m]);
+    ends.extend([small.map_or(m, |(rows, _)| rows), m]);
     ends.sort_unstable();
     ends.dedup();
     let mut steps: Vec<Step> = Vec::new();
@@ -267,11 +319,12 @@ fn steps(
         let step = Step {
             rows,
             program: match small {
-                Some(small) if rows <= small => Program::OneShot,
+                Some((most, small)) if rows <= most => small,
                 _ => program,
             },
             shape: shape_of(rows),
             staging: Staging::default(),
+            packets: Staging::default(),
         };
         match steps.last_mut() {
             Some(last) if (last.program, last.shape) == (step.program, step.shape) => {
@@ -283,29 +336,35 @@ fn steps(
     steps
 }
 
-/// The program; and up to how many rows it is [`Program::OneShot`] all the same, if it is for any.
+/// The program; and up to how many rows it is another one all the same, if it is for any.
 fn program(
     kind: Kind,
     config: &FusedConfig,
     world: usize,
     element: usize,
+    packets: bool,
     shape_of: &impl Fn(usize) -> Shape,
-) -> (Option<usize>, Program) {
+) -> (Option<(usize, Program)>, Program) {
     let FusedConfig { m, n, .. } = *config;
+    // Few rows in packets.
+    let pushed = world.saturating_sub(1).max(1) * n * element;
+    let few = Some(m.min(PACKET_BYTES / pushed)).filter(|&rows| packets && rows > 0);
+    let few = few.map(|rows| (rows, Program::OneShotPackets));
     let program = match (kind, config.variant) {
         (Kind::ReduceScatter, _) => Program::ReduceScatter,
         (Kind::AllGatherMatmul, _) => Program::AllGatherMatmul(config.gather),
         (Kind::MatmulAllGather, _) => Program::MatmulAllGather,
-        (Kind::AllReduce, Variant::OneShot) => Program::OneShot,
+        (Kind::AllReduce, Variant::OneShot) => return (few, Program::OneShot),
         (Kind::AllReduce, Variant::TwoShot) => Program::TwoShot,
         (Kind::AllReduce, Variant::Atomic) => Program::Atomic,
         (Kind::AllReduce, Variant::Spinlock) => Program::Spinlock,
+        (Kind::AllReduce, Variant::Auto) if few.is_some() => return (few, Program::TwoShot),
         (Kind::AllReduce, Variant::Auto) => {
             let small = m.min(ONE_SHOT_ELEMENTS / n);
             let needs = Program::OneShot.needs(small, shape_of(small.max(1)), world);
             let bytes = Staging::new(0, needs.slots, needs.slot_elements * element).bytes(world);
             let fits = small > 0 && bytes.is_some_and(|bytes| bytes <= ONE_SHOT_CAP);
-            return (fits.then_some(small), Program::TwoShot);
+            return (fits.then_some((small, Program::OneShot)), Program::TwoShot);
         }
     };
     (None, program)
@@ -314,7 +373,7 @@ fn program(
 /// The variant that a program is.
 pub(crate) fn variant_of(program: Program) -> Variant {
     match program {
-        Program::OneShot => Variant::OneShot,
+        Program::OneShot | Program::OneShotPackets => Variant::OneShot,
         Program::TwoShot => Variant::TwoShot,
         Program::Atomic => Variant::Atomic,
         Program::Spinlock => Variant::Spinlock,
@@ -336,6 +395,7 @@ mod tests {
         },
         tiles: Some((Tile { m: 32, n: 32 }, Tile { m: 128, n: 256 })),
         slot: |_, needs, _, element| needs.slot_elements.checked_mul(element),
+        packets: false,
     };
 
     fn blueprint(kind: Kind, config: &FusedConfig) -> Blueprint {
@@ -373,6 +433,54 @@ mod tests {
                 assert!(needs.slots <= step.staging.slots, "{kind:?}: {step:?}");
             }
         }
+    }
+
+    /// Every step finds the whole of them, in whole slots and rows: it clears what others have left.
+    #[test]
+    fn packets_lie_in_the_same_places_whatever_the_step() {
+        let target = Target {
+            packets: true,
+            slot: |program, needs, _, element| match program {
+                Program::OneShotPackets => Some(0),
+                _ => needs.slot_elements.checked_mul(element),
+            },
+            tile: |_, [_, rows], _, _, _| match rows {
+                0..=64 => Tile { m: 64, n: 64 },
+                65..=128 => Tile { m: 128, n: 96 },
+                _ => Tile { m: 128, n: 256 },
+            },
+            ..TARGET
+        };
+        for variant in [Variant::Auto, Variant::OneShot] {
+            let config = FusedConfig::new(5000, 700, 70)
+                .variant(variant)
+                .packets(true);
+            let blueprint = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target);
+            let blueprint = blueprint.unwrap();
+            let few = PACKET_BYTES / (2 * 700 * 4);
+            assert_eq!(blueprint.step(few).program, Program::OneShotPackets);
+            assert_ne!(blueprint.step(few + 1).program, Program::OneShotPackets);
+            let (offset, bytes) = blueprint.packets.unwrap();
+            assert!(offset + bytes <= blueprint.accumulators.offset);
+            assert!(blueprint.steps.len() > 3);
+            for step in &blueprint.steps {
+                let Staging {
+                    offset: at,
+                    slots,
+                    slot_bytes,
+                } = step.packets;
+                assert_eq!((at, 6 * slots * slot_bytes), (offset, bytes), "{step:?}");
+                assert!(slot_bytes.is_multiple_of(2 * 4 * step.shape.tile.n));
+                if step.program == Program::OneShotPackets {
+                    let needs = step.program.needs(step.rows, step.shape, 3);
+                    assert!(needs.packet_slots <= slots && step.staging.slots == 0);
+                }
+            }
+        }
+        assert_eq!(
+            blueprint(Kind::AllReduce, &FusedConfig::new(50, 70, 7)).packets,
+            None
+        );
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub enum Rule {
     Release,
     /// What a peer announces is compared with this rank's call. Without: ranks with different `m` go unnoticed.
     Compare,
+    /// A packet's data and flag are stored as one. Without: the flag is seen, and data of another call beside it. Only kernels on
+    /// devices have packets.
+    Whole,
 }
 
 /// Which rules are kept: all, but in a negative control.

@@ -43,6 +43,8 @@ struct Plan {
     u64 largest = 0;
     u64 slots = 0;
     u64 slot_bytes = 0;
+    u64 packet_slots = 0;
+    u64 packet_bytes = 0;
     u64 accumulators = 0;
     u64 locks = 0;
     bool gathers_a = false;
@@ -60,6 +62,9 @@ struct Plan {
         if (c.op == "one_shot" || c.op == "ring_all_reduce") {
             // Room for a matrix of each rank, and for a word of each of a few blocks, in what `one_shot` has.
             slots = tiles + (c.op == "one_shot" ? 0 : 8);
+        } else if (c.op == "one_shot_packets") {
+            packet_slots = tiles;
+            packet_bytes = std::min(c.tile_m, largest) * c.tile_n * bytes * 2;
         } else if (c.op == "two_shot") {
             slots = ceil_div(tiles, c.world);
             stores_to_peers = true;
@@ -212,6 +217,9 @@ struct Runner {
         common.slots = plan.slots;
         common.slot_bytes = plan.slot_bytes;
         common.staging = take(2 * c.world * plan.slots * plan.slot_bytes);
+        common.packets = take(2 * c.world * plan.packet_slots * plan.packet_bytes);
+        common.packet_slots = plan.packet_slots;
+        common.packet_bytes = plan.packet_bytes;
         common.accumulators = take(2 * plan.accumulators * 4);
         common.accumulator_elements = plan.accumulators;
         output_offset = take(plan.largest * (c.n + 16) * bytes + 16 * c.world);

@@ -57,6 +57,10 @@ struct Args {
     u64 staging;
     u64 slots;
     u64 slot_bytes;
+    /// The offset of the memory for packets, or 0 where there is none; the slots of each source in a bank, and the bytes of one.
+    u64 packets;
+    u64 packet_slots;
+    u64 packet_bytes;
     /// The offset of the f32 accumulators, and how many a bank has.
     u64 accumulators;
     u64 accumulator_elements;
@@ -81,7 +85,7 @@ struct Args {
     u64 stall_ns;
 };
 
-static_assert(sizeof(Args) == 8 * (MAX_RANKS + 38), "8-byte fields without gaps");
+static_assert(sizeof(Args) == 8 * (MAX_RANKS + 41), "8-byte fields without gaps");
 
 /// The words that a rank waits for, numbered as `iris_sync::WordKind`.
 enum class WordKind : u64 { entered, ready, gathered, done, added, cleared, lock, barrier };

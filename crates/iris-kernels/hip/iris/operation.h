@@ -19,7 +19,7 @@
 #pragma once
 
 #include "chunks.h"
-#include "signal.h"
+#include "packets.h"
 
 namespace iris {
 
@@ -55,6 +55,8 @@ enum class To {
     own,
     /// Into all ranks' outputs.
     outputs,
+    /// Into packets of this rank's at all targets: nothing else tells of it.
+    packets,
 };
 
 /// Columns of a slot that make up 128 bytes: a panel.
@@ -80,6 +82,12 @@ constexpr u32 BATCH = 4;
 constexpr u32 STRIP_ROWS = TILE_M;
 constexpr u32 AT_ONCE = 1;
 constexpr u32 BATCH = 1;
+#endif
+/// Ranks whose packets a thread waits for at a time. On AMD their masks of lanes would not fit the scalar registers.
+#if defined(__AMDGCN__)
+constexpr u32 AWAITED = 2;
+#else
+constexpr u32 AWAITED = 4;
 #endif
 /// Strips of a tile.
 constexpr u32 STRIPS = TILE_M / STRIP_ROWS;
@@ -151,20 +159,77 @@ struct Rank {
         *reinterpret_cast<Vec16*>(slot + in_slot(row, col)) = chunk;
     }
 
+    /// A bit for each rank that has depth.
+    IRIS_DEVICE u32 with_depth() const {
+        u32 deep = 0;
+        IRIS_ROLLED
+        for (u64 source = 0; source < args.world; ++source) {
+            deep |= u32(!depth(source).empty()) << source;
+        }
+        return deep;
+    }
+
+    IRIS_DEVICE Packets packets() { return {call}; }
+
+    /// Waits for the packets of a tile from all ranks that have depth, chunk by chunk, and sums them as `reduce` does.
+    template <class Sink>
+    IRIS_DEVICE bool reduce_packets(u64 slot, const Block& block, Sink sink) {
+        call.stall(Phase::reduce);
+        u32 deep = with_depth();
+        u32 across = (block.cols + CHUNK<Element> - 1) / CHUNK<Element>;
+        bool whole = true;
+        for (u32 at = thread_index(); whole && at < block.rows * across; at += threads()) {
+            u32 row = at / across;
+            u32 chunk = at % across;
+            f32 sum[CHUNK<Element>] = {};
+            for (u64 source = 0; source < args.world; source += AWAITED) {
+                Vec16 partials[AWAITED];
+                whole = whole && packets().await(source, deep >> source, slot, row, chunk, partials);
+                IRIS_UNROLL
+                for (u32 each = 0; each < AWAITED; ++each) {
+                    if ((deep >> (source + each) & 1) != 0) {
+                        f32 partial[CHUNK<Element>];
+                        widen<Element>(partials[each], partial);
+                        IRIS_UNROLL
+                        for (u32 element = 0; element < CHUNK<Element>; ++element) {
+                            sum[element] += partial[element];
+                        }
+                    }
+                }
+            }
+            if (whole) {
+                u32 col = chunk * CHUNK<Element>;
+                u32 count = u32(smaller(CHUNK<Element>, block.cols - col));
+                add_bias(sum, bias(), block.col + col, count);
+                sink(row, col, sum, count);
+            }
+        }
+        if (!call.all_go_on(whole)) {
+            return false;
+        }
+        call.stall(Phase::read);
+        return true;
+    }
+
+    /// Passes the gate, as `Call` does, in a call that fills no packets.
+    template <class Used>
+    IRIS_DEVICE bool gate(bool writes, Used used) {
+        if (!call.gate(writes, used)) {
+            return false;
+        }
+        packets().clear([](u64, u32, u32) { return false; });
+        return true;
+    }
+
     /// Waits for the partial tiles of all ranks that have depth, sums a strip of them in f32 in rank order, adds the bias once, and
     /// hands the sums to `sink(row, col, values, count)`. The order is the same at every rank, so whoever reduces a tile gets the
     /// same bits.
     template <class Sink>
     IRIS_DEVICE bool reduce(const Piece& piece, u64 col_of_tile, u32 rows, u32 cols, Sink sink) {
-        u32 deep = 0; // a bit for each rank that has depth
-        IRIS_ROLLED
-        for (u64 source = 0; source < args.world; ++source) {
-            deep |= u32(!depth(source).empty()) << source;
-        }
+        u32 deep = with_depth();
         if (!call.await_ready_from(piece.slot, [&](u64 source) { return (deep >> source & 1) != 0; })) {
             return false;
         }
-        constexpr u32 ACROSS = TILE_N / CHUNK<Element>;
         const u8* first = staged(args.rank, 0, piece.slot);
         u64 apart = args.slots * args.slot_bytes;
         for (u32 chunk = thread_index(); chunk < STRIP_ROWS * ACROSS; chunk += AT_ONCE * threads()) {

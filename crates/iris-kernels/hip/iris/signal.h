@@ -56,6 +56,7 @@ enum class Rule : u32 {
     gathered,
     release,
     compare,
+    whole,
 };
 
 /// The points of a call where a test can stall a rank, numbered as `iris_sync::Phase`.
@@ -83,11 +84,13 @@ struct Call {
     u64 bank;
     u32 turn;
     bool met;
+    /// Whether the host has asked to leave, as this thread has seen as it began.
+    bool asked;
     bool stalled;
 
     IRIS_DEVICE Call(const Args& args, CallShared& shared)
         : args(args), shared(shared), layout{args.world, args.tiles}, heap{args.heap, args.rank}, index(0), value(0), bank(0),
-          turn(0), met(false), stalled(false) {}
+          turn(0), met(false), asked(false), stalled(false) {}
 
     IRIS_DEVICE bool keeps(Rule rule) const {
 #if defined(IRIS_CONTROLS)
@@ -153,28 +156,43 @@ struct Call {
         return all;
     }
 
+    /// Whether another thread of this rank has left, and said why.
+    IRIS_DEVICE bool is_poisoned() const {
+        return load<Order::relaxed, Scope::device>(cell(args.rank, layout.poison_cell())) != 0;
+    }
+
+    /// Whether rank `by` has asked this one to leave.
+    IRIS_DEVICE bool is_aborted(u64 by, const Wait* wait) const {
+        if (load<Order::acquire, Scope::system>(word(args.rank, layout.abort(by))) == 0) {
+            return false;
+        }
+        fault(args, index, value, Cause::aborted, by, wait);
+        return true;
+    }
+
+    /// Whether the host has: its word is far away.
+    IRIS_DEVICE bool is_aborted_by_host(const Wait* wait) const {
+        const Args& args = reread(this->args);
+        i32 by = args.abort == 0 ? 0 : load<Order::acquire, Scope::system>(global<i32>(args.abort));
+        if (by == 0) {
+            return false;
+        }
+        fault(args, index, value, Cause::aborted, u64(by - 1), wait);
+        return true;
+    }
+
     /// Whether nobody has asked this rank to leave.
     IRIS_DEVICE bool look(const Wait* wait) const {
-        const Args& args = reread(this->args);
-        u64 mine = args.heap[args.rank];
-        if (load<Order::relaxed, Scope::device>(global<u64>(mine + args.cells) + layout.poison_cell()) != 0) {
-            return false; // another thread has said why
+        if (is_poisoned()) {
+            return false;
         }
         IRIS_ROLLED
         for (u64 by = 0; by < args.world; ++by) {
-            if (load<Order::acquire, Scope::system>(global<Word>(mine + args.words) + layout.abort(by)) != 0) {
-                fault(args, index, value, Cause::aborted, by, wait);
+            if (is_aborted(by, wait)) {
                 return false;
             }
         }
-        if (args.abort != 0) {
-            i32 by = load<Order::acquire, Scope::system>(global<i32>(args.abort));
-            if (by != 0) {
-                fault(args, index, value, Cause::aborted, u64(by - 1), wait);
-                return false;
-            }
-        }
-        return true;
+        return !is_aborted_by_host(wait);
     }
 
     /// Whether a word that reads `seen` has come to `target`, by the rule for words that are not banked.
@@ -226,8 +244,14 @@ struct Call {
         index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
         value = keeps(Rule::value_from_index) ? signal_value(args.first, index) : args.first;
         bank = !keeps(Rule::two_banks) ? 0 : keeps(Rule::bank_from_index) ? index % 2 : value % 2;
-        // The one thread that looks speaks for its block.
-        return all_go_on(thread_index() != 0 || look(nullptr));
+        // Each thread looks at one word, all at the same time.
+        bool go = true;
+        if (thread_index() < args.world) {
+            go = !is_aborted(thread_index(), nullptr);
+        } else if (thread_index() == args.world) {
+            go = !is_poisoned();
+        }
+        return all_go_on(go);
     }
 
     /// Begins the call.
@@ -246,27 +270,27 @@ struct Call {
             store<Order::relaxed, Scope::system>(announced + 2, args.output_row);
             signal(peer, layout.entered(args.rank), value);
         }
+        // The gate's vote counts this thread's too.
+        asked = thread_index() == args.world && is_aborted_by_host(nullptr);
         stall(Phase::gate);
         return true;
     }
 
-    /// Waits until this call's bank may be written; then the first block clears what this call leaves unused in it.
-    ///
-    /// `writes` says whether this rank writes, and `used(p)` how many `ready` words it will use at `p`, itself included, in this
-    /// call, from the first on. The words beyond, which the bank's previous call used, are cleared here, so that no word is ever
-    /// old enough to be believed again.
-    template <class Used>
-    IRIS_DEVICE bool gate(bool writes, Used used) {
-        const Args& args = reread(this->args);
+    /// Waits until this call's bank may be written.
+    IRIS_DEVICE bool pass_gate(bool writes) {
         bool gated = keeps(Rule::gate) && (writes || keeps(Rule::gate_of_all))
             && (index >= 2 || !keeps(Rule::gate_from_index_two));
-        bool passed = true;
+        bool passed = !asked;
         if (gated && speaks_to_peer()) {
             passed = await_before_previous(WordKind::done, layout.done(thread_index()));
         }
-        if (!all_go_on(passed)) {
-            return false;
-        }
+        return all_go_on(passed);
+    }
+
+    /// The first block clears the `ready` words that the bank's previous call used and this one will not.
+    template <class Used>
+    IRIS_DEVICE void clear_words(Used used) {
+        const Args& args = reread(this->args);
         if (block_index() == 0 && thread_index() < args.world) {
             u64 peer = thread_index();
             u64* cell_of_used = cell(args.rank, layout.used_cell(bank, peer));
@@ -282,6 +306,19 @@ struct Call {
                 store<Order::relaxed, Scope::device>(cell_of_used, now);
             }
         }
+    }
+
+    /// Waits until this call's bank may be written; then the first block clears what this call leaves unused in it.
+    ///
+    /// `writes` says whether this rank writes, and `used(p)` how many `ready` words it will use at `p`, itself included, in this
+    /// call, from the first on. The words beyond, which the bank's previous call used, are cleared here, so that no word is ever
+    /// old enough to be believed again.
+    template <class Used>
+    IRIS_DEVICE bool gate(bool writes, Used used) {
+        if (!pass_gate(writes)) {
+            return false;
+        }
+        clear_words(used);
         return true;
     }
 
@@ -411,12 +448,13 @@ struct Call {
 
     /// Lets the block arrive, and returns in all its threads whether it is the last to do so. Blocks may arrive several times
     /// in a call; `times` counts, from 1.
+    template <Scope S = Scope::system>
     IRIS_DEVICE bool arrive(u64 times) {
         const Args& args = reread(this->args);
         sync_block();
         if (thread_index() == 0) {
             if (keeps(Rule::release)) {
-                fence<Order::release, Scope::system>();
+                fence<Order::release, S>();
             }
             u64 before = fetch_add<Order::acq_rel, Scope::device>(cell(args.rank, layout.arrivals_cell()), u64(1));
             shared.last = before + 1 == times * args.blocks;
@@ -462,6 +500,15 @@ struct Call {
     /// Ends a call in which nobody stores into a peer's output.
     IRIS_DEVICE void finish() {
         if (arrive(1)) {
+            push_done();
+            leave();
+        }
+    }
+
+    /// The same where this rank has stored nothing for peers but packets, of which each speaks for itself: that the blocks have read
+    /// theirs is between them and the last.
+    IRIS_DEVICE void finish_packets() {
+        if (arrive<Scope::device>(1)) {
             push_done();
             leave();
         }

@@ -50,7 +50,7 @@ IRIS_DEVICE u32 threads() {
 #else
 /// Threads of a block.
 constexpr u32 THREADS = WAVES_M * WAVES_N * LANES;
-static_assert(THREADS >= MAX_RANKS, "a thread for each rank");
+static_assert(THREADS > MAX_RANKS, "a thread for each rank, and one more");
 IRIS_DEVICE constexpr u32 threads() {
     return THREADS;
 }

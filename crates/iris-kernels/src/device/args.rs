@@ -62,6 +62,12 @@ pub struct Args {
     pub slots: u64,
     /// The bytes of a slot, a multiple of 16.
     pub slot_bytes: u64,
+    /// The offset of the memory for packets, or 0 where there is none.
+    pub packets: u64,
+    /// Its slots of each source in a bank.
+    pub packet_slots: u64,
+    /// The bytes of such a slot, a multiple of 16.
+    pub packet_bytes: u64,
     /// The offset of the accumulators.
     pub accumulators: u64,
     /// The accumulators of a bank.
@@ -88,7 +94,7 @@ pub struct Args {
     pub stall_ns: u64,
 }
 
-const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 38));
+const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 41));
 
 /// What the first thread that faults writes to host memory. `state` is stored last.
 #[repr(C)]

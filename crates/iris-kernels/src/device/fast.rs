@@ -28,7 +28,7 @@ pub struct FastArgs {
     pub a_bytes: u64,
     /// Whether `c` is C.
     pub c_mapped: u64,
-    reserved: [u64; 6],
+    reserved: [u64; 3],
     /// A.
     pub a: TensorMap,
     /// B.

@@ -25,8 +25,9 @@ pub const TILE: Tile = Tile { m: 128, n: 128 };
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OneShot,
+        Self::OneShotPackets,
         Self::TwoShot,
         Self::Atomic,
         Self::Spinlock,
@@ -40,6 +41,7 @@ impl Program {
     pub fn kernel(self) -> (&'static str, &'static str) {
         match self {
             Self::OneShot => ("one_shot.hip", "iris_one_shot"),
+            Self::OneShotPackets => ("one_shot_packets.hip", "iris_one_shot_packets"),
             Self::TwoShot => ("two_shot.hip", "iris_two_shot"),
             Self::Atomic => ("accumulate.hip", "iris_atomic"),
             Self::Spinlock => ("accumulate.hip", "iris_spinlock"),

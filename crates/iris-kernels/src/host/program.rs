@@ -17,6 +17,9 @@ use iris_sync::{Waiting, Word};
 pub enum Program {
     /// `matmul_all_reduce`: every rank reduces every tile.
     OneShot,
+    /// The same for few rows: on devices, tiles travel in packets that carry their own signal. The host, where a signal costs next to
+    /// nothing, runs `OneShot`.
+    OneShotPackets,
     /// `matmul_all_reduce`: a tile's owner reduces it and stores it everywhere.
     TwoShot,
     /// `matmul_all_reduce`: atomic additions to f32 accumulators everywhere.
@@ -38,6 +41,10 @@ pub struct Needs {
     pub slots: usize,
     /// Elements of the dtype in a slot.
     pub slot_elements: usize,
+    /// Slots for packets of each source in a bank.
+    pub packet_slots: usize,
+    /// Elements of the dtype in such a slot: each takes twice its bytes.
+    pub packet_elements: usize,
     /// f32 accumulators in a bank.
     pub accumulators: usize,
     /// Spin locks.
@@ -50,6 +57,8 @@ impl Needs {
         Self {
             slots: self.slots.max(other.slots),
             slot_elements: self.slot_elements.max(other.slot_elements),
+            packet_slots: self.packet_slots.max(other.packet_slots),
+            packet_elements: self.packet_elements.max(other.packet_elements),
             accumulators: self.accumulators.max(other.accumulators),
             locks: self.locks.max(other.locks),
         }
@@ -71,7 +80,11 @@ impl Program {
     /// The operation it belongs to.
     pub fn operation(self) -> &'static str {
         match self {
-            Self::OneShot | Self::TwoShot | Self::Atomic | Self::Spinlock => "matmul_all_reduce",
+            Self::OneShot
+            | Self::OneShotPackets
+            | Self::TwoShot
+            | Self::Atomic
+            | Self::Spinlock => "matmul_all_reduce",
             Self::ReduceScatter => "matmul_reduce_scatter",
             Self::AllGatherMatmul(_) => "all_gather_matmul",
             Self::MatmulAllGather => "matmul_all_gather",
@@ -90,7 +103,11 @@ impl Program {
         let depth = shard(k, world, rank);
         let cols = shard(n, world, rank);
         match self {
-            Self::OneShot | Self::TwoShot | Self::Atomic | Self::Spinlock => Parts {
+            Self::OneShot
+            | Self::OneShotPackets
+            | Self::TwoShot
+            | Self::Atomic
+            | Self::Spinlock => Parts {
                 a: (0..m, depth.clone()),
                 b: (depth, 0..n),
                 c: (0..m, 0..n),
@@ -122,6 +139,14 @@ impl Program {
             Self::OneShot => Needs {
                 slots: tiles,
                 slot_elements: tile.len(),
+                ..Needs::default()
+            },
+            Self::OneShotPackets => Needs {
+                slots: tiles,
+                slot_elements: tile.len(),
+                packet_slots: tiles,
+                // Few rows take no whole tile.
+                packet_elements: tile.m.min(m).saturating_mul(tile.n),
                 ..Needs::default()
             },
             Self::TwoShot => Needs {
@@ -197,7 +222,7 @@ impl Program {
         // SAFETY: what each asks for is promised by the caller.
         unsafe {
             match self {
-                Self::OneShot => one_shot::run(rank, operands, scratch),
+                Self::OneShot | Self::OneShotPackets => one_shot::run(rank, operands, scratch),
                 Self::TwoShot => two_shot::run(rank, operands, scratch),
                 Self::Atomic => accumulate::run(rank, operands, Adding::Atomic, scratch),
                 Self::Spinlock => accumulate::run(rank, operands, Adding::Spinlock, scratch),

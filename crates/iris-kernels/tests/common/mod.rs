@@ -9,8 +9,9 @@ use iris_sync::{Fault, Layout, Mapped, Port, Probe, Rules, Signal, Waiting, Word
 use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
 
-pub const PROGRAMS: [Program; 8] = [
+pub const PROGRAMS: [Program; 9] = [
     Program::OneShot,
+    Program::OneShotPackets,
     Program::TwoShot,
     Program::Atomic,
     Program::Spinlock,

@@ -21,7 +21,10 @@ const SHAPES: [Shape; 6] = [
 /// Lines that run `op` on all shapes, as `kernel` describes itself.
 fn lines(kernel: &str, op: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    let all_reduce = matches!(op, "one_shot" | "two_shot" | "atomic" | "spinlock");
+    let all_reduce = matches!(
+        op,
+        "one_shot" | "one_shot_packets" | "two_shot" | "atomic" | "spinlock"
+    );
     for world in 1..=4_u64 {
         for (number, (n, k, rows)) in SHAPES.into_iter().enumerate() {
             let rows: Vec<_> = rows.iter().map(u64::to_string).collect();

@@ -199,6 +199,51 @@ fn a_word_that_is_not_cleared_is_believed_two_laps_later() {
     });
 }
 
+const PACKETS: &str = "one_shot_packets";
+
+#[test]
+fn packets_that_are_not_cleared_are_believed_two_laps_later() {
+    // As above. Calls 2 and 7, of values 3 and 1, clear what call 0 used of bank 0, and of bank 1.
+    let small = ",3".repeat(13);
+    for first in [1, 2, 4] {
+        check(&Control {
+            source: PACKETS,
+            op: PACKETS,
+            rule: Rule::Clear,
+            ring: RING,
+            case: format!(
+                "world=2 m=130{small},130 n=20 k=9 blocks=3,1 first={first} {}",
+                stall(1, 14, Phase::Gate)
+            ),
+            ends: &["wrong"],
+        });
+    }
+}
+
+#[test]
+fn a_packet_that_is_not_whole_is_believed_before_its_data_are_there() {
+    check(&Control {
+        source: PACKETS,
+        op: PACKETS,
+        rule: Rule::Whole,
+        ring: MAX,
+        case: format!("world=2 m=3,3 n=20 k=9 {}", stall(1, 1, Phase::Ready)),
+        ends: &["wrong"],
+    });
+}
+
+#[test]
+fn a_frozen_value_makes_a_call_believe_the_packets_of_earlier_ones() {
+    check(&Control {
+        source: PACKETS,
+        op: PACKETS,
+        rule: Rule::ValueFromIndex,
+        ring: MAX,
+        case: format!("world=2 m=3,3,3,3 n=20 k=9 {}", stall(1, 2, Phase::Gate)),
+        ends: &["wrong", "fault"],
+    });
+}
+
 #[test]
 fn without_gathered_a_user_reads_an_output_with_holes() {
     check(&Control {

@@ -18,6 +18,11 @@ fn one_shot() {
 }
 
 #[test]
+fn one_shot_packets() {
+    check("one_shot_packets", "one_shot_packets");
+}
+
+#[test]
 fn two_shot() {
     check("two_shot", "two_shot");
 }

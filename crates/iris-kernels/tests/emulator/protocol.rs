@@ -68,36 +68,45 @@ fn values_and_comparisons_are_those_of_the_rust_side() {
     }
 }
 
-/// Runs one case of two-shot on the plain path.
-fn two_shot(case: &str) -> Option<String> {
+/// Runs one case of `op` on the plain path.
+fn run(op: &str, case: &str) -> Option<String> {
     compiler()?;
-    let kernel = kernel("two_shot", &TARGETS[0], "f32", MAX);
-    let line = format!("{} {case}", TARGETS[0].describe("two_shot", "f32"));
+    let kernel = kernel(op, &TARGETS[0], "f32", MAX);
+    let line = format!("{} {case}", TARGETS[0].describe(op, "f32"));
     Some(emulate(&[&kernel], &[line]).remove(0))
 }
 
+/// Operations that tell of tiles by words, and by the tiles themselves.
+const OPS: [&str; 2] = ["two_shot", "one_shot_packets"];
+
 #[test]
 fn a_call_with_other_rows_than_a_peer_is_a_fault_that_says_so() {
-    if let Some(result) = two_shot("world=3 m=9,9,9 n=20 k=9 other_m=1,1 budget_ms=2000") {
-        assert!(result.starts_with("fault call 1"), "{result}");
+    for op in OPS {
+        let Some(result) = run(op, "world=3 m=9,9,9 n=20 k=9 other_m=1,1 budget_ms=2000") else {
+            return;
+        };
+        assert!(result.starts_with("fault call 1"), "{op}: {result}");
         assert!(
             result.contains("mismatch m 9 here, 10 there")
                 || result.contains("mismatch m 10 here, 9 there"),
-            "{result}"
+            "{op}: {result}"
         );
     }
 }
 
 #[test]
 fn a_rank_that_stops_ends_its_peers_within_their_budget() {
-    if let Some(result) = two_shot("world=3 m=9,9,9 n=20 k=9 dead=2,1 budget_ms=500") {
+    for op in OPS {
+        let Some(result) = run(op, "world=3 m=9,9,9 n=20 k=9 dead=2,1 budget_ms=500") else {
+            return;
+        };
         assert!(
             result.starts_with("fault call 1 (value 2), rank"),
-            "{result}"
+            "{op}: {result}"
         );
         assert!(
             result.contains("budget ended, at `") && result.contains("of rank 2"),
-            "{result}"
+            "{op}: {result}"
         );
     }
 }
@@ -109,6 +118,7 @@ fn calls_lap_the_smallest_ring_while_ranks_stall() {
     }
     for (source, op) in [
         ("one_shot", "one_shot"),
+        ("one_shot_packets", "one_shot_packets"),
         ("two_shot", "two_shot"),
         ("accumulate", "atomic"),
         ("accumulate", "spinlock"),

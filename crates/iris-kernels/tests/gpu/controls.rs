@@ -376,6 +376,22 @@ fn a_word_that_is_not_cleared_is_believed_two_laps_later() {
                 .small_ring()
                 .stalled(1, 14, Phase::Gate)
                 .ends(&[End::Wrong]),
+            Control::new(Rule::Clear, Program::OneShotPackets, 2, &rows, 20, 9)
+                .small_ring()
+                .stalled(1, 14, Phase::Gate)
+                .ends(&[End::Wrong]),
+        ],
+    );
+}
+
+#[test]
+fn a_packet_that_is_not_whole_is_believed_before_its_data_are_there() {
+    controls(
+        "controls::whole",
+        vec![
+            Control::new(Rule::Whole, Program::OneShotPackets, 2, &[3; 2], 20, 9)
+                .stalled(1, 1, Phase::Ready)
+                .ends(&[End::Wrong]),
         ],
     );
 }

@@ -124,6 +124,8 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
             m: *m as u64,
             slots: step.staging.slots as u64,
             slot_bytes: step.staging.slot_bytes as u64,
+            packet_slots: step.packets.slots as u64,
+            packet_bytes: step.packets.slot_bytes as u64,
             bias: bias.as_ref().map_or(0, AnyBuffer::address),
             c: address(c, c_view),
             c_row: c_view.row_stride as u64,
@@ -218,6 +220,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             tiles: layout.tiles() as u64,
             locks: layout.locks() as u64,
             staging: at(blueprint.staging),
+            packets: blueprint.packets.map_or(0, |(offset, _)| at(offset)),
             accumulators: at(blueprint.accumulators.offset),
             accumulator_elements: blueprint.accumulators.elements as u64,
             first: config.first as u64,
@@ -291,6 +294,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let accumulators = self.blueprint.accumulators;
         let parts = [
             (0, self.blueprint.staging),
+            self.blueprint.packets.unwrap_or_default(),
             (accumulators.offset, accumulators.bytes().unwrap_or(0)),
         ];
         for (start, bytes) in parts {

@@ -28,6 +28,7 @@ pub(super) fn target(hopper: bool) -> Target {
         },
         tiles: Some((STEP, MOST)),
         slot,
+        packets: true,
     }
 }
 
@@ -72,6 +73,8 @@ fn slot(program: Program, needs: Needs, tile: Tile, element: usize) -> Option<us
             .checked_mul(element)?
             .checked_next_multiple_of(16)?
             .checked_mul(tile.m),
+        // Nothing is staged.
+        Program::OneShotPackets => Some(0),
         _ => needs.slot_elements.checked_mul(element),
     }
 }
@@ -236,7 +239,7 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
     let tiles = |rows: usize, cols: usize| rows.div_ceil(tile.m) * cols.div_ceil(tile.n);
     let share = m.div_ceil(world);
     let work = match program {
-        Program::OneShot | Program::TwoShot => tiles(m, n),
+        Program::OneShot | Program::OneShotPackets | Program::TwoShot => tiles(m, n),
         // The sums are read in chunks of 16 bytes a thread, by all blocks.
         Program::Atomic | Program::Spinlock => tiles(m, n).max((m * n).div_ceil(1 << 12)),
         Program::ReduceScatter => world * tiles(share, n),
@@ -284,7 +287,11 @@ mod tests {
             k: 1,
             tile: TILE,
         };
-        for program in [Program::OneShot, Program::Atomic, Program::MatmulAllGather] {
+        for program in [
+            Program::OneShotPackets,
+            Program::Atomic,
+            Program::MatmulAllGather,
+        ] {
             assert_eq!(work(program, 1, shape, 8), 1);
         }
     }

@@ -224,6 +224,7 @@ impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
             tile,
             tiles: None,
             slot: |_, needs, _, element| needs.slot_elements.checked_mul(element),
+            packets: false,
         }
     }
 

@@ -5,6 +5,7 @@ mod accumulators;
 mod compare;
 mod gates;
 mod outputs_and_inputs;
+mod packets;
 mod value_and_bank;
 mod words;
 

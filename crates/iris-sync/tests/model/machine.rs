@@ -31,7 +31,18 @@ pub(crate) enum Compare {
     AtLeast,
     /// The word is 0, or has reached the target.
     ZeroOpens,
+    /// The word is a packet whose flag is the target.
+    Flag,
 }
+
+/// A packet: data, and the value of its call beside them.
+pub(crate) fn packet(flag: u16, data: u16) -> u16 {
+    assert!(data < PACKET);
+    flag * PACKET + data
+}
+
+/// Beyond all data.
+const PACKET: u16 = 1000;
 
 /// Where a wait goes when the actor leaves it: `cell` is not 0, go on at `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +220,7 @@ impl Model {
             Compare::Reached => (self.reached)(seen, target),
             Compare::Equal => seen == target,
             Compare::AtLeast => seen != 0 && seen >= target,
+            Compare::Flag => seen / PACKET == target,
             Compare::ZeroOpens => seen == 0 || (self.reached)(seen, target),
         }
     }

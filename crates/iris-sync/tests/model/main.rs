@@ -40,6 +40,7 @@ mod engine;
 mod epochs;
 mod machine;
 mod operations;
+mod packets;
 mod reduce;
 mod rules;
 mod script;

@@ -8,7 +8,7 @@ use crate::script::Script;
 use crate::world::{Gathered, World, Zeroing};
 
 /// Every tile goes to every peer.
-fn to_all(world: &World, rank: usize, i: usize) -> Vec<(usize, usize)> {
+pub(crate) fn to_all(world: &World, rank: usize, i: usize) -> Vec<(usize, usize)> {
     let tiles = 0..world.calls[i].len();
     let peers = (0..world.ranks).filter(|&peer| peer != rank && world.depth[rank]);
     peers
@@ -17,7 +17,7 @@ fn to_all(world: &World, rank: usize, i: usize) -> Vec<(usize, usize)> {
 }
 
 /// Every tile goes to its owner.
-fn to_owners(world: &World, rank: usize, i: usize) -> Vec<(usize, usize)> {
+pub(crate) fn to_owners(world: &World, rank: usize, i: usize) -> Vec<(usize, usize)> {
     let tiles = world.calls[i].iter().enumerate();
     tiles
         .filter(|&(_, &owner)| owner != rank && world.depth[rank])
@@ -35,7 +35,7 @@ fn own_rows_to_all(world: &World, rank: usize, i: usize) -> Vec<(usize, usize)> 
 }
 
 /// No staging is written.
-fn to_none(_: &World, _: usize, _: usize) -> Vec<(usize, usize)> {
+pub(crate) fn to_none(_: &World, _: usize, _: usize) -> Vec<(usize, usize)> {
     Vec::new()
 }
 
@@ -49,11 +49,11 @@ impl Script<'_> {
 
     /// The same tiles in the order in which they are awaited. Peers produce theirs in about that order, so that a tile is
     /// awaited while later ones are not there yet.
-    fn tiles_awaited(&self, i: usize) -> Vec<(usize, usize)> {
+    pub(crate) fn tiles_awaited(&self, i: usize) -> Vec<(usize, usize)> {
         self.tiles(i).into_iter().rev().collect()
     }
 
-    fn contributors(&self) -> Vec<usize> {
+    pub(crate) fn contributors(&self) -> Vec<usize> {
         let peers = self.peers().into_iter();
         peers.filter(|&peer| self.world.depth[peer]).collect()
     }
@@ -121,6 +121,16 @@ pub(crate) fn one_shot_pull(s: &mut Script<'_>, i: usize) {
 
 /// `matmul_all_reduce`, a tile's owner reduces it and stores it into every rank's output.
 pub(crate) fn two_shot(s: &mut Script<'_>, i: usize) {
+    two_shot_with(s, i, to_owners, |_| ());
+}
+
+/// The same, with something to do behind the gate, beside calls that use other `slots`.
+pub(crate) fn two_shot_with(
+    s: &mut Script<'_>,
+    i: usize,
+    slots: fn(&World, usize, usize) -> Vec<(usize, usize)>,
+    behind_the_gate: impl Fn(&mut Script<'_>),
+) {
     let reduce = |s: &mut Script<'_>, tile| {
         for peer in s.contributors() {
             s.receive(peer, tile, i);
@@ -131,7 +141,8 @@ pub(crate) fn two_shot(s: &mut Script<'_>, i: usize) {
         }
     };
     s.begin(i);
-    s.open_bank(i, to_owners);
+    s.open_bank(i, slots);
+    behind_the_gate(s);
     let owns = s.world.owns(s.rank, i);
     if owns && !s.rules.produce_first {
         s.meet(i);

@@ -3,6 +3,7 @@
 use crate::check::{Tally, assert_clean};
 use crate::engine::Memory;
 use crate::operations::*;
+use crate::packets::{one_shot_packets, packets_or_two_shot};
 use crate::script::{Operation, build};
 use crate::world::{Rules, World};
 use std::ops::RangeInclusive;
@@ -124,7 +125,7 @@ macro_rules! worlds {
 
 worlds! { SIZES:
     one_shot one_shot_pull two_shot reduce_scatter all_gather_matmul all_gather_matmul_pull matmul_all_gather
-    atomic atomic_at_owner
+    atomic atomic_at_owner one_shot_packets packets_or_two_shot
 }
 
 worlds! { SIZES_WITH_LOCKS: spinlock spinlock_at_owner }

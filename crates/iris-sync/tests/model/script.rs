@@ -1,6 +1,6 @@
 //! The protocol's rules as steps that operations are written with, each with the switch that removes it.
 
-use crate::machine::{Cell, Cells, Compare, Model, Op};
+use crate::machine::{Cell, Cells, Compare, Model, Op, packet};
 use crate::world::{BankFrom, Gate, Gathered, Rules, ValueFrom, World};
 use iris_sync::bank;
 
@@ -236,6 +236,54 @@ impl<'a> Script<'a> {
         let staging = self.staging(self.rank, peer, tile, i);
         let what = format!("call {i}: tile {tile} of rank {peer}");
         self.push(Op::check(staging, self.token(i), what));
+    }
+
+    /// The cells of a packet: one, or without the rule one of its flag and one of its data.
+    fn packet(&mut self, home: usize, from: usize, tile: usize, i: usize) -> (Cell, Option<Cell>) {
+        let name = format!("packet[tile {tile}]");
+        let flag = self.banked_word(home, &name, from, i);
+        let data = (!self.rules.whole).then(|| self.staging(home, from, tile, i));
+        (flag, data)
+    }
+
+    /// A tile goes to a peer in a packet. Nothing is released.
+    pub(crate) fn send_packet(&mut self, peer: usize, tile: usize, i: usize) {
+        let (value, token) = (self.value(i), self.token(i));
+        match self.packet(peer, self.rank, tile, i) {
+            (both, None) => self.push(Op::store(both, packet(value, token))),
+            (flag, Some(data)) => {
+                self.push(Op::store(data, token));
+                self.push(Op::store(flag, packet(value, 0)));
+            }
+        }
+    }
+
+    /// A peer's packet is awaited, and has been read with that.
+    pub(crate) fn receive_packet(&mut self, peer: usize, tile: usize, i: usize) {
+        let (value, token) = (self.value(i), self.token(i));
+        let what = format!("call {i}: packet of tile {tile} of rank {peer}");
+        let (flag, data) = self.packet(self.rank, peer, tile, i);
+        self.push(Op::wait(flag, value, Compare::Flag));
+        match data {
+            None => self.push(Op::check(flag, packet(value, token), what)),
+            Some(data) => self.push(Op::check(data, token, what)),
+        }
+    }
+
+    /// Behind the gate of some calls, packets that the call does not fill go back to 0: of `all`, those that are not in `filled`.
+    pub(crate) fn clear_packets(
+        &mut self,
+        i: usize,
+        all: &[(usize, usize)],
+        filled: &[(usize, usize)],
+    ) {
+        if !self.rules.clear_packets.contains(&self.value(i)) {
+            return;
+        }
+        for slot in all.iter().filter(|slot| !filled.contains(slot)) {
+            let (flag, _) = self.packet(slot.0, self.rank, slot.1, i);
+            self.push(Op::store(flag, 0));
+        }
     }
 
     /// Sees that every peer has begun this call, with the same number of rows.

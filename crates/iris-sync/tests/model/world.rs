@@ -177,6 +177,12 @@ pub(crate) struct Rules {
     pub(crate) size_copies: usize,
     /// Whether a writer clears the `ready` words that the bank's previous call used and this one does not.
     pub(crate) clear_ready: bool,
+    /// Whether a packet's data and flag are stored, and loaded, as one.
+    pub(crate) whole: bool,
+    /// The values of the calls in which a rank clears those of its packets in the bank that the call does not fill.
+    pub(crate) clear_packets: &'static [u16],
+    /// Whether every call does that, or those alone that have packets.
+    pub(crate) clear_packets_in_all: bool,
     /// Whether every rank says `done` in every call, or only those that have read.
     pub(crate) done_by_all: bool,
     /// Whether a rank whose inputs peers pull waits for their `done` before its kernel ends.
@@ -207,6 +213,9 @@ impl Default for Rules {
             check_size: true,
             size_copies: 4,
             clear_ready: true,
+            whole: true,
+            clear_packets: &[1, 3],
+            clear_packets_in_all: true,
             done_by_all: true,
             exit_wait: true,
             release: true,

@@ -3,7 +3,8 @@
 // - The *loader* copies slabs of A and B into the ring, ahead over tiles.
 // - The *warpgroups* multiply, leave each tile in shared memory, and go on with the next. When there is none left, they help the
 //   movers, and end the call.
-// - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so.
+// - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where tiles travel in packets, they
+//   only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
 // - The *movers* reduce; or, where parts of A are sent, they begin the call and send.
 //
 // What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, the warpgroups for
@@ -60,7 +61,9 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
 
 /// Empties the ring.
 template <class Op>
-IRIS_DEVICE void multiply_tiles(const Op& op, const FastArgs& fast, const Ring& ring) {
+IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, const CrewsShared& shared) {
+    // The index is read while the first slabs are on their way.
+    bool go = Op::TO != To::packets || op.rank.call.attend();
     // Tiles are equally deep.
     u32 slabs = 0;
     for (u32 nth = 0; nth < op.stretches(); ++nth) {
@@ -73,17 +76,44 @@ IRIS_DEVICE void multiply_tiles(const Op& op, const FastArgs& fast, const Ring& 
     for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
         Accumulators sums;
         multiply_slabs(sums, ring, place, slabs, fast);
-        await_phase(ring.taken(group), parity);
-        parity ^= 1;
-        if (bias == nullptr) {
+        if constexpr (Op::TO == To::packets) {
             leave_rows<false>(sums, ring, nullptr, 0);
+            await_phase(ring.taken(0), 0); // opened by the couriers, once
+            go = go && shared.failed == 0;
+            sync_block();
+            if (go) {
+                op.rank.call.stall(Phase::ready);
+                push_tile(op, op.rank.packets(), ring, op.work(step));
+            }
+            sync_block();
         } else {
-            Block block = op.work(step).block;
-            leave_rows<true>(sums, ring, bias + block.col, block.cols);
+            await_phase(ring.taken(group), parity);
+            parity ^= 1;
+            if (bias == nullptr) {
+                leave_rows<false>(sums, ring, nullptr, 0);
+            } else {
+                Block block = op.work(step).block;
+                leave_rows<true>(sums, ring, bias + block.col, block.cols);
+            }
+            fence_async_shared();
+            arrive(ring.finished(group));
         }
-        fence_async_shared();
-        arrive(ring.finished(group));
     }
+    return go;
+}
+
+/// Opens the way for the warpgroups' packets, or says that they may not go. Who waits for `entered` here holds up nobody: the
+/// product goes on.
+template <class Op>
+IRIS_DEVICE bool open_way(Op& op, const Ring& ring, CrewsShared& shared) {
+    bool go = op.begin() && op.rank.call.meet();
+    if (thread_index() == 0) {
+        if (!go) {
+            shared.failed = 1;
+        }
+        arrive(ring.taken(0));
+    }
+    return go;
 }
 
 /// Takes tiles away.
@@ -150,7 +180,11 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         if (threadIdx.x < COURIERS) {
             go = load_tiles(op, fast, ring);
         } else if (threadIdx.x < MOVERS) {
-            go = deliver_tiles(op, fast, ring);
+            if constexpr (Op::TO == To::packets) {
+                go = open_way(op, ring, shared);
+            } else {
+                go = deliver_tiles(op, fast, ring);
+            }
         } else if (Op::SENDS) {
             go = op.begin() && op.send();
         } else if (Op::REDUCES && op.steps() > op.args.blocks) {
@@ -165,12 +199,12 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         if (GROUPS == 2) {
             asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
         }
-        multiply_tiles(op, fast, ring);
+        go = multiply_tiles(op, fast, ring, shared);
         if (Op::ALONE) {
             __syncthreads();
             return;
         }
-        go = op.rank.call.attend() && op.reduce();
+        go = go && (Op::TO == To::packets || op.rank.call.attend()) && op.reduce();
         if (!go) {
             shared.failed = 1;
         }

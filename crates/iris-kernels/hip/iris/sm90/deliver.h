@@ -47,6 +47,30 @@ IRIS_DEVICE void leave_rows(const Accumulators& sums, const Ring& ring, const El
     }
 }
 
+/// A chunk of a finished tile.
+IRIS_DEVICE Vec16 left_chunk(const Ring& ring, u32 row, u32 col) {
+    Vec16 chunk;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(chunk.x[0]), "=r"(chunk.x[1]), "=r"(chunk.x[2]), "=r"(chunk.x[3])
+                 : "r"(ring.out(row, col))
+                 : "memory");
+    return chunk;
+}
+
+/// Pushes a finished tile as packets, with all warpgroups: of few rows, which they leave sooner than couriers would take them.
+template <class Op>
+IRIS_DEVICE void push_tile(const Op& op, const Packets& packets, const Ring& ring, const Work& work) {
+    u32 across = (work.block.cols + CHUNK<Element> - 1) / CHUNK<Element>;
+    for (u32 at = thread_index(); at < work.block.rows * across; at += threads()) {
+        u32 row = at / across;
+        u32 chunk = at % across;
+        Vec16 data = left_chunk(ring, row, chunk * CHUNK<Element>);
+        for (u64 nth = 0; nth < op.targets(); ++nth) {
+            packets.push(op.target(work, nth), work.index, row, chunk, data);
+        }
+    }
+}
+
 /// Takes the rows of warpgroup `group` of a finished tile to where it belongs, with all threads of the crew. They may be overwritten
 /// once this crew's copies have been read.
 template <class Op>
@@ -78,11 +102,7 @@ IRIS_DEVICE void take_rows(const Op& op, const FastArgs& fast, const Ring& ring,
             if (row >= work.block.rows || col >= work.block.cols) {
                 continue;
             }
-            Vec16 chunk;
-            asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                         : "=r"(chunk.x[0]), "=r"(chunk.x[1]), "=r"(chunk.x[2]), "=r"(chunk.x[3])
-                         : "r"(ring.out(row, col))
-                         : "memory");
+            Vec16 chunk = left_chunk(ring, row, col);
             u32 count = u32(smaller(CHUNK<Element>, work.block.cols - col));
             if constexpr (Op::TO == To::own) {
                 Element* c = global<Element>(op.args.c);

@@ -8,7 +8,7 @@ use iris_testkit::random::{Stream, Tensor};
 use std::time::Duration;
 
 /// The programs.
-pub(crate) const PROGRAMS: [Program; 8] = crate::common::PROGRAMS;
+pub(crate) const PROGRAMS: [Program; 9] = crate::common::PROGRAMS;
 
 /// How a kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

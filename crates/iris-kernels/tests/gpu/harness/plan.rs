@@ -18,6 +18,9 @@ pub(crate) struct Plan {
     pub(crate) staging_bytes: usize,
     pub(crate) slots: usize,
     pub(crate) slot_bytes: usize,
+    pub(crate) packets: usize,
+    pub(crate) packet_slots: usize,
+    pub(crate) packet_bytes: usize,
     pub(crate) accumulators: usize,
     pub(crate) accumulator_elements: usize,
     /// Two of them, used in turn where the form is ragged.
@@ -62,6 +65,8 @@ impl Plan {
         };
         let staging_bytes = 2 * world * needs.slots * slot_bytes;
         let staging = take(staging_bytes);
+        let packet_bytes = 2 * needs.packet_elements * element;
+        let packets = take(2 * world * needs.packet_slots * packet_bytes);
         let accumulators = take(8 * needs.accumulators);
         let output = match case.program.stores_to_peers() {
             true => (m * (case.n + GAP) + 16 * GAP) * element,
@@ -75,6 +80,9 @@ impl Plan {
             staging_bytes,
             slots: needs.slots,
             slot_bytes,
+            packets,
+            packet_slots: needs.packet_slots,
+            packet_bytes,
             accumulators,
             accumulator_elements: needs.accumulators,
             outputs,
