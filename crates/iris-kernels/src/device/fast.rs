@@ -71,7 +71,8 @@ impl Crews {
         Some(Self {
             tile,
             warpgroups: tile.m / 64,
-            stages: ((Self::ROOM - out) / stage).min(12),
+            // More than 8 do not help, and take a moment to be made.
+            stages: ((Self::ROOM - out) / stage).min(8),
         })
     }
 
