@@ -452,6 +452,7 @@ mod tests {
             names(&[]),
             [
                 "one_shot.hip",
+                "one_shot_packets.hip",
                 "two_shot.hip",
                 "accumulate.hip",
                 "matmul_reduce_scatter.hip",

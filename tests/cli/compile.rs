@@ -24,12 +24,13 @@ const KEYS: [&str; 11] = [
     "notes",
     "ms",
 ];
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "accumulate",
     "all_gather_matmul",
     "matmul_all_gather",
     "matmul_reduce_scatter",
     "one_shot",
+    "one_shot_packets",
     "two_shot",
 ];
 
@@ -216,11 +217,11 @@ fn a_directory_gets_a_file_for_each_source_dtype_and_architecture() {
     names.sort();
     assert_eq!(names, expected);
     assert!(
-        ran.stdout.ends_with(&format!("36 in {out}\n")),
+        ran.stdout.ends_with(&format!("42 in {out}\n")),
         "{}",
         ran.stdout
     );
-    assert_eq!((compilations(&files), images(&files)), (36, 0));
+    assert_eq!((compilations(&files), images(&files)), (42, 0));
 }
 
 #[test]
@@ -249,6 +250,8 @@ fn the_cache_is_filled_once() {
             [
                 "one_shot bf16",
                 "one_shot f32",
+                "one_shot_packets bf16",
+                "one_shot_packets f32",
                 "two_shot bf16",
                 "two_shot f32",
                 "accumulate bf16",
@@ -272,7 +275,7 @@ fn the_cache_is_filled_once() {
             );
             assert!(Path::new(it["file"].as_str().unwrap()).is_file());
         }
-        assert_eq!((compilations(&files), images(&files)), (6, 6));
+        assert_eq!((compilations(&files), images(&files)), (8, 8));
     }
 }
 
