@@ -49,7 +49,7 @@ struct OneShot : Operation {
         });
     }
 
-    IRIS_DEVICE void finish() { rank.call.finish(); }
+    IRIS_DEVICE void finish() { rank.call.finish_unowned(); }
 };
 
 } // namespace

@@ -62,7 +62,7 @@ struct OneShotPackets : Operation {
 #endif
     }
 
-    IRIS_DEVICE void finish() { rank.call.finish_packets(); }
+    IRIS_DEVICE void finish() { rank.call.finish_unowned<Scope::device>(); }
 };
 
 } // namespace

@@ -55,29 +55,37 @@ struct Plan {
         for (u64 m : c.m) {
             largest = std::max(largest, m + 1);
         }
+        slot_bytes = c.tile_m * c.tile_n * element_bytes(c.dtype);
+        need(c.op, largest);
+        if (c.few != 0) {
+            need(c.op_of_few, c.few);
+        }
+    }
+
+    /// Makes room for an operation's calls of up to so many rows.
+    void need(const std::string& op, u64 largest) {
         u64 tiles = ceil_div(largest, c.tile_m) * ceil_div(c.n, c.tile_n);
         u64 rows = ceil_div(largest, c.world);
         unsigned bytes = element_bytes(c.dtype);
-        slot_bytes = c.tile_m * c.tile_n * bytes;
-        if (c.op == "one_shot" || c.op == "ring_all_reduce") {
+        if (op == "one_shot" || op == "ring_all_reduce") {
             // Room for a matrix of each rank, and for a word of each of a few blocks, in what `one_shot` has.
-            slots = tiles + (c.op == "one_shot" ? 0 : 8);
-        } else if (c.op == "one_shot_packets") {
+            slots = std::max(slots, tiles + (op == "one_shot" ? 0 : 8));
+        } else if (op == "one_shot_packets") {
             packet_slots = tiles;
             packet_bytes = std::min(c.tile_m, largest) * c.tile_n * bytes * 2;
-        } else if (c.op == "two_shot") {
-            slots = ceil_div(tiles, c.world);
+        } else if (op == "two_shot") {
+            slots = std::max(slots, ceil_div(tiles, c.world));
             stores_to_peers = true;
-        } else if (c.op == "atomic" || c.op == "spinlock") {
+        } else if (op == "atomic" || op == "spinlock") {
             accumulators = largest * c.n;
             locks = tiles;
-        } else if (c.op == "matmul_reduce_scatter") {
+        } else if (op == "matmul_reduce_scatter") {
             slots = ceil_div(rows, c.tile_m) * ceil_div(c.n, c.tile_n);
-        } else if (c.op == "matmul_all_gather") {
+        } else if (op == "matmul_all_gather") {
             stores_to_peers = true;
         } else {
             gathers_a = true;
-            by_columns = c.op == "all_gather_matmul_columns";
+            by_columns = op == "all_gather_matmul_columns";
             u64 depth = by_columns ? ceil_div(c.k, c.world) : c.k;
             slots = ceil_div(by_columns ? largest : rows, c.tile_m);
             slot_bytes = c.tile_m * (ceil_div(depth * bytes, 16) * 16);
@@ -185,6 +193,7 @@ struct Runner {
     const Case& c;
     Plan plan;
     void (*kernel)(Args);
+    void (*kernel_of_few)(Args);
     std::vector<Problem> problems;
     std::vector<RankMemory> ranks;
     Args common{};
@@ -193,7 +202,9 @@ struct Runner {
     std::string wrong;
     std::string fault;
 
-    Runner(const Case& c, void* kernel) : c(c), plan(c), kernel(reinterpret_cast<void (*)(Args)>(kernel)), ranks(c.world) {
+    Runner(const Case& c, void* kernel, void* kernel_of_few)
+        : c(c), plan(c), kernel(reinterpret_cast<void (*)(Args)>(kernel)),
+          kernel_of_few(reinterpret_cast<void (*)(Args)>(kernel_of_few)), ranks(c.world) {
         for (std::size_t call = 0; call < c.m.size(); ++call) {
             problems.emplace_back(c, c.m[call] + (c.other_m_index <= call), c.seed * 1000 + call);
         }
@@ -209,7 +220,6 @@ struct Runner {
         common.n = c.n;
         common.k = c.k;
         common.given = c.given;
-        common.bounced = c.bounced && plan.stores_to_peers;
         common.cells = take((layout.arrivals_cell() + 1) * 8);
         common.words = take((layout.lock(0) + plan.locks) * sizeof(iris::Word));
         common.tiles = plan.slots;
@@ -289,7 +299,9 @@ struct Runner {
         args.abort = reinterpret_cast<std::uintptr_t>(&memory.abort);
         args.fault = reinterpret_cast<std::uintptr_t>(&memory.record);
         const unsigned char* result = memory.c.data;
-        if (plan.stores_to_peers) {
+        bool is_few = m <= c.few;
+        if (plan.stores_to_peers && !is_few) {
+            args.bounced = c.bounced;
             // Ranks need not agree on where their output is.
             args.output = output_offset + rank * 16;
             args.output_row = c.n + rank % 3;
@@ -301,7 +313,7 @@ struct Runner {
         }
 
         Launch launch{unsigned(args.blocks), c.threads, c.lanes, c.seed + index * 97 + rank};
-        emulator::run(launch, [&] { kernel(args); });
+        emulator::run(launch, [&] { (is_few ? kernel_of_few : kernel)(args); });
 
         if (__atomic_load_n(cell(rank, 1), __ATOMIC_ACQUIRE) != 0) {
             std::lock_guard<std::mutex> guard(mutex);
@@ -363,6 +375,8 @@ Case parse(const std::string& line) {
         numbers.resize(std::max<std::size_t>(numbers.size(), 4));
         std::size_t count = std::count(value.begin(), value.end(), ',') + 1;
         if (key == "op") c.op = value;
+        else if (key == "few") c.few = number;
+        else if (key == "op_of_few") c.op_of_few = value;
         else if (key == "dtype") c.dtype = value;
         else if (key == "lanes") c.lanes = unsigned(number);
         else if (key == "threads") c.threads = unsigned(number);
@@ -388,8 +402,8 @@ Case parse(const std::string& line) {
     return c;
 }
 
-std::string run_case(const Case& c, void* kernel) {
-    Runner runner(c, kernel);
+std::string run_case(const Case& c, void* kernel, void* kernel_of_few) {
+    Runner runner(c, kernel, kernel_of_few);
     std::vector<std::thread> threads;
     for (unsigned rank = 0; rank < c.world; ++rank) {
         threads.emplace_back([&runner, rank] { runner.rank(rank); });

@@ -11,6 +11,9 @@ namespace emulator {
 struct Case {
     /// The operation's name, which is its kernel's without `iris_`.
     std::string op;
+    /// Calls of no more rows than this are of another operation, on the same workspace: its kernel is in a library of its own.
+    std::uint64_t few = 0;
+    std::string op_of_few;
     /// f32, f16 or bf16; lanes of a wave; threads of a block; and the tile: as the kernel was compiled.
     std::string dtype = "f32";
     unsigned lanes = 64;
@@ -57,6 +60,6 @@ struct Case {
 Case parse(const std::string& line);
 
 /// Runs a case. The result begins with `ok`, `wrong` (data) or `fault`, and says more.
-std::string run_case(const Case& c, void* kernel);
+std::string run_case(const Case& c, void* kernel, void* kernel_of_few);
 
 } // namespace emulator

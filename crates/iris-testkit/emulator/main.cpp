@@ -1,4 +1,5 @@
-// Runs cases on a kernel that was compiled for the CPU: `emulator KERNEL.so`, a case a line on stdin, a result a line on stdout.
+// Runs cases on a kernel that was compiled for the CPU: `emulator KERNEL.so [OTHER.so]`, a case a line on stdin, a result a line on
+// stdout. The other kernel is that of calls of few rows, in cases that have some.
 //
 // `emulator --layout WORLD TILES LOCKS` prints the number of words and the place of the arrival count; `emulator --signals FIRST`
 // prints signal values and comparisons: for a comparison of the device's protocol with the host's. `emulator --ring KERNEL.so` runs
@@ -51,15 +52,20 @@ int main(int argc, char** argv) {
         return print_signals(argv);
     }
     bool ring = argc == 3 && std::strcmp(argv[1], "--ring") == 0;
-    if (argc != 2 && !ring) {
-        std::fprintf(stderr, "usage: %s [--ring] KERNEL.so < CASES\n", argv[0]);
+    if (argc != 2 && argc != 3) {
+        std::fprintf(stderr, "usage: %s KERNEL.so [OTHER.so] < CASES, or %s --ring KERNEL.so\n", argv[0], argv[0]);
         return 2;
     }
-    void* library = dlopen(argv[argc - 1], RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-        std::fprintf(stderr, "%s\n", dlerror());
-        return 2;
-    }
+    auto open = [](const char* file) {
+        void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+        if (library == nullptr) {
+            std::fprintf(stderr, "%s\n", dlerror());
+            std::exit(2);
+        }
+        return library;
+    };
+    void* library = open(argv[ring ? 2 : 1]);
+    void* other = argc == 3 && !ring ? open(argv[2]) : nullptr;
     void* exchange = ring ? dlsym(library, "ring_exchange") : nullptr;
     if (ring && exchange == nullptr) {
         std::fprintf(stderr, "%s\n", dlerror());
@@ -72,11 +78,12 @@ int main(int argc, char** argv) {
         }
         emulator::Case c = emulator::parse(line);
         void* kernel = dlsym(library, ("iris_" + c.op).c_str());
-        if (kernel == nullptr || c.m.empty()) {
+        void* kernel_of_few = other != nullptr ? dlsym(other, ("iris_" + c.op_of_few).c_str()) : nullptr;
+        if (kernel == nullptr || c.m.empty() || (kernel_of_few == nullptr) != (c.few == 0)) {
             std::fprintf(stderr, "unusable case: %s\n", line.c_str());
             return 2;
         }
-        std::cout << emulator::run_case(c, kernel) << std::endl;
+        std::cout << emulator::run_case(c, kernel, kernel_of_few) << std::endl;
     }
     return 0;
 }

@@ -19,7 +19,7 @@
 // Signals are stored with release order and awaited with acquire order, at system scope, by one thread of a block each; the
 // block synchronises before a signal and after a wait, so that what holds for this thread holds for all. What speaks for the
 // whole rank is signalled by the last block to arrive, and each makes a release fence of system scope before it arrives: blocks
-// may have caches of their own.
+// may have caches of their own. Of the device's scope is the fence only where a rank has stored nothing for its peers but packets.
 //
 // # Crews
 //
@@ -73,7 +73,7 @@ struct CallShared {
     u64 output_row[MAX_RANKS];
 };
 
-/// A call in progress, as one thread sees it. All members are the same in all threads of the block.
+/// A call in progress, as one thread sees it. All members but `asked` are the same in all threads of the block.
 struct Call {
     const Args& args;
     CallShared& shared;
@@ -497,7 +497,7 @@ struct Call {
         }
     }
 
-    /// Ends a call in which nobody stores into a peer's output.
+    /// Ends a call in which nobody stores into a peer's output, of an operation in which nobody ever does.
     IRIS_DEVICE void finish() {
         if (arrive(1)) {
             push_done();
@@ -505,10 +505,15 @@ struct Call {
         }
     }
 
-    /// The same where this rank has stored nothing for peers but packets, of which each speaks for itself: that the blocks have read
-    /// theirs is between them and the last.
-    IRIS_DEVICE void finish_packets() {
-        if (arrive<Scope::device>(1)) {
+    /// Ends a call in which nobody stores into a peer's output, while owners do in other calls of the operation: nobody waits for
+    /// `gathered` here, but all tell it (see `finish_gathered`). All peers have been met.
+    ///
+    /// The scope is the device's where this rank has stored nothing for peers but packets, of which each speaks for itself: that the
+    /// blocks have read theirs is between them and the last.
+    template <Scope S = Scope::system>
+    IRIS_DEVICE void finish_unowned() {
+        if (arrive<S>(1)) {
+            push_gathered();
             push_done();
             leave();
         }
@@ -528,10 +533,7 @@ struct Call {
             if (!meet()) {
                 return false;
             }
-            stall(Phase::gathered);
-            if (thread_index() < args.world) {
-                signal(thread_index(), layout.gathered(args.rank), value);
-            }
+            push_gathered();
             push_done();
         }
         if (!last && args.bounced == 0) {
@@ -549,6 +551,15 @@ struct Call {
             leave();
         }
         return true;
+    }
+
+    /// Tells every rank, this one too, that all that this rank stores into outputs in this call has arrived.
+    IRIS_DEVICE void push_gathered() {
+        const Args& args = reread(this->args);
+        stall(Phase::gathered);
+        if (thread_index() < args.world) {
+            signal(thread_index(), layout.gathered(args.rank), value);
+        }
     }
 
     /// Tells every peer that this rank has read all it reads in this call.

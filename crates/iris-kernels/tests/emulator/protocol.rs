@@ -151,6 +151,35 @@ fn calls_lap_the_smallest_ring_while_ranks_stall() {
     }
 }
 
+/// `auto` mixes two-shot calls with one-shot ones of few rows on one workspace.
+#[test]
+fn a_lap_of_small_calls_between_two_large_ones() {
+    if compiler().is_none() {
+        return;
+    }
+    let large = kernel("two_shot", &TARGETS[0], "f32", 7);
+    for few in ["one_shot", "one_shot_packets"] {
+        let small = kernel(few, &TARGETS[0], "f32", 7);
+        // Calls 0, 7 and 14 have the same value. Rank 0 comes late to the tiles that it owns in one of them: whether a peer knows
+        // that they are not there yet is in a word that nobody has awaited for a lap.
+        let lines: Vec<_> = [(7, 0), (14, 1), (14, 0)]
+            .into_iter()
+            .map(|(stalled, bounced)| {
+                format!(
+                    "{} op_of_few={few} few=5 world=3 m=70,1,2,3,4,5,1,70,5,4,3,2,1,5,99,2,70 n=34 k=7 first={} blocks=2,1,3 \
+                     budget_ms=60000 bounced={bounced} stall=0,{stalled},{},400",
+                    TARGETS[0].describe("two_shot", "f32"),
+                    1 + stalled % 5,
+                    Phase::Read as u64,
+                )
+            })
+            .collect();
+        for (line, result) in lines.iter().zip(emulate(&[&large, &small], &lines)) {
+            assert_eq!(result, "ok", "{line}");
+        }
+    }
+}
+
 #[test]
 fn a_kernel_of_ones_own_exchanges_around_a_ring() {
     if compiler().is_none() {
