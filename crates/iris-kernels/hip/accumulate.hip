@@ -124,10 +124,14 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
 
 IRIS_KERNEL(THREADS) iris_atomic(const Args args) {
     IRIS_SHARED(Shared, shared);
-    accumulate<Atomic>(args, shared);
+    if (args.world != 0) {
+        accumulate<Atomic>(args, shared);
+    }
 }
 
 IRIS_KERNEL(THREADS) iris_spinlock(const Args args) {
     IRIS_SHARED(Shared, shared);
-    accumulate<Locked>(args, shared);
+    if (args.world != 0) {
+        accumulate<Locked>(args, shared);
+    }
 }

@@ -20,9 +20,9 @@ struct Matmul : Operation {
     IRIS_DEVICE u64 steps() const { return grid().len(); }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
-        return {block, block.row, 0, step};
+        return {block, block.row, 0, step, false};
     }
-    IRIS_DEVICE Stretch stretch(const Work& work, u32) const { return {me(), work.a_row, 0, 0, reread(args).k}; }
+    IRIS_DEVICE u64 depths() const { return reread(args).k; }
     IRIS_DEVICE const Element* bias() const { return rank.bias(); }
     IRIS_DEVICE void finish() {}
 };

@@ -2,6 +2,7 @@
 //
 // No staging. The output is symmetric, or bounced.
 
+// There is nothing for movers to do.
 #define IRIS_COURIERS 3
 #include "iris/kernel.h"
 
@@ -31,11 +32,11 @@ struct MatmulAllGather : Operation {
         Block block = grid().block(step);
         u64 row = block.row;
         block.row += rows(me()).start;
-        return {block, row, me(), step};
+        return {block, row, me(), step, false};
     }
-    IRIS_DEVICE Stretch stretch(const Work& work, u32) const { return {me(), work.a_row, 0, 0, reread(args).k}; }
+    IRIS_DEVICE u64 depths() const { return reread(args).k; }
     IRIS_DEVICE const Element* bias() const { return rank.bias(); }
-    IRIS_DEVICE bool may_store() {
+    IRIS_DEVICE bool may_store(const Work&) {
         if (!rank.call.meet()) {
             return false;
         }

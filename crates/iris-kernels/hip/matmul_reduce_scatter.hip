@@ -2,7 +2,11 @@
 //
 // The tile grid restarts at each owner's first row, so that no tile has two owners. Staging: a slot for every tile of a rank's
 // rows at the largest m, TILE_M x TILE_N elements each.
+//
+// Crews add peers' parts to a rank's own tiles as they multiply these, last. Then nobody tells the owner itself of them.
 
+// There is nothing for movers to do.
+#define IRIS_COURIERS 3
 #include "iris/kernel.h"
 
 using namespace iris;
@@ -12,7 +16,9 @@ namespace {
 struct ReduceScatter : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
-    static constexpr bool REDUCES = true;
+    static constexpr bool REDUCES = !CREWS;
+    static constexpr bool MERGES = CREWS;
+    static constexpr To OWN = To::own;
 
     IRIS_DEVICE Range rows(u64 owner) const {
         const Args& args = reread(this->args);
@@ -24,19 +30,24 @@ struct ReduceScatter : Operation {
 
     IRIS_DEVICE bool begin() {
         bool writes = has_depth();
-        return rank.call.begin() && rank.gate(writes, [&](u64 owner) { return writes ? tiles(owner) : 0; });
+        return rank.call.begin() && rank.gate(writes, [&](u64 owner) {
+            return writes && !(MERGES && owner == me()) ? tiles(owner) : 0;
+        });
     }
 
-    IRIS_DEVICE u64 steps() const {
-        return has_depth() ? items(world(), [&](u64 owner) { return tiles(owner); }) : 0;
-    }
+    IRIS_DEVICE Rounds rounds() const { return {world(), tiles(0), 1}; }
+    IRIS_DEVICE u64 steps() const { return rounds().len(); }
     IRIS_DEVICE Work work(u64 step) const {
-        // Peers' tiles first, beginning with the next rank's, so that not all ranks hand their first tile to rank 0.
-        Item tile = item_of(step, next_rank(me(), world()), world(), [&](u64 owner) { return tiles(owner); });
+        Item tile = rounds().at(step, me());
+        if (tile.index >= tiles(tile.rank) || (!has_depth() && !(MERGES && tile.rank == me()))) {
+            return {};
+        }
         Block block = grid(tile.rank).block(tile.index);
-        return {block, rows(tile.rank).start + block.row, tile.rank, tile.index};
+        return {block, rows(tile.rank).start + block.row, tile.rank, tile.index, false};
     }
-    IRIS_DEVICE Stretch stretch(const Work& work, u32) const { return {me(), work.a_row, 0, 0, rank.depth(me()).len()}; }
+    IRIS_DEVICE u64 depths() const { return rank.depth(me()).len(); }
+    IRIS_DEVICE u64 c_rows() const { return rows(me()).len(); }
+    IRIS_DEVICE const Element* bias() const { return MERGES ? rank.bias() : nullptr; }
     IRIS_DEVICE void tell(const Work& work) { rank.call.push_ready(work.rank, work.index); }
 
     IRIS_DEVICE bool reduce() {

@@ -27,9 +27,9 @@ struct OneShot : Operation {
     IRIS_DEVICE u64 steps() const { return has_depth() ? grid().len() : 0; }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
-        return {block, block.row, me(), step};
+        return {block, block.row, me(), step, false};
     }
-    IRIS_DEVICE Stretch stretch(const Work& work, u32) const { return {me(), work.a_row, 0, 0, rank.depth(me()).len()}; }
+    IRIS_DEVICE u64 depths() const { return rank.depth(me()).len(); }
     IRIS_DEVICE u64 targets() const { return world(); }
     IRIS_DEVICE u64 target(const Work&, u64 nth) const { return (me() + 1 + nth) % world(); }
     IRIS_DEVICE void tell(const Work& work) {

@@ -37,9 +37,9 @@ struct OneShotPackets : Operation {
     IRIS_DEVICE u64 steps() const { return has_depth() ? grid().len() : 0; }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
-        return {block, block.row, me(), step};
+        return {block, block.row, me(), step, false};
     }
-    IRIS_DEVICE Stretch stretch(const Work& work, u32) const { return {me(), work.a_row, 0, 0, rank.depth(me()).len()}; }
+    IRIS_DEVICE u64 depths() const { return rank.depth(me()).len(); }
     IRIS_DEVICE u64 targets() const { return world(); }
     IRIS_DEVICE u64 target(const Work&, u64 nth) const { return (me() + 1 + nth) % world(); }
 
@@ -62,7 +62,7 @@ struct OneShotPackets : Operation {
 #endif
     }
 
-    IRIS_DEVICE void finish() { rank.call.finish_unowned<Scope::device>(); }
+    IRIS_DEVICE void finish() { rank.call.finish_unowned(); }
 };
 
 } // namespace

@@ -1,47 +1,68 @@
 // `matmul_all_reduce`, two-shot: each tile is reduced by its owner, who stores the sum into everybody's output.
 //
-// Tile t belongs to rank t mod W, as its t/W-th. Staging: a slot for every tile that a rank owns at the largest m, TILE_M x TILE_N
-// elements each. The output is symmetric, or bounced.
+// Each rank owns a share of the tiles that follow each other, so that what its peers make for it has much of A and B in common.
+// Staging: a slot for every tile that a rank owns at the largest m, TILE_M x TILE_N elements each. The output is symmetric, or bounced.
+//
+// Crews add peers' parts to a rank's own tiles as they multiply these, last. Then nobody tells the owner itself of them.
 
+// There is nothing for movers to do.
+#define IRIS_COURIERS 3
 #include "iris/kernel.h"
 
 using namespace iris;
 
 namespace {
 
+/// Parts of its share that a rank makes by turns with peers' tiles.
+constexpr u64 ROUNDS = 8;
+
 struct TwoShot : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
-    static constexpr bool REDUCES = true;
+    static constexpr bool REDUCES = !CREWS;
+    static constexpr bool MERGES = CREWS;
+    static constexpr To OWN = To::outputs;
 
     IRIS_DEVICE Grid grid() const {
         const Args& args = reread(this->args);
         return {args.m, args.n};
     }
-    IRIS_DEVICE u64 owned(u64 owner) const { return dealt(grid().len(), world(), owner); }
+    IRIS_DEVICE Range owned(u64 owner) const { return shard(grid().len(), world(), owner); }
     IRIS_DEVICE bool has_depth() const { return !rank.depth(me()).empty(); }
 
     IRIS_DEVICE bool begin() {
         bool writes = has_depth();
-        return rank.call.begin() && rank.gate(writes, [&](u64 owner) { return writes ? owned(owner) : 0; });
+        return rank.call.begin() && rank.gate(writes, [&](u64 owner) {
+            return writes && !(MERGES && owner == me()) ? owned(owner).len() : 0;
+        });
     }
 
-    IRIS_DEVICE u64 steps() const { return has_depth() ? grid().len() : 0; }
-    IRIS_DEVICE Work work(u64 step) const {
-        // Beginning with the next rank's tile, so that not all ranks hand their first tile to rank 0.
-        u64 tile = (step + me() + 1) % grid().len();
-        Block block = grid().block(tile);
-        return {block, block.row, tile % world(), tile / world()};
+    IRIS_DEVICE Rounds rounds() const {
+        u64 share = owned(0).len();
+        // Of two ranks each sends as much while it makes its own tiles as before. Of more, most would be sent at the end.
+        return {world(), share, world() > 2 && MERGES ? smaller(ROUNDS, share) : 1};
     }
-    IRIS_DEVICE Stretch stretch(const Work& work, u32) const { return {me(), work.a_row, 0, 0, rank.depth(me()).len()}; }
+    IRIS_DEVICE u64 steps() const { return rounds().len(); }
+    IRIS_DEVICE Work work(u64 step) const {
+        Item tile = rounds().at(step, me());
+        Range range = owned(tile.rank);
+        if (tile.index >= range.len() || (!has_depth() && !(MERGES && tile.rank == me()))) {
+            return {};
+        }
+        Block block = grid().block(range.start + tile.index);
+        return {block, block.row, tile.rank, tile.index, false};
+    }
+    IRIS_DEVICE u64 depths() const { return rank.depth(me()).len(); }
+    IRIS_DEVICE const Element* bias() const { return MERGES ? rank.bias() : nullptr; }
+    IRIS_DEVICE bool may_store(const Work& work) { return !MERGES || work.rank != me() || rank.call.meet(); }
     IRIS_DEVICE void tell(const Work& work) { rank.call.push_ready(work.rank, work.index); }
 
     IRIS_DEVICE bool reduce() {
         if (!rank.call.meet()) {
             return false;
         }
-        return reduce_each(owned(me()), [&](const Piece& piece) {
-            Block block = grid().block(me() + piece.slot * world());
+        return reduce_each(owned(me()).len(), [&](const Piece& piece) {
+            Block block = grid().block(owned(me()).start + piece.slot);
             return rank.reduce(piece, block.col, block.rows, block.cols,
                                [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
                                    rank.store_to_all(block.row + row, block.col + col, values, count);
@@ -50,7 +71,7 @@ struct TwoShot : Operation {
     }
 
     IRIS_DEVICE void finish() {
-        if (rank.call.finish_gathered([&](u64 owner) { return owned(owner) > 0; })) {
+        if (rank.call.finish_gathered([&](u64 owner) { return !owned(owner).empty(); })) {
             rank.take_bounced();
         }
     }

@@ -109,8 +109,8 @@ pub struct FusedConfig {
     /// Whether devices run the portable kernels also where there are faster ones for them: the reference that those are tested
     /// against.
     pub portable: bool,
-    /// Whether `one_shot` and `auto` calls of few rows go in packets on devices: tiles that carry their own signals. Not the default:
-    /// it is modelled, and executed lane by lane on a CPU, but has not run on a GPU yet.
+    /// Whether `one_shot` and `auto` calls of few rows go in packets on devices: tiles that carry their own signals. They do unless
+    /// this says no.
     pub packets: bool,
     /// The rules kept; for negative controls in tests.
     #[doc(hidden)]
@@ -139,7 +139,7 @@ impl FusedConfig {
             budget: Duration::from_secs(30),
             plain_output: false,
             portable: false,
-            packets: false,
+            packets: true,
             rules: Rules::ALL,
             stall: None,
             probe: None,

@@ -58,8 +58,10 @@ pub struct Target {
     /// What a tile's sides must be multiples of, and the most they may be; `None` where any tile will do, which is then made no
     /// larger than the result.
     pub tiles: Option<(Tile, Tile)>,
+    /// What a program needs for up to so many rows, on so many ranks.
+    pub needs: fn(Program, usize, Shape, usize) -> Needs,
     /// The bytes of a staging slot of a program, for so many bytes an element.
-    pub slot: fn(Program, Needs, Tile, usize) -> Option<usize>,
+    pub slot: fn(Program, Needs, usize) -> Option<usize>,
     /// Whether there are packets.
     pub packets: bool,
 }
@@ -170,10 +172,10 @@ impl Blueprint {
         };
         let in_packets = target.packets && config.packets;
         let mut steps = steps(kind, config, world, element, in_packets, tile_of);
-        let needs_of = |step: &Step| step.program.needs(step.rows, step.shape, world);
+        let needs_of = |step: &Step| (target.needs)(step.program, step.rows, step.shape, world);
         let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);
 
-        let layout = Layout::new(world, needs.slots, needs.locks);
+        let layout = Layout::new(world, needs.words, needs.locks);
         let mut end = (target.words)(layout).next_multiple_of(ALIGN);
         let mut take = |bytes: Option<usize>| {
             let start = end;
@@ -187,7 +189,7 @@ impl Blueprint {
         let mut whole = 1usize;
         for step in &mut steps {
             let needs = needs_of(step);
-            let bytes = (target.slot)(step.program, needs, step.shape.tile, element);
+            let bytes = (target.slot)(step.program, needs, element);
             let bytes = bytes.ok_or_else(too_large)?;
             step.staging = Staging::new(0, if bytes == 0 { 0 } else { needs.slots }, bytes);
             let Staging {
@@ -394,7 +396,8 @@ mod tests {
             Tile { m, n: 128 }
         },
         tiles: Some((Tile { m: 32, n: 32 }, Tile { m: 128, n: 256 })),
-        slot: |_, needs, _, element| needs.slot_elements.checked_mul(element),
+        needs: Program::needs,
+        slot: |_, needs, element| needs.slot_elements.checked_mul(element),
         packets: false,
     };
 
@@ -440,7 +443,7 @@ mod tests {
     fn packets_lie_in_the_same_places_whatever_the_step() {
         let target = Target {
             packets: true,
-            slot: |program, needs, _, element| match program {
+            slot: |program, needs, element| match program {
                 Program::OneShotPackets => Some(0),
                 _ => needs.slot_elements.checked_mul(element),
             },

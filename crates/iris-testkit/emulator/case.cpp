@@ -42,6 +42,8 @@ struct Plan {
     const Case& c;
     u64 largest = 0;
     u64 slots = 0;
+    /// Words of each source in a bank, where there are other than one for each slot.
+    u64 words = 0;
     u64 slot_bytes = 0;
     u64 packet_slots = 0;
     u64 packet_bytes = 0;
@@ -86,9 +88,10 @@ struct Plan {
         } else {
             gathers_a = true;
             by_columns = op == "all_gather_matmul_columns";
-            u64 depth = by_columns ? ceil_div(c.k, c.world) : c.k;
-            slots = ceil_div(by_columns ? largest : rows, c.tile_m);
-            slot_bytes = c.tile_m * (ceil_div(depth * bytes, 16) * 16);
+            // Slots of 8 rows of the whole A, and a word for each part of 8 rows that a rank sends: as `iris_kernels::device::needs`.
+            slots = ceil_div(rows, 8);
+            slot_bytes = 8 * (ceil_div(c.k * bytes, 16) * 16);
+            words = std::max<u64>(ceil_div(by_columns ? largest : rows, 8), 128);
         }
     }
 
@@ -209,7 +212,8 @@ struct Runner {
             problems.emplace_back(c, c.m[call] + (c.other_m_index <= call), c.seed * 1000 + call);
         }
         unsigned bytes = element_bytes(c.dtype);
-        iris::Layout layout{c.world, plan.slots};
+        u64 words = std::max(plan.words, plan.slots);
+        iris::Layout layout{c.world, words};
         u64 at = 64;
         auto take = [&](u64 size) {
             u64 offset = at;
@@ -222,7 +226,7 @@ struct Runner {
         common.given = c.given;
         common.cells = take((layout.arrivals_cell() + 1) * 8);
         common.words = take((layout.lock(0) + plan.locks) * sizeof(iris::Word));
-        common.tiles = plan.slots;
+        common.tiles = words;
         common.locks = plan.locks;
         common.slots = plan.slots;
         common.slot_bytes = plan.slot_bytes;

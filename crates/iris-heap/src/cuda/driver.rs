@@ -507,18 +507,17 @@ impl Driver for Cuda {
             bf16,
             address,
             lens,
-            strides,
-            sides: [side, lines],
-            stacked,
+            stride,
+            sides,
         } = boxes;
-        let (sides, steps) = ([side, lines, 1], [1; 3]);
+        let (strides, steps) = ([stride], [1; 2]);
         // SAFETY: the map has the size and the alignment that the driver asks for, and all arrays at least as many elements as there are
         // dimensions; the address is not accessed. What cannot be expressed is refused.
         let status = unsafe {
             encode(
                 (&raw mut map).cast(),
                 if bf16 { TENSOR_BF16 } else { TENSOR_F16 },
-                if stacked { 3 } else { 2 },
+                2,
                 ptr::with_exposed_provenance_mut(address as usize),
                 lens.as_ptr(),
                 strides.as_ptr(),

@@ -91,22 +91,20 @@ impl fmt::Display for MemoryKind {
     }
 }
 
-/// A matrix of 16-bit elements, or a stack of them, to be copied box by box by a device's copy engine: rows of 128 bytes in shared
-/// memory, whose 16-byte parts are permuted by the row's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A matrix of 16-bit elements, to be copied box by box by a device's copy engine: rows of 128 bytes in shared memory, whose 16-byte
+/// parts are permuted by the row's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Boxes {
     /// Whether elements are bf16, else f16.
     pub bf16: bool,
     /// Where it begins: a multiple of 16.
     pub address: Raw,
-    /// Elements side by side, lines, and matrices; what is copied from outside of them is zero.
-    pub lens: [u64; 3],
-    /// Bytes from one line, and one matrix, to the next: multiples of 16.
-    pub strides: [u64; 2],
+    /// Elements side by side, and lines; what is copied from outside of them is zero.
+    pub lens: [u64; 2],
+    /// Bytes from one line to the next: a multiple of 16.
+    pub stride: u64,
     /// A box: elements side by side, of which there are 64 at most, and lines, of which there are 256 at most.
     pub sides: [u32; 2],
-    /// Whether it is a stack of matrices.
-    pub stacked: bool,
 }
 
 /// A grid of blocks, along one dimension.

@@ -149,6 +149,19 @@ impl<D: Driver> Heaps<D> {
         streams.push(Arc::downgrade(stream));
     }
 
+    /// This rank's own streams, and where it shares its device one that is yet to be asked for: those that its kernels will be launched
+    /// on. See `iris_ops`' `warm_up`.
+    ///
+    /// # Errors
+    /// Where the runtime makes none.
+    pub fn own_streams(&self) -> Result<Vec<Arc<Stream<D>>>, DeviceError> {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = streams.iter().filter_map(Weak::upgrade);
+        let mut own: Vec<_> = alive.filter(|stream| stream.is_owned()).collect();
+        own.push(Arc::new(Stream::new(&self.device)?));
+        Ok(own)
+    }
+
     /// Has what this rank has enqueued so far on another's stream waited for by [`Heaps::synchronize`], which will not know the stream
     /// any more.
     pub(super) fn leave(&self, stream: &Stream<D>) {

@@ -64,7 +64,7 @@ pub use module::{Function, LaunchShape, Module};
 pub use queue::{CapturedGraph, RankEvent, RankStream};
 pub use stream::{Event, Graph, Stream};
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A GPU, with its runtime's per-device state held for as long as this or a clone lives.
 #[derive(Debug)]
@@ -77,6 +77,10 @@ struct Held<D: Driver> {
     driver: &'static D,
     ordinal: usize,
     info: Info,
+    /// Streams that were dropped, for the next that are wanted. A runtime deals its queues out to streams by turns: were streams made anew
+    /// each time, those of two ranks that share a device would come to share a queue, in which a kernel is kept from running by one that
+    /// waits for it.
+    streams: Mutex<Vec<Raw>>,
 }
 
 impl<D: Driver> Clone for Device<D> {
@@ -89,6 +93,16 @@ impl<D: Driver> Clone for Device<D> {
 
 impl<D: Driver> Drop for Held<D> {
     fn drop(&mut self) {
+        let streams = self
+            .streams
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.driver.bind(self.ordinal).is_ok() {
+            for &stream in &*streams {
+                // SAFETY: made on this device, idle, and nobody's.
+                unsafe { self.driver.destroy_stream(stream) };
+            }
+        }
         // SAFETY: retained in `Device::open`, once; everything made on the device holds a clone of it and so is gone.
         unsafe { self.driver.release(self.ordinal) };
     }
@@ -124,6 +138,7 @@ impl<D: Driver> Device<D> {
                 driver,
                 ordinal,
                 info,
+                streams: Mutex::default(),
             }),
         })
     }
@@ -131,6 +146,31 @@ impl<D: Driver> Device<D> {
     /// Its number.
     pub fn ordinal(&self) -> usize {
         self.inner.ordinal
+    }
+
+    /// A stream that is nobody's, and idle: a new one where there is none.
+    fn take_stream(&self) -> Result<Raw, DeviceError> {
+        let mut streams = self
+            .inner
+            .streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = streams.pop() {
+            return Ok(stream);
+        }
+        self.bind()?;
+        // SAFETY: given back once, in `Held::drop`.
+        unsafe { self.driver().create_stream() }
+    }
+
+    /// Gives such a stream back.
+    fn give_stream(&self, stream: Raw) {
+        let mut streams = self
+            .inner
+            .streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        streams.push(stream);
     }
 
     /// What it is.

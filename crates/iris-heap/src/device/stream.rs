@@ -11,17 +11,14 @@ pub struct Stream<D: Driver> {
 }
 
 impl<D: Driver> Stream<D> {
-    /// A new stream.
+    /// A stream of one's own: a new one, or one that was dropped.
     ///
     /// # Errors
     /// Where the runtime makes none.
     pub fn new(device: &Device<D>) -> Result<Self, DeviceError> {
-        device.bind()?;
-        // SAFETY: given back once, when this is dropped.
-        let raw = unsafe { device.driver().create_stream() }?;
         Ok(Self {
+            raw: device.take_stream()?,
             device: device.clone(),
-            raw,
             owned: true,
         })
     }
@@ -48,6 +45,11 @@ impl<D: Driver> Stream<D> {
             raw,
             owned: false,
         })
+    }
+
+    /// Whether it is one of ours, and not another's.
+    pub(super) fn is_owned(&self) -> bool {
+        self.owned
     }
 
     /// The runtime's handle, a `CUstream` or a `hipStream_t`: others may use it for as long as this lives.
@@ -207,10 +209,7 @@ impl<D: Driver> Drop for Stream<D> {
         // Another's may be being captured, which waiting for it would spoil; memory and modules wait by themselves.
         if self.owned {
             let _ = self.synchronize();
-            if self.device.bind().is_ok() {
-                // SAFETY: made in `new`, and not given back before.
-                unsafe { self.device.driver().destroy_stream(self.raw) };
-            }
+            self.device.give_stream(self.raw);
         }
     }
 }

@@ -1,4 +1,5 @@
-// The kernel of an operation: what an operation's file includes, and ends with.
+// The kernel of an operation: what an operation's file includes, and ends with. Of a world without ranks it does nothing: a launch of
+// that kind only has the driver load it.
 #pragma once
 
 #include "operation.h"
@@ -11,6 +12,9 @@
 #define IRIS_OPERATION(NAME, OP)                                                                                           \
     extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) NAME(const __grid_constant__ FastArgs fast) {            \
         IRIS_SHARED(CrewsShared, shared);                                                                                  \
+        if (fast.args.world == 0) {                                                                                        \
+            return;                                                                                                        \
+        }                                                                                                                  \
         run_crews<OP>(fast, shared);                                                                                       \
     }
 
@@ -22,7 +26,9 @@
 #define IRIS_OPERATION(NAME, OP)                                                                                           \
     IRIS_KERNEL(THREADS) NAME(const Args args) {                                                                           \
         IRIS_SHARED(Shared, shared);                                                                                       \
-        walk<OP>(args, shared);                                                                                            \
+        if (args.world != 0) {                                                                                             \
+            walk<OP>(args, shared);                                                                                        \
+        }                                                                                                                  \
     }
 
 #endif

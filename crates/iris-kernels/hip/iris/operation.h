@@ -6,12 +6,15 @@
 // is a type made from the arguments and from what a block shares. Of everything that a rank does in a call it says the following,
 // in this order; `Operation` has what most have in common. Whatever can wait returns whether to go on.
 //
-// - `begin` begins the call and passes the gate; `send` then hands parts of A to peers.
-// - `steps` is how many tiles the rank multiplies, and `work(step)` which one comes when; tile t falls to block t mod `blocks`.
-// - `stretches` and `stretch(work, nth)` say which depths a tile is made of, and `arrived(work)` waits until they are there.
-// - TO, `targets` and `target(nth)` say where a finished tile belongs; `may_store` waits until it may be stored there, and
+// - `begin` begins the call and passes the gate; `send` then hands parts of A to peers, of which each block has one at most where it
+//   `sends_at_once`.
+// - `steps` is how many tiles the rank multiplies, and `work(step)` which one comes when; tile t falls to block t mod `blocks`. A tile
+//   without rows is none.
+// - `depths` is how deep all tiles are, and `arrived(work)` waits until their rows of A are there.
+// - TO, `targets` and `target(nth)` say where a finished tile belongs; `may_store(work)` waits until it may be stored there, and
 //   `tell(work)` says that it has been.
-// - `reduce` sums and stores the tiles that this rank owns.
+// - `reduce` sums and stores the tiles that this rank owns. Where it MERGES, which crews do, these come last among the steps, and the
+//   peers' parts of each are added to it as it is multiplied: it then belongs to OWN.
 // - `finish` ends the call.
 //
 // The portable kernels do this one after the other (`walk.h`). On Hopper a block's crews do it beside each other
@@ -25,26 +28,15 @@ namespace iris {
 
 /// A tile to be multiplied.
 struct Work {
-    /// Where it lies in C.
+    /// Where it lies in C: of its owner, where each has its own.
     Block block;
-    /// The first row of A that it is made from.
+    /// The first row of A that it is made from: of this rank's A, or of the A that is gathered here.
     u64 a_row;
-    /// The rank it is made for, or its part of A comes from; and the tile's number there.
+    /// The rank it is made for; and the tile's number there.
     u64 rank;
     u64 index;
-};
-
-/// A part of a tile's depth: rows of this rank's A, or of a piece of a peer's A that was sent here.
-struct Stretch {
-    /// Whose A.
-    u64 source;
-    /// The first row, of this rank's A.
-    u64 row;
-    /// The piece, of a peer's.
-    u64 piece;
-    /// The first depth of B, and how many there are. A's begin at 0.
-    u64 b_depth;
-    u64 depths;
+    /// Whether its rows are those of the A that is gathered here.
+    bool gathered;
 };
 
 /// Where a finished tile belongs.
@@ -58,6 +50,13 @@ enum class To {
     /// Into packets of this rank's at all targets: nothing else tells of it.
     packets,
 };
+
+/// Whether blocks consist of crews.
+#if defined(IRIS_SM90)
+constexpr bool CREWS = true;
+#else
+constexpr bool CREWS = false;
+#endif
 
 /// Columns of a slot that make up 128 bytes: a panel.
 constexpr u32 PANEL_N = 128 / sizeof(Element);
@@ -141,16 +140,16 @@ struct Rank {
         return (call.bank * args.world + source) * args.slots + slot;
     }
 
-    /// Elements from one row of a piece of A to the next, where it is sent: `depths`, filled up to whole 16 bytes.
+    /// Elements from one row of the gathered A to the next: its depth, filled up to whole 16 bytes.
     IRIS_DEVICE static u64 pitch(u64 depths) { return ceil_div(depths, CHUNK<Element>) * CHUNK<Element>; }
 
-    /// The rows of A that a stretch is made of.
-    IRIS_DEVICE Lines<Element> lines(const Stretch& stretch) const {
-        if (stretch.source == reread(args).rank) {
-            return a().from(stretch.row, 0);
+    /// The rows of A that a tile is made of.
+    IRIS_DEVICE Lines<Element> lines(const Work& work, u64 depths) const {
+        if (!work.gathered) {
+            return a().from(work.a_row, 0);
         }
-        const u8* piece = staged(reread(args).rank, stretch.source, stretch.piece);
-        return {reinterpret_cast<const Element*>(piece), pitch(stretch.depths), 1};
+        const Element* gathered = reinterpret_cast<const Element*>(staged(reread(args).rank, 0, 0));
+        return {gathered + work.a_row * pitch(depths), pitch(depths), 1};
     }
 
     /// Puts a chunk of a tile into a slot. Chunks are stored whole: a slot has room for a whole tile, and nobody reads what lies
@@ -361,16 +360,21 @@ struct Operation {
     static constexpr bool SENDS = false;
     /// Whether tiles are reduced here.
     static constexpr bool REDUCES = false;
+    /// Whether they are, as they are multiplied.
+    static constexpr bool MERGES = false;
+    static constexpr To OWN = To::own;
     /// Whether there are no peers at all.
     static constexpr bool ALONE = false;
     IRIS_DEVICE bool send() { return true; }
-    IRIS_DEVICE u32 stretches() const { return 1; }
+    IRIS_DEVICE bool sends_at_once() const { return false; }
     IRIS_DEVICE bool arrived(const Work&) { return true; }
     /// The bias of what is multiplied here, if it is added here.
     IRIS_DEVICE const Element* bias() const { return nullptr; }
+    /// The rows of the matrix that OWN tiles, or all, belong to.
+    IRIS_DEVICE u64 c_rows() const { return reread(args).m; }
     IRIS_DEVICE u64 targets() const { return 1; }
     IRIS_DEVICE u64 target(const Work& work, u64) const { return work.rank; }
-    IRIS_DEVICE bool may_store() { return true; }
+    IRIS_DEVICE bool may_store(const Work&) { return true; }
     IRIS_DEVICE void tell(const Work&) {}
     IRIS_DEVICE bool reduce() { return true; }
 

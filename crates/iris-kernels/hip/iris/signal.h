@@ -6,7 +6,7 @@
 // 1. `begin` reads the call's index; the first block tells every peer `entered` and what it announces.
 // 2. `gate` waits until every peer has read all of the call before the previous one, whose bank this call reuses.
 // 3. Every block produces all its tiles: data into a rank's staging, then `push_ready`.
-// 4. The block reduces: `meet`, then `await_ready` and the data, tile by tile.
+// 4. The block reduces: `meet`, then `await_ready_from` and the data, tile by tile.
 // 5. `finish` lets the block arrive. The last one to do so tells every peer `done`, waits for what makes this rank's output
 //    whole, and advances the index.
 //
@@ -18,8 +18,15 @@
 //
 // Signals are stored with release order and awaited with acquire order, at system scope, by one thread of a block each; the
 // block synchronises before a signal and after a wait, so that what holds for this thread holds for all. What speaks for the
-// whole rank is signalled by the last block to arrive, and each makes a release fence of system scope before it arrives: blocks
-// may have caches of their own. Of the device's scope is the fence only where a rank has stored nothing for its peers but packets.
+// whole rank is signalled by the last block to arrive, and each makes a release fence before it arrives: of system scope where it
+// has stored into peers' outputs, since blocks may have caches of their own. All else that it stores for peers it has told them
+// itself by then, by `ready` words with release order or in packets; that it has read what it reads is between it and the last
+// block, and of the device's scope.
+//
+// # The host's word
+//
+// By which the host asks to leave lies in host memory, where reads of different blocks wait for each other (a microsecond each on an
+// H100). Only the first block looks at it as it begins; the others do where they have waited for long, or find the rank poisoned.
 //
 // # Crews
 //
@@ -271,7 +278,7 @@ struct Call {
             signal(peer, layout.entered(args.rank), value);
         }
         // The gate's vote counts this thread's too.
-        asked = thread_index() == args.world && is_aborted_by_host(nullptr);
+        asked = block_index() == 0 && thread_index() == args.world && is_aborted_by_host(nullptr);
         stall(Phase::gate);
         return true;
     }
@@ -363,9 +370,25 @@ struct Call {
         return true;
     }
 
-    /// The same of one rank.
-    IRIS_DEVICE bool await_ready(u64 source, u64 tile) {
-        return await_ready_from(tile, [&](u64 rank) { return rank == source; });
+    /// Waits, with `threads` threads, for `ready` words of the ranks `first` to `last`, both included; `words(rank)` is the range of
+    /// them.
+    template <class Words>
+    IRIS_DEVICE bool await_ready_of(u64 first, u64 last, u32 threads, Words words) {
+        stall(Phase::reduce);
+        bool there = true;
+        IRIS_ROLLED
+        for (u64 source = first; source <= last; ++source) {
+            auto range = words(source);
+            IRIS_ROLLED
+            for (u64 at = range.start + thread_index(); at < range.end && there; at += threads) {
+                there = wait(WordKind::ready, source, at, layout.ready(bank, source, at), value, true);
+            }
+        }
+        if (!all_go_on(there)) {
+            return false;
+        }
+        stall(Phase::read);
+        return true;
     }
 
     /// Waits until every peer has entered this call, compares each one's m with this rank's, and learns where their outputs are.
@@ -492,29 +515,24 @@ struct Call {
             if (speaks_to_peer()) {
                 signal(thread_index(), layout.cleared(args.rank), value);
             }
-            push_done();
+            tell_done<false>();
             leave();
         }
     }
 
     /// Ends a call in which nobody stores into a peer's output, of an operation in which nobody ever does.
     IRIS_DEVICE void finish() {
-        if (arrive(1)) {
-            push_done();
+        if (arrive<Scope::device>(1)) {
+            tell_done<false>();
             leave();
         }
     }
 
     /// Ends a call in which nobody stores into a peer's output, while owners do in other calls of the operation: nobody waits for
     /// `gathered` here, but all tell it (see `finish_gathered`). All peers have been met.
-    ///
-    /// The scope is the device's where this rank has stored nothing for peers but packets, of which each speaks for itself: that the
-    /// blocks have read theirs is between them and the last.
-    template <Scope S = Scope::system>
     IRIS_DEVICE void finish_unowned() {
-        if (arrive<S>(1)) {
-            push_gathered();
-            push_done();
+        if (arrive<Scope::device>(1)) {
+            tell_done<true>();
             leave();
         }
     }
@@ -533,8 +551,7 @@ struct Call {
             if (!meet()) {
                 return false;
             }
-            push_gathered();
-            push_done();
+            tell_done<true>();
         }
         if (!last && args.bounced == 0) {
             return true;
@@ -553,30 +570,33 @@ struct Call {
         return true;
     }
 
-    /// Tells every rank, this one too, that all that this rank stores into outputs in this call has arrived.
-    IRIS_DEVICE void push_gathered() {
+    /// Tells every peer that this rank has read all it reads in this call; and before, where asked for, every rank, this one too, that
+    /// all that this rank stores into outputs in this call has arrived. One fence speaks for both words.
+    template <bool GATHERED>
+    IRIS_DEVICE void tell_done() {
         const Args& args = reread(this->args);
-        stall(Phase::gathered);
-        if (thread_index() < args.world) {
-            signal(thread_index(), layout.gathered(args.rank), value);
+        stall(GATHERED ? Phase::gathered : Phase::done);
+        u64 peer = thread_index();
+        if (peer < args.world && keeps(Rule::release)) {
+            fence<Order::release, Scope::system>();
         }
-    }
-
-    /// Tells every peer that this rank has read all it reads in this call.
-    IRIS_DEVICE void push_done() {
-        const Args& args = reread(this->args);
-        stall(Phase::done);
+        if (GATHERED && peer < args.world) {
+            store<Order::relaxed, Scope::system>(word(peer, layout.gathered(args.rank)), Word(value));
+        }
+        if (GATHERED) {
+            stall(Phase::done);
+        }
         if (speaks_to_peer()) {
-            signal(thread_index(), layout.done(args.rank), value);
+            store<Order::relaxed, Scope::system>(word(peer, layout.done(args.rank)), Word(value));
         }
     }
 
-    /// Advances the index. All blocks have arrived, so all have read it.
+    /// Advances the index. All blocks have arrived, so all have read it. The end of the kernel orders it before the next one.
     IRIS_DEVICE void leave() {
         stall(Phase::leave);
         if (thread_index() == 0) {
             store<Order::relaxed, Scope::device>(cell(args.rank, layout.arrivals_cell()), u64(0));
-            store<Order::release, Scope::device>(cell(args.rank, layout.index_cell()), index + 1);
+            store<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()), index + 1);
         }
     }
 };

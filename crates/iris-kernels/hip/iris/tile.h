@@ -108,10 +108,12 @@ struct Block {
     u32 cols;
 };
 
-/// The tiles that cover a matrix, numbered in the order in which they are made: IRIS_RASTER rows of them together, column by column.
+/// The tiles that cover a matrix, numbered in the order in which they are made: some rows of them together, column by column.
 struct Grid {
     u64 rows;
     u64 cols;
+    /// How many rows of them: of no effect where IRIS_RASTER is 1.
+    u32 together = IRIS_RASTER;
 
     IRIS_DEVICE u64 across() const { return ceil_div(cols, TILE_N); }
     IRIS_DEVICE u64 len() const { return ceil_div(rows, TILE_M) * across(); }
@@ -123,20 +125,15 @@ struct Grid {
             col = index % across() * TILE_N;
         } else {
             // There are fewer than 2^32 tiles.
-            u32 group = u32(index) / (IRIS_RASTER * u32(across()));
-            u32 within = u32(index) % (IRIS_RASTER * u32(across()));
-            u32 height = u32(smaller(IRIS_RASTER, ceil_div(rows, TILE_M) - group * IRIS_RASTER));
-            row = u64(group * IRIS_RASTER + within % height) * TILE_M;
+            u32 group = u32(index) / (together * u32(across()));
+            u32 within = u32(index) % (together * u32(across()));
+            u32 height = u32(smaller(together, ceil_div(rows, TILE_M) - group * together));
+            row = u64(group * together + within % height) * TILE_M;
             col = u64(within / height) * TILE_N;
         }
         return {row, col, u32(smaller(TILE_M, rows - row)), u32(smaller(TILE_N, cols - col))};
     }
 };
-
-/// How many of `tiles` tiles fall to `rank` where tile t is dealt to rank t mod W, as its t/W-th.
-IRIS_DEVICE u64 dealt(u64 tiles, u64 world, u64 rank) {
-    return (tiles + world - 1 - rank) / world;
-}
 
 /// One of a number of items that each rank has some of.
 struct Item {
@@ -160,6 +157,43 @@ IRIS_DEVICE Item item_of(u64 at, u64 first, u64 world, Count count) {
     }
     return {rank, at};
 }
+
+/// The order in which a rank makes tiles that each have an owner, of which an owner has up to `share`: peers' tiles before its own, whose
+/// parts the peers make meanwhile. With several rounds, so many parts of each share: the peers' tiles of a round are made before its own
+/// of the round before, so that what becomes of its own is spread over the call.
+///
+/// Nobody waits in a ring if own tiles wait for the peers' parts of them. Number the peers' tiles of round q 2q, and a rank's own 2q + 1:
+/// what an own tile waits for has a smaller number, and each block makes its tiles in the order of the rounds. So the unfinished tile
+/// with the smallest number among all ranks waits for nothing.
+struct Rounds {
+    u64 world;
+    u64 share;
+    u64 rounds;
+
+    /// Tiles of an owner in a round.
+    IRIS_DEVICE u64 height() const { return ceil_div(share, rounds); }
+    /// Steps of all rounds. Some of the last ones may be nobody's: their index is not below what the owner has.
+    IRIS_DEVICE u64 len() const { return world * height() * rounds; }
+    /// The owner and the number of the tile at `step`.
+    IRIS_DEVICE Item at(u64 step, u64 me) const {
+        u32 each = u32(height());
+        u32 peers = u32(world - 1) * each;
+        u32 at = u32(step);
+        u32 round = 0;
+        if (at >= peers) {
+            // After the first peers' tiles: those of the next round, and own ones of this.
+            u32 after = at - peers;
+            round = after / (peers + each);
+            at = after % (peers + each);
+            if (round + 1 == u32(rounds) || at >= peers) {
+                return {me, u64(round) * each + (round + 1 == u32(rounds) ? at : at - peers)};
+            }
+            ++round;
+        }
+        // Beginning with the next rank's, so that not all ranks hand their first tile to rank 0.
+        return {(me + 1 + at / each) % world, u64(round) * each + at % each};
+    }
+};
 
 /// How many items all ranks have together.
 template <class Count>

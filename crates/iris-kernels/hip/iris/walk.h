@@ -68,6 +68,9 @@ IRIS_DEVICE void walk(const Args& args, Shared& shared) {
     }
     for (u64 step = block_index(); step < op.steps(); step += reread(args).blocks) {
         Work work = op.work(step);
+        if (work.block.rows == 0) {
+            continue;
+        }
         if (!op.arrived(work)) {
             return;
         }
@@ -75,16 +78,12 @@ IRIS_DEVICE void walk(const Args& args, Shared& shared) {
         sums.clear();
         bool given = !Op::SENDS && reread(args).given != 0;
         if (!given) {
-            IRIS_ROLLED
-            for (u32 nth = 0; nth < op.stretches(); ++nth) {
-                Stretch stretch = op.stretch(work, nth);
-                Lines<Element> a = Op::SENDS ? rank.lines(stretch) : rank.a().from(stretch.row, 0);
-                multiply(sums, shared.slabs, a, work.block.rows, rank.b().from(work.block.col, stretch.b_depth), work.block.cols,
-                         stretch.depths);
-            }
+            u64 depths = op.depths();
+            Lines<Element> a = Op::SENDS ? rank.lines(work, depths) : rank.a().from(work.a_row, 0);
+            multiply(sums, shared.slabs, a, work.block.rows, rank.b().from(work.block.col, 0), work.block.cols, depths);
         }
-        // The first tile is multiplied before waiting for anybody.
-        if (!op.may_store()) {
+        // The first tile is multiplied before waiting for anybody's output.
+        if (!op.may_store(work)) {
             return;
         }
         work = op.work(opaque_scalar(step)); // once more, so that it takes no registers in between

@@ -26,20 +26,22 @@ pub struct FastArgs {
     pub b_deep: u64,
     /// Bytes of a slab of A in shared memory.
     pub a_bytes: u64,
+    /// Of a slab of the gathered A.
+    pub gathered_bytes: u64,
     /// Whether `c` is C.
     pub c_mapped: u64,
-    reserved: [u64; 3],
+    reserved: [u64; 2],
     /// A.
     pub a: TensorMap,
     /// B.
     pub b: TensorMap,
-    /// C.
+    /// This rank's C: its output, where peers store into that.
     pub c: TensorMap,
-    /// The pieces of A that are staged: of a whole shard's depth, and of the last one's.
-    pub pieces: [TensorMap; 2],
+    /// The A that is gathered in this rank's staging.
+    pub gathered: TensorMap,
 }
 
-const _: () = assert!(size_of::<FastArgs>() == 512 + 5 * size_of::<TensorMap>());
+const _: () = assert!(size_of::<FastArgs>() == 512 + 4 * size_of::<TensorMap>());
 
 /// Depth of a slab: what 128 bytes hold of 16-bit elements.
 pub const SLAB_K: usize = 64;

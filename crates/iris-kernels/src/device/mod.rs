@@ -9,12 +9,14 @@
 mod args;
 pub mod compile;
 pub mod fast;
+mod memory;
 pub mod nvrtc;
 mod ranks;
 pub mod sources;
 
 pub use args::{Args, FaultRecord, MAX_RANKS};
 pub use compile::CompileError;
+pub use memory::{needs, slot_bytes};
 pub use ranks::{Ranks, UnusableRanks};
 
 use crate::Tile;

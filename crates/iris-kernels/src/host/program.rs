@@ -37,8 +37,10 @@ pub enum Program {
 /// The symmetric memory a program needs at each rank, for the largest `m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
-    /// Staging slots of each source in a bank; also the number of its `ready` words.
+    /// Staging slots of each source in a bank.
     pub slots: usize,
+    /// `ready` words of each source in a bank: one for each slot, but where a slot is handed over in parts.
+    pub words: usize,
     /// Elements of the dtype in a slot.
     pub slot_elements: usize,
     /// Slots for packets of each source in a bank.
@@ -56,6 +58,7 @@ impl Needs {
     pub fn or(self, other: Self) -> Self {
         Self {
             slots: self.slots.max(other.slots),
+            words: self.words.max(other.words),
             slot_elements: self.slot_elements.max(other.slot_elements),
             packet_slots: self.packet_slots.max(other.packet_slots),
             packet_elements: self.packet_elements.max(other.packet_elements),
@@ -138,11 +141,13 @@ impl Program {
         match self {
             Self::OneShot => Needs {
                 slots: tiles,
+                words: tiles,
                 slot_elements: tile.len(),
                 ..Needs::default()
             },
             Self::OneShotPackets => Needs {
                 slots: tiles,
+                words: tiles,
                 slot_elements: tile.len(),
                 packet_slots: tiles,
                 // Few rows take no whole tile.
@@ -151,6 +156,7 @@ impl Program {
             },
             Self::TwoShot => Needs {
                 slots: Deal { world }.count(tiles, 0),
+                words: Deal { world }.count(tiles, 0),
                 slot_elements: tile.len(),
                 ..Needs::default()
             },
@@ -161,6 +167,7 @@ impl Program {
             },
             Self::ReduceScatter => Needs {
                 slots: Grid::new(largest, n, tile).len(),
+                words: Grid::new(largest, n, tile).len(),
                 slot_elements: tile.len(),
                 ..Needs::default()
             },
@@ -171,6 +178,7 @@ impl Program {
                 };
                 Needs {
                     slots: rows.div_ceil(tile.m),
+                    words: rows.div_ceil(tile.m),
                     slot_elements: tile.m.saturating_mul(depth),
                     ..Needs::default()
                 }

@@ -3,10 +3,12 @@
 use super::kernel::Places;
 use crate::plan::Step;
 use iris_heap::device::{Boxes, Device, Driver};
+use iris_kernels::device::Args;
 use iris_kernels::device::fast::{FastArgs, SLAB_K, TensorMap};
-use iris_kernels::device::{Args, MAX_RANKS};
 use iris_kernels::host::{GatherDim, Program};
-use iris_kernels::{DType, Tile, shard};
+use iris_kernels::{DType, Tile};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes of an element.
 const ELEMENT: u64 = 2;
@@ -24,11 +26,38 @@ struct Lines {
     depth: u64,
 }
 
+/// The maps that an operation's calls have been launched with. Encoding one takes the driver about a microsecond, and calls come back to
+/// the same operands.
+#[derive(Debug, Default)]
+pub(super) struct Maps {
+    known: Mutex<HashMap<Boxes, TensorMap>>,
+}
+
+impl Maps {
+    /// More than an engine's layers and buffers have; then the operands must be new each time, and what is known is no longer of use.
+    const MOST: usize = 4096;
+
+    /// The map of `boxes`; `None` where the driver cannot make one.
+    fn encode<D: Driver>(&self, device: &Device<D>, boxes: Boxes) -> Option<TensorMap> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(map) = known.get(&boxes) {
+            return Some(*map);
+        }
+        let map = TensorMap(device.tensor_map(&boxes)?);
+        if known.len() >= Self::MOST {
+            known.clear();
+        }
+        known.insert(boxes, map);
+        Some(map)
+    }
+}
+
 /// The argument of the fast kernel; `None` where an operand cannot be mapped, and the portable kernel is to be taken.
 ///
 /// `args` is what the portable kernel is given.
 pub(super) fn arguments<D: Driver>(
     device: &Device<D>,
+    maps: &Maps,
     step: &Step,
     dtype: DType,
     args: &Args,
@@ -36,9 +65,9 @@ pub(super) fn arguments<D: Driver>(
 ) -> Option<FastArgs> {
     let bf16 = dtype == DType::BF16;
     let Tile { m, n } = step.shape.tile;
-    let heap = args.heap[args.rank as usize % MAX_RANKS];
-    let encode = |boxes: Boxes| device.tensor_map(&boxes).map(TensorMap);
-    // What no tile is made of needs a map all the same, which is fetched and not used.
+    let encode = |boxes: Boxes| maps.encode(device, boxes);
+    let heap = *args.heap.get(args.rank as usize)?;
+    // Where there is no depth, slabs of zeros are loaded, which are what lies outside of this. See `slabs_of` in `crews.h`.
     let nothing = Lines {
         address: heap,
         lines: 8,
@@ -58,21 +87,17 @@ pub(super) fn arguments<D: Driver>(
         } else {
             (of.lines, of.depths, of.depth)
         };
-        let mappable = (deep || of.line == 1)
-            && of.address.is_multiple_of(UNIT)
-            && (stride * ELEMENT).is_multiple_of(UNIT)
-            && stride > 0;
+        let mappable = (deep || of.line == 1) && is_mappable(of.address, stride);
         let boxes = Boxes {
             bf16,
             address: of.address,
-            lens: [inner, outer, 1],
-            strides: [stride * ELEMENT, 0],
+            lens: [inner, outer],
+            stride: stride * ELEMENT,
             sides: if deep {
                 [SLAB_K as u32, lines_of_box]
             } else {
                 [64, SLAB_K as u32]
             },
-            stacked: false,
         };
         mappable
             .then(|| encode(boxes))
@@ -94,73 +119,81 @@ pub(super) fn arguments<D: Driver>(
         depth: args.b_row,
     };
     // Few rows are not copied as if there were a tile of them.
-    let rows = places.a_rows.clamp(1, m as u64).next_multiple_of(8);
-    let (a_deep, a) = map(a, rows as u32)?;
+    let rows_of_box = |rows: u64| rows.clamp(1, m as u64).next_multiple_of(8);
+    let a_rows = rows_of_box(places.a_rows);
+    // Where its own columns are gathered with the others', a rank's A is not mapped.
+    let gathers_all = matches!(
+        step.program,
+        Program::AllGatherMatmul(GatherDim::Columns) if args.world > 1
+    );
+    let a = if gathers_all { nothing } else { a };
+    let (a_deep, a) = map(a, a_rows as u32)?;
     let (b_deep, b) = map(b, n as u32)?;
     if !takes(step.program, args, a_deep) {
         return None;
     }
-    let c = Boxes {
-        bf16,
-        address: args.c,
-        lens: [places.c_cols, places.c_rows, 1],
-        strides: [args.c_row * ELEMENT, 0],
-        sides: [64, 64],
-        stacked: false,
-    };
-    let c_mappable = places.c_cols > 0
-        && places.c_rows > 0
-        && args.c.is_multiple_of(UNIT)
-        && (args.c_row * ELEMENT).is_multiple_of(UNIT);
-    let c = c_mappable.then(|| encode(c)).flatten();
-    let slab_rows = if a_deep { rows } else { m as u64 };
     let mut fast = FastArgs::default();
     fast.args = *args;
     fast.a_deep = u64::from(a_deep);
     fast.b_deep = u64::from(b_deep);
-    fast.a_bytes = slab_rows * SLAB_K as u64 * ELEMENT;
-    fast.c_mapped = u64::from(c.is_some());
-    (fast.a, fast.b, fast.c) = (a, b, c.unwrap_or_default());
-    if let Program::AllGatherMatmul(gather) = step.program {
-        let world = args.world as usize;
-        let k = step.shape.k;
-        let depths = match gather {
-            GatherDim::Rows => [k, k],
-            GatherDim::Columns => {
-                let last = (0..world).rev().map(|rank| shard(k, world, rank).len());
-                [k.div_ceil(world), last.into_iter().find(|&len| len > 0)?]
-            }
-        };
-        for (piece, depth) in fast.pieces.iter_mut().zip(depths) {
-            *piece = encode(Boxes {
-                bf16,
-                address: heap + args.staging,
-                lens: [depth as u64, m as u64, 2 * args.world * args.slots],
-                strides: [
-                    (depth as u64).next_multiple_of(8) * ELEMENT,
-                    args.slot_bytes,
-                ],
-                sides: [SLAB_K as u32, m as u32],
-                stacked: true,
-            })?;
+    let slab = |rows: u64| rows * SLAB_K as u64 * ELEMENT;
+    fast.a_bytes = slab(if a_deep { a_rows } else { m as u64 });
+    (fast.a, fast.b) = (a, b);
+    // What finished tiles are copied into, and what its rows are apart.
+    let c = match step.program {
+        Program::TwoShot | Program::MatmulAllGather => {
+            Some((heap + args.output, args.m, args.n, args.output_row))
         }
+        Program::ReduceScatter | Program::AllGatherMatmul(_) => {
+            Some((args.c, places.c_rows, places.c_cols, args.c_row))
+        }
+        _ => None,
+    };
+    let c = c.and_then(|(address, rows, columns, row)| {
+        let boxes = Boxes {
+            bf16,
+            address,
+            lens: [columns, rows],
+            stride: row * ELEMENT,
+            sides: [64, 64],
+        };
+        (columns > 0 && rows > 0 && is_mappable(address, row))
+            .then(|| encode(boxes))
+            .flatten()
+    });
+    fast.c_mapped = u64::from(c.is_some());
+    fast.c = c.unwrap_or_default();
+    if matches!(step.program, Program::AllGatherMatmul(_)) && args.world > 1 {
+        // Both banks.
+        let rows = 2 * args.world * args.slots * args.slot_bytes;
+        let pitch = (step.shape.k as u64).next_multiple_of(UNIT / ELEMENT);
+        let box_rows = rows_of_box(args.m);
+        fast.gathered_bytes = slab(box_rows);
+        fast.gathered = encode(Boxes {
+            bf16,
+            address: heap + args.staging,
+            lens: [step.shape.k as u64, rows / (pitch * ELEMENT)],
+            stride: pitch * ELEMENT,
+            sides: [SLAB_K as u32, box_rows as u32],
+        })?;
     }
     Some(fast)
 }
 
+/// Whether the copy engine takes lines that begin so many elements after each other.
+fn is_mappable(address: u64, stride: u64) -> bool {
+    address.is_multiple_of(UNIT) && (stride * ELEMENT).is_multiple_of(UNIT) && stride > 0
+}
+
 /// Whether boxes of the operands begin where the copy engine takes them: along what lies side by side at multiples of 16 bytes, or it
-/// faults; and whether none reaches from one rank's depth into another's.
+/// faults.
 fn takes(program: Program, args: &Args, a_deep: bool) -> bool {
     let alone = args.world == 1;
     match program {
         // Tiles begin at the first row of each rank's share.
         Program::ReduceScatter => a_deep || alone || args.m.div_ceil(args.world).is_multiple_of(8),
-        // Staged pieces are deep, and a kernel multiplies all of A in one way.
+        // What is gathered is deep, and a kernel multiplies all of A in one way.
         Program::AllGatherMatmul(GatherDim::Rows) => a_deep || alone,
-        Program::AllGatherMatmul(GatherDim::Columns) => {
-            let share = args.k.div_ceil(args.world);
-            alone || (a_deep && share.is_multiple_of(SLAB_K as u64))
-        }
         _ => true,
     }
 }
@@ -179,17 +212,12 @@ mod tests {
         };
         let scatter = |m, world, deep| takes(Program::ReduceScatter, &call(m, 1, world), deep);
         assert!(scatter(300, 2, true) && scatter(301, 1, false) && scatter(320, 4, false));
-        assert!(!scatter(300, 2, false) && !scatter(28, 4, false));
+        assert!(!scatter(300, 2, false) && !scatter(24, 2, false) && !scatter(28, 4, false));
         let rows = Program::AllGatherMatmul(GatherDim::Rows);
         assert!(takes(rows, &call(8, 100, 2), true) && takes(rows, &call(8, 100, 1), false));
         assert!(!takes(rows, &call(8, 100, 2), false));
         let columns = Program::AllGatherMatmul(GatherDim::Columns);
-        assert!(takes(columns, &call(8, 100, 1), true) && takes(columns, &call(8, 128, 2), true));
-        // The last rank's depth may be any.
-        assert!(takes(columns, &call(8, 253, 4), true));
-        assert!(
-            !takes(columns, &call(8, 250, 3), true) && !takes(columns, &call(8, 128, 2), false)
-        );
+        assert!(takes(columns, &call(8, 250, 3), false));
         assert!(takes(Program::TwoShot, &call(7, 7, 3), false));
     }
 }

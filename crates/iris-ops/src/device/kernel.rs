@@ -35,6 +35,7 @@ pub struct DeviceKernel<T, D: Driver> {
     resident: Arc<Resident<D>>,
     /// What is the same in all calls.
     common: Args,
+    maps: fast::Maps,
     /// How many calls this rank has enqueued, be it one by one or in graphs, since the last reset.
     enqueued: AtomicU64,
     epoch: AtomicU64,
@@ -207,6 +208,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         config: &FusedConfig,
         prepared: Self::Prepared,
     ) -> Result<Self, OpError> {
+        program::warm_up(world, &prepared)?;
         let control = Control::new(world.device())?;
         let layout = blueprint.layout;
         let at = |part: usize| (offset + part) as u64;
@@ -251,6 +253,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
                 control,
             }),
             common,
+            maps: fast::Maps::default(),
             enqueued: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             watch: OnceLock::new(),
@@ -322,7 +325,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let fast = fast.and_then(|(kernel, places)| {
             args.blocks = work.min(u64::from(kernel.most_blocks));
             let device = this.world.device();
-            let fast = fast::arguments(device, step, T::DTYPE, &args, &places)?;
+            let fast = fast::arguments(device, &this.maps, step, T::DTYPE, &args, &places)?;
             Some((kernel, fast))
         });
         // SAFETY: each kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The

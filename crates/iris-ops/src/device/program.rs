@@ -4,11 +4,11 @@ use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Step, Target, variant_of};
 use iris_heap::World;
-use iris_heap::device::{Driver, Function, Module};
+use iris_heap::device::{DeviceError, Driver, Function, Module, Stream};
 use iris_kernels::device::compile::{self, Architecture, Request};
-use iris_kernels::device::fast::{Crews, LARGEST, is_fast, waves_n};
-use iris_kernels::device::{CompileError, MAX_RANKS, TILE};
-use iris_kernels::host::{Needs, Program, Shape};
+use iris_kernels::device::fast::{Crews, FastArgs, LARGEST, is_fast, waves_n};
+use iris_kernels::device::{Args, CompileError, MAX_RANKS, TILE, needs, slot_bytes};
+use iris_kernels::host::{Program, Shape};
 use iris_kernels::{Element, Tile};
 use iris_sync::{Layout, Rules};
 use std::panic::resume_unwind;
@@ -27,7 +27,8 @@ pub(super) fn target(hopper: bool) -> Target {
             |_, _, _, _, _| TILE
         },
         tiles: Some((STEP, MOST)),
-        slot,
+        needs,
+        slot: slot_bytes,
         packets: true,
     }
 }
@@ -45,7 +46,7 @@ fn hopper_tile(kind: Kind, [_, rows]: [usize; 2], n: usize, world: usize, elemen
     let (high, wide, grids) = match kind {
         Kind::AllReduce => (rows, n, 1),
         Kind::ReduceScatter => (rows.div_ceil(world), n, world),
-        Kind::AllGatherMatmul => (rows.div_ceil(world), n.div_ceil(world), world),
+        Kind::AllGatherMatmul => (rows, n.div_ceil(world), 1),
         Kind::MatmulAllGather => (rows.div_ceil(world), n, 1),
     };
     let m = if high <= 64 { 64 } else { 128 };
@@ -64,19 +65,6 @@ pub(super) fn cells(layout: Layout) -> usize {
 
 fn words(layout: Layout) -> usize {
     cells(layout) + 4 * layout.words()
-}
-
-fn slot(program: Program, needs: Needs, tile: Tile, element: usize) -> Option<usize> {
-    match program {
-        // Pieces of A: rows of whole chunks of 16 bytes.
-        Program::AllGatherMatmul(_) => (needs.slot_elements / tile.m)
-            .checked_mul(element)?
-            .checked_next_multiple_of(16)?
-            .checked_mul(tile.m),
-        // Nothing is staged.
-        Program::OneShotPackets => Some(0),
-        _ => needs.slot_elements.checked_mul(element),
-    }
 }
 
 /// One kernel of an operation.
@@ -209,6 +197,53 @@ pub(super) fn load<T: Element, D: Driver>(
     Ok(loaded)
 }
 
+/// Launches every kernel once, of a world without ranks, which leaves at once: where all ranks have loaded theirs, and none has a call
+/// under way that this one has yet to make.
+///
+/// A driver may load a kernel, and make room for it on the device, only at its first launch; and what it then does to a queue of the
+/// device can wait for all that runs there, which may be the kernel of another rank that waits for this one. So ranks that share a
+/// device do it in all their queues.
+pub(super) fn warm_up<D: Driver>(world: &World<D>, loaded: &[Loaded<D>]) -> Result<(), OpError> {
+    let heap = world.heap();
+    let alone = heap.ranks_here() == 1;
+    let streams = match alone {
+        true => Vec::new(),
+        false => heap.own_streams()?,
+    };
+    let streams = streams
+        .iter()
+        .map(|stream| &**stream)
+        .chain([heap.transfers()]);
+    for stream in streams {
+        for step in loaded {
+            step.portable.warm_up(stream, alone, &Args::default())?;
+            if let Some(fast) = &step.fast {
+                fast.warm_up(stream, alone, &FastArgs::default())?;
+            }
+        }
+        stream.synchronize()?;
+    }
+    Ok(())
+}
+
+impl<D: Driver> Kernel<D> {
+    /// `nothing` is the argument of a call in a world without ranks.
+    fn warm_up<A: Copy>(
+        &self,
+        stream: &Stream<D>,
+        alone: bool,
+        nothing: &A,
+    ) -> Result<(), DeviceError> {
+        // SAFETY: the kernel takes such an argument, and accesses nothing where the world in it has no ranks.
+        unsafe {
+            match alone {
+                true => self.function.launch(stream, self.most_blocks, nothing),
+                false => (self.function).launch_ordinary(stream, self.most_blocks, nothing),
+            }
+        }
+    }
+}
+
 fn check_atomics<D: Driver>(
     world: &World<D>,
     operation: &'static str,
@@ -243,9 +278,10 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
         // The sums are read in chunks of 16 bytes a thread, by all blocks.
         Program::Atomic | Program::Spinlock => tiles(m, n).max((m * n).div_ceil(1 << 12)),
         Program::ReduceScatter => world * tiles(share, n),
+        // Where there are few tiles, all blocks still send.
         Program::AllGatherMatmul(_) => {
-            let cols = n.div_ceil(world);
-            (world * tiles(share, cols)).max(world * m.div_ceil(tile.m))
+            let pieces = needs(program, m, shape, world).words;
+            tiles(m, n.div_ceil(world)).max(pieces)
         }
         Program::MatmulAllGather => tiles(share, n),
     };
@@ -255,30 +291,6 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iris_kernels::host::GatherDim;
-
-    #[test]
-    fn a_slot_of_pieces_has_rows_of_whole_chunks() {
-        let gather = Program::AllGatherMatmul(GatherDim::Rows);
-        let needs = Needs {
-            slot_elements: 128 * 33,
-            ..Needs::default()
-        };
-        assert_eq!(slot(gather, needs, TILE, 2), Some(128 * 80));
-        assert_eq!(slot(Program::TwoShot, needs, TILE, 2), Some(128 * 66));
-        assert_eq!(
-            slot(
-                gather,
-                Needs {
-                    slot_elements: usize::MAX,
-                    ..needs
-                },
-                TILE,
-                256
-            ),
-            None
-        );
-    }
 
     #[test]
     fn there_is_always_something_to_do() {

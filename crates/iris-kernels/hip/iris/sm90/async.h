@@ -16,22 +16,22 @@ struct FastArgs {
     /// Whether A's, and B's, depth is what lies side by side.
     u64 a_deep;
     u64 b_deep;
-    /// Bytes of a slab of A: `a` may have boxes of fewer rows than a tile.
+    /// Bytes of a slab of A, and of one of the gathered A: their boxes may have fewer rows than a tile.
     u64 a_bytes;
+    u64 gathered_bytes;
     /// Whether `c` is C; if not, C is not aligned to 16 bytes.
     u64 c_mapped;
     /// A, in boxes of 64 depths by up to TILE_M rows if deep, else of 64 rows by 64 depths.
     TensorMap a;
     /// B, in boxes of 64 depths by TILE_N columns if deep, else of 64 columns by 64 depths.
     TensorMap b;
-    /// C, in boxes of 64 columns by 64 rows.
+    /// This rank's C, in boxes of 64 columns by 64 rows: its output, where peers store into that.
     TensorMap c;
-    /// The pieces of A that are staged here: depth by rows by slots, in boxes of 64 by TILE_M by 1. The depth is that of a whole
-    /// shard, and that of the last one.
-    TensorMap pieces[2];
+    /// The A that is gathered in this rank's staging, of both banks one after the other, in boxes of 64 depths by up to TILE_M rows.
+    TensorMap gathered;
 };
 
-static_assert(sizeof(FastArgs) == 512 + 5 * sizeof(TensorMap), "aligned to 64 bytes, without other gaps");
+static_assert(sizeof(FastArgs) == 512 + 4 * sizeof(TensorMap), "aligned to 64 bytes, without other gaps");
 
 /// Where a pointer's target lies in the block's shared memory.
 IRIS_DEVICE u32 shared_address(const void* pointer) {
@@ -104,10 +104,10 @@ IRIS_DEVICE void copy_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 
                  : "memory");
 }
 
-/// Copies a box of a matrix of three dimensions.
-IRIS_DEVICE void copy_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y, i32 z) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
-                 "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z)
+/// Copies `bytes` bytes, a multiple of 16, to shared memory.
+IRIS_DEVICE void copy_bytes(u32 to, const void* from, u32 barrier, u32 bytes) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+                 "r"(bytes), "r"(barrier)
                  : "memory");
 }
 
@@ -117,20 +117,14 @@ IRIS_DEVICE void store_box(const TensorMap& map, u32 from, i32 x, i32 y) {
                  : "memory");
 }
 
-/// Copies `bytes` bytes, a multiple of 16, from shared memory, likewise.
-IRIS_DEVICE void store_bytes(void* to, u32 from, u32 bytes) {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
-}
-
 /// Ends this thread's group of copies.
 IRIS_DEVICE void commit_copies() {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 
-/// Waits until all but this thread's latest `PENDING` groups have been read.
-template <u32 PENDING>
+/// Waits until what this thread's copies copy has been read.
 IRIS_DEVICE void await_copies_read() {
-    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
 /// Waits until all of this thread's copies have been written, and orders them before what it does next.

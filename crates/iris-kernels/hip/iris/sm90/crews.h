@@ -5,7 +5,11 @@
 //   movers, and end the call.
 // - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where tiles travel in packets, they
 //   only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
-// - The *movers* reduce; or, where parts of A are sent, they begin the call and send.
+// - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send. Where no block
+//   has more than one piece to send, the warpgroups do that first.
+//
+// Where the warpgroups merge, the loader brings them the peers' parts of an own tile in the ring, before the tile's slabs: they are there
+// since peers made them while this block made its tiles before. In a block's first tile they come behind its slabs.
 //
 // What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, the warpgroups for
 // slabs and for the previous tile to be taken, the couriers for finished tiles. A crew that may not go on still takes its part in
@@ -27,54 +31,195 @@ struct CrewsShared {
     u32 failed;
 };
 
+/// The slabs of a tile. Without depth it is one, of zeros: it lies outside of what the maps then map, which is less than a slab.
+IRIS_DEVICE u64 slabs_of(u64 depths) {
+    return depths == 0 ? 1 : ceil_div(depths, SLAB_K);
+}
+
+/// Fills the ring with the slabs of a tile, with one thread. What it needs of A's rows has come when `arrived` returns; where the ring
+/// is `empty`, B is copied ahead of that, as far as there is room.
+template <class Arrived>
+IRIS_DEVICE void load_tile(const FastArgs& fast, const Ring& ring, bool empty, Place& place, const Work& work, u64 first_row,
+                           u64 depths, Arrived arrived) {
+    i32 row = i32(work.gathered ? first_row + work.a_row : work.a_row);
+    i32 col = i32(work.block.col);
+    u32 slabs = u32(slabs_of(depths));
+    u32 first_slab = depths == 0 ? 1 : 0;
+    u32 ahead = work.gathered && empty ? u32(smaller(STAGES, slabs)) : 0;
+    if (lane_index() == 0) {
+        Place early = place;
+        for (u32 slab = 0; slab < ahead; ++slab) {
+            copy_b(ring, early, fast, work.gathered, col, i32((first_slab + slab) * SLAB_K));
+            early.advance();
+        }
+    }
+    arrived();
+    if (lane_index() == 0) {
+        for (u32 slab = 0; slab < slabs; ++slab) {
+            i32 depth = i32((first_slab + slab) * SLAB_K);
+            if (slab >= ahead) {
+                copy_b(ring, place, fast, work.gathered, col, depth);
+            }
+            copy_a(ring, place, fast, work.gathered, row, depth);
+            place.advance();
+        }
+    }
+}
+
+/// Where a warpgroup's rows of a peer's part of a tile lie in the ring: as in a slot, but for the other warpgroup's.
+IRIS_DEVICE u32 in_part(u32 row, u32 col) {
+    return col / PANEL_N * (GROUP_M * 128) + row * 128 + (col % PANEL_N / CHUNK<Element> ^ row % 8) * 16;
+}
+
+/// A bit for each peer that has depth.
+template <class Op>
+IRIS_DEVICE u32 deep_peers(const Op& op) {
+    return Op::MERGES ? op.rank.with_depth() & ~(1u << op.me()) : 0;
+}
+
+/// Fills the ring with the peers' parts of an own tile, with one thread: for one warpgroup after the other.
+template <class Op>
+IRIS_DEVICE void load_parts(const Op& op, const Ring& ring, Place& place, const Work& work, u32 peers) {
+    u32 panels = (work.block.cols + PANEL_N - 1) / PANEL_N;
+    for (u32 group = 0; group * GROUP_M < work.block.rows; ++group) {
+        u32 first = group * GROUP_M;
+        u32 bytes = u32(smaller(GROUP_M, work.block.rows - first)) * 128;
+        for (u64 source = 0; source < op.world(); ++source) {
+            if ((peers >> source & 1) == 0) {
+                continue;
+            }
+            await_phase(ring.empty(place.stage), place.parity ^ 1);
+            arrive_expecting(ring.full(place.stage), panels * bytes);
+            const u8* slot = op.rank.staged(op.me(), source, work.index);
+            for (u32 panel = 0; panel < panels; ++panel) {
+                copy_bytes(ring.a(place.stage) + in_part(0, panel * PANEL_N), slot + in_slot(first, panel * PANEL_N),
+                           ring.full(place.stage), bytes);
+            }
+            place.advance();
+        }
+    }
+}
+
 /// Fills the ring.
 template <class Op>
 IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
     Place place;
-    bool go = !Op::SENDS || op.rank.call.attend();
+    bool go = !(Op::SENDS || Op::MERGES) || op.rank.call.attend();
+    u64 depths = op.depths();
+    u32 peers = deep_peers(op);
+    // The first row of this bank's gathered A.
+    u64 first_row = 0;
+    if constexpr (Op::SENDS) {
+        first_row = op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
+    }
     for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
         Work work = op.work(step);
-        if constexpr (Op::SENDS) {
-            go = go && op.arrived(work);
-            fence_async(); // what arrived by stores is read by copies
+        if (work.block.rows == 0) {
+            continue;
+        }
+        bool own = Op::MERGES && work.rank == op.me();
+        bool first = step == block_index();
+        auto parts = [&] {
+            go = go && op.rank.call.meet();
+            go = go && op.rank.call.await_ready_from(work.index, [&](u64 source) { return (peers >> source & 1) != 0; });
+            fence_async();
             __syncwarp();
-        }
-        if (lane_index() == 0) {
-            for (u32 nth = 0; nth < op.stretches(); ++nth) {
-                Stretch stretch = op.stretch(work, nth);
-                const TensorMap* piece = nullptr;
-                u64 row = stretch.row;
-                if (Op::SENDS && stretch.source != op.me()) {
-                    piece = &fast.pieces[stretch.depths == op.stretch(work, 0).depths ? 0 : 1];
-                    row = op.rank.slot_number(stretch.source, stretch.piece);
-                }
-                for (u64 depth = 0; depth < stretch.depths; depth += SLAB_K) {
-                    copy_slab(ring, place, fast, piece, i32(row), i32(depth), i32(work.block.col), i32(stretch.b_depth + depth));
-                    place.advance();
-                }
+            if (lane_index() == 0) {
+                load_parts(op, ring, place, work, peers);
             }
+            __syncwarp();
+        };
+        if (own && !first) {
+            parts();
         }
+        load_tile(fast, ring, first, place, work, first_row, depths, [&] {
+            if (Op::SENDS && work.gathered) {
+                go = go && op.arrived(work);
+                fence_async(); // what arrived by stores is read by copies
+                __syncwarp();
+            }
+        });
         __syncwarp();
+        if (own && first) {
+            parts();
+        }
     }
     return go;
+}
+
+/// Waits for all threads of a warpgroup.
+IRIS_DEVICE void sync_group(u32 group) {
+    asm volatile("bar.sync %0, 128;" ::"r"(5 + group) : "memory");
+}
+
+/// Adds to a tile's sums what peers have of it, in the order of their ranks.
+IRIS_DEVICE void add_parts(Accumulators& sums, const Ring& ring, Place& place, u32 rows, u32 peers) {
+    u32 own_group = thread_index() / 128;
+    u32 row = thread_index() / 32 % 4 * 16 + lane_index() % 16;
+    for (u32 group = 0; group * GROUP_M < rows; ++group) {
+        IRIS_ROLLED
+        for (u32 left = peers; left != 0; left &= left - 1) {
+            await_phase(ring.full(place.stage), place.parity);
+            if (group == own_group) {
+                IRIS_UNROLL
+                for (u32 col = 0; col < TILE_N; col += 16) {
+                    u32 part[4];
+                    u32 from = ring.a(place.stage) + in_part(row, col + lane_index() / 16 * 8);
+                    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                                 : "=r"(part[0]), "=r"(part[1]), "=r"(part[2]), "=r"(part[3])
+                                 : "r"(from)
+                                 : "memory");
+                    IRIS_UNROLL
+                    for (u32 pair = 0; pair < 4; ++pair) {
+                        sums.d[col / 2 + pair * 2] += widen_low(part[pair]);
+                        sums.d[col / 2 + pair * 2 + 1] += widen_high(part[pair]);
+                    }
+                }
+            }
+            sync_group(own_group);
+            if (thread_index() % 128 == 0) {
+                arrive(ring.empty(place.stage));
+            }
+            place.advance();
+        }
+    }
 }
 
 /// Empties the ring.
 template <class Op>
 IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, const CrewsShared& shared) {
-    // The index is read while the first slabs are on their way.
-    bool go = Op::TO != To::packets || op.rank.call.attend();
-    // Tiles are equally deep.
-    u32 slabs = 0;
-    for (u32 nth = 0; nth < op.stretches(); ++nth) {
-        slabs += u32(ceil_div(op.stretch(Work(), nth).depths, SLAB_K));
+    // The index is read, and a piece sent, while the first slabs are on their way.
+    bool go = true;
+    if (Op::SENDS && op.sends_at_once()) {
+        go = op.begin() && op.send();
+    } else if (!Op::ALONE) {
+        go = op.rank.call.attend();
     }
+    // Tiles are equally deep.
+    u32 slabs = u32(slabs_of(op.depths()));
     u32 group = thread_index() / 128;
-    const Element* bias = op.bias();
+    u32 peers = deep_peers(op);
     Place place;
     u32 parity = 1;
     for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
+        u32 rows = 0;
+        bool own = false;
+        if constexpr (Op::MERGES) {
+            Work work = op.work(step);
+            rows = work.block.rows;
+            own = work.rank == op.me();
+            if (rows == 0) {
+                continue;
+            }
+        }
+        bool first = step == block_index();
         Accumulators sums;
+        clear(sums);
+        if constexpr (Op::MERGES) {
+            if (own && !first) {
+                add_parts(sums, ring, place, rows, peers);
+            }
+        }
         multiply_slabs(sums, ring, place, slabs, fast);
         if constexpr (Op::TO == To::packets) {
             leave_rows<false>(sums, ring, nullptr, 0);
@@ -87,13 +232,19 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             }
             sync_block();
         } else {
+            if constexpr (Op::MERGES) {
+                if (own && first) {
+                    add_parts(sums, ring, place, rows, peers);
+                }
+            }
             await_phase(ring.taken(group), parity);
             parity ^= 1;
-            if (bias == nullptr) {
-                leave_rows<false>(sums, ring, nullptr, 0);
-            } else {
+            const Element* bias = own || !Op::MERGES ? op.bias() : nullptr;
+            if (bias != nullptr) {
                 Block block = op.work(step).block;
                 leave_rows<true>(sums, ring, bias + block.col, block.cols);
+            } else {
+                leave_rows<false>(sums, ring, nullptr, 0);
             }
             fence_async_shared();
             arrive(ring.finished(group));
@@ -123,37 +274,35 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
     u32 parity = 0;
     for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
         Work work = op.work(step);
+        if (work.block.rows == 0) {
+            continue;
+        }
+        bool own = !Op::MERGES || work.rank == op.me();
         IRIS_UNROLL
         for (u32 group = 0; group < GROUPS; ++group) {
             await_phase(ring.finished(group), parity);
-            go = go && op.may_store();
+            go = go && op.may_store(work);
             if (go) {
-                take_rows(op, fast, ring, work, group);
-            }
-            commit_copies();
-            if (group + 1 < GROUPS) {
-                continue;
-            }
-            IRIS_UNROLL
-            for (u32 earlier = 0; earlier + 1 < GROUPS; ++earlier) {
-                await_copies_read<1>();
-                sync_block();
-                if (thread_index() == 0) {
-                    arrive(ring.taken(earlier));
+                if (Op::MERGES && own) {
+                    take_rows<Op::OWN>(op, fast, ring, work, group);
+                } else {
+                    take_rows<Op::TO>(op, fast, ring, work, group);
                 }
             }
-            await_copies_read<0>();
+            commit_copies();
+            await_copies_read();
             sync_block();
             if (thread_index() == 0) {
                 arrive(ring.taken(group));
             }
         }
         parity ^= 1;
-        if (Op::TO == To::slots && go) {
-            await_copies();
+        if (Op::TO == To::slots && go && !(Op::MERGES && own)) {
             op.tell(work);
         }
     }
+    // What has been copied into outputs is there before the block arrives.
+    await_copies();
     return go;
 }
 
@@ -186,7 +335,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
                 go = deliver_tiles(op, fast, ring);
             }
         } else if (Op::SENDS) {
-            go = op.begin() && op.send();
+            go = op.sends_at_once() || (op.begin() && op.send());
         } else if (Op::REDUCES && op.steps() > op.args.blocks) {
             // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
             go = op.rank.call.attend() && op.reduce();
@@ -204,7 +353,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             __syncthreads();
             return;
         }
-        go = go && (Op::TO == To::packets || op.rank.call.attend()) && op.reduce();
+        go = go && (!(Op::REDUCES || Op::SENDS || Op::TO == To::packets) || op.reduce());
         if (!go) {
             shared.failed = 1;
         }

@@ -17,6 +17,18 @@ IRIS_DEVICE u32 narrow2(f32 low, f32 high) {
     return both;
 }
 
+/// The lower, and the upper, of two values side by side.
+IRIS_DEVICE f32 widen_low(u32 both) {
+    Element low;
+    low.bits = u16(both);
+    return to_f32(low);
+}
+IRIS_DEVICE f32 widen_high(u32 both) {
+    Element high;
+    high.bits = u16(both >> 16);
+    return to_f32(high);
+}
+
 /// Leaves a warpgroup's rows in shared memory: the sums and, where asked for, the bias of the tile's columns, of which `cols` lie
 /// inside, rounded once.
 template <bool BIAS>
@@ -47,14 +59,19 @@ IRIS_DEVICE void leave_rows(const Accumulators& sums, const Ring& ring, const El
     }
 }
 
-/// A chunk of a finished tile.
-IRIS_DEVICE Vec16 left_chunk(const Ring& ring, u32 row, u32 col) {
+/// A chunk of shared memory.
+IRIS_DEVICE Vec16 load_shared(u32 from) {
     Vec16 chunk;
     asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(chunk.x[0]), "=r"(chunk.x[1]), "=r"(chunk.x[2]), "=r"(chunk.x[3])
-                 : "r"(ring.out(row, col))
+                 : "r"(from)
                  : "memory");
     return chunk;
+}
+
+/// A chunk of a finished tile.
+IRIS_DEVICE Vec16 left_chunk(const Ring& ring, u32 row, u32 col) {
+    return load_shared(ring.out(row, col));
 }
 
 /// Pushes a finished tile as packets, with all warpgroups: of few rows, which they leave sooner than couriers would take them.
@@ -71,9 +88,25 @@ IRIS_DEVICE void push_tile(const Op& op, const Packets& packets, const Ring& rin
     }
 }
 
+/// Stores some rows of a finished tile to a matrix whose rows are `pitch` elements apart.
+IRIS_DEVICE void store_rows(const Ring& ring, const Work& work, u32 first, u32 rows, Element* c, u64 pitch) {
+    constexpr u32 ACROSS_TILE = TILE_N / CHUNK<Element>;
+    for (u32 at = thread_index(); at < rows * ACROSS_TILE; at += threads()) {
+        u32 row = first + at / ACROSS_TILE;
+        u32 col = at % ACROSS_TILE * CHUNK<Element>;
+        if (col < work.block.cols) {
+            u32 count = u32(smaller(CHUNK<Element>, work.block.cols - col));
+            store_chunk(c + (work.block.row + row) * pitch + work.block.col + col, left_chunk(ring, row, col), count);
+        }
+    }
+}
+
 /// Takes the rows of warpgroup `group` of a finished tile to where it belongs, with all threads of the crew. They may be overwritten
 /// once this crew's copies have been read.
-template <class Op>
+///
+/// What goes to a peer goes by ordinary stores. The copy engine would wait for the link, and keep the copies of the next slabs waiting
+/// behind: a tile of 39 us then took 59.
+template <To TO, class Op>
 IRIS_DEVICE void take_rows(const Op& op, const FastArgs& fast, const Ring& ring, const Work& work, u32 group) {
     u32 first = group * GROUP_M;
     if (first >= work.block.rows) {
@@ -81,36 +114,35 @@ IRIS_DEVICE void take_rows(const Op& op, const FastArgs& fast, const Ring& ring,
     }
     u32 rows = u32(smaller(GROUP_M, work.block.rows - first));
     u32 panels = (work.block.cols + PANEL_N - 1) / PANEL_N;
-    if constexpr (Op::TO == To::slots) {
-        for (u32 at = thread_index(); at < op.targets() * panels; at += threads()) {
-            u32 col = at % panels * PANEL_N;
-            u8* slot = op.rank.staged(op.target(work, at / panels), op.me(), work.index);
-            store_bytes(slot + in_slot(first, col), ring.out(first, col), rows * 128);
-        }
-    } else {
-        // A box is cut off at the edge of C only.
-        bool whole = rows == GROUP_M || work.block.row + work.block.rows == op.args.m;
-        if (Op::TO == To::own && fast.c_mapped != 0 && whole) {
-            for (u32 at = thread_index(); at < panels; at += threads()) {
-                store_box(fast.c, ring.out(first, at * PANEL_N), i32(work.block.col + at * PANEL_N), i32(work.block.row + first));
-            }
-            return;
-        }
-        for (u32 at = thread_index(); at < GROUP_M * TILE_N / CHUNK<Element>; at += threads()) {
-            u32 row = first + at / (TILE_N / CHUNK<Element>);
-            u32 col = at % (TILE_N / CHUNK<Element>) * CHUNK<Element>;
-            if (row >= work.block.rows || col >= work.block.cols) {
-                continue;
-            }
-            Vec16 chunk = left_chunk(ring, row, col);
-            u32 count = u32(smaller(CHUNK<Element>, work.block.cols - col));
-            if constexpr (Op::TO == To::own) {
-                Element* c = global<Element>(op.args.c);
-                store_chunk(c + (work.block.row + row) * op.args.c_row + work.block.col + col, chunk, count);
-            } else {
-                op.rank.store_chunk_to_all(work.block.row + row, work.block.col + col, chunk, count);
+    if constexpr (TO == To::slots) {
+        for (u64 nth = 0; nth < op.targets(); ++nth) {
+            u8* slot = op.rank.staged(op.target(work, nth), op.me(), work.index);
+            for (u32 panel = 0; panel < panels; ++panel) {
+                u32 from = ring.out(first, panel * PANEL_N);
+                u8* to = slot + in_slot(first, panel * PANEL_N);
+                IRIS_UNROLL_4
+                for (u32 at = thread_index() * 16; at < rows * 128; at += threads() * 16) {
+                    *reinterpret_cast<Vec16*>(to + at) = load_shared(from + at);
+                }
             }
         }
+        return;
+    }
+    // A box is cut off at the edge of the matrix only.
+    bool boxes = fast.c_mapped != 0 && (rows == GROUP_M || work.block.row + work.block.rows == op.c_rows());
+    if constexpr (TO == To::outputs) {
+        // This rank's own last, so that the links are busy first.
+        for (u64 nth = 0; nth < op.world(); ++nth) {
+            u64 target = (op.me() + 1 + nth) % op.world();
+            if (target != op.me() || !boxes) {
+                store_rows(ring, work, first, rows, global<Element>(op.rank.shared.output[target]), op.rank.shared.output_row[target]);
+            }
+        }
+    } else if (!boxes) {
+        store_rows(ring, work, first, rows, global<Element>(op.args.c), op.args.c_row);
+    }
+    for (u32 at = thread_index(); boxes && at < panels; at += threads()) {
+        store_box(fast.c, ring.out(first, at * PANEL_N), i32(work.block.col + at * PANEL_N), i32(work.block.row + first));
     }
 }
 

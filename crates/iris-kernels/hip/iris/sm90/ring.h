@@ -70,34 +70,35 @@ struct Place {
     }
 };
 
-/// Copies a slab of both operands to where `place` is, with one thread: from depth `a_depth` of the rows of A, and `b_depth` of the
-/// columns from `col` on of B. The rows are those from `row` on, or those of a staged piece.
-IRIS_DEVICE void copy_slab(const Ring& ring, Place place, const FastArgs& fast, const TensorMap* piece, i32 row, i32 a_depth, i32 col,
-                           i32 b_depth) {
-    await_phase(ring.empty(place.stage), place.parity ^ 1);
+/// Copies a slab of A to where `place` is, with one thread: 64 depths from `depth` on of the rows from `row` on, of this rank's A or of
+/// the one that is gathered here.
+IRIS_DEVICE void copy_a(const Ring& ring, Place place, const FastArgs& fast, bool gathered, i32 row, i32 depth) {
     u32 full = ring.full(place.stage);
     u32 a = ring.a(place.stage);
-    u32 b = ring.b(place.stage);
-    if (piece != nullptr) {
-        arrive_expecting(full, A_BYTES + B_BYTES);
-        copy_box(a, *piece, full, a_depth, 0, row);
+    if (gathered) {
+        copy_box(a, fast.gathered, full, depth, row);
+    } else if (fast.a_deep) {
+        copy_box(a, fast.a, full, depth, row);
     } else {
-        arrive_expecting(full, u32(fast.a_bytes) + B_BYTES);
-        if (fast.a_deep) {
-            copy_box(a, fast.a, full, a_depth, row);
-        } else {
-            IRIS_UNROLL
-            for (u32 at = 0; at < TILE_M; at += 64) {
-                copy_box(a + at * 128, fast.a, full, row + at, a_depth);
-            }
+        IRIS_UNROLL
+        for (u32 at = 0; at < TILE_M; at += 64) {
+            copy_box(a + at * 128, fast.a, full, row + at, depth);
         }
     }
+}
+
+/// The same of B: of the columns from `col` on. The barrier learns of both. Waits until the place is free.
+IRIS_DEVICE void copy_b(const Ring& ring, Place place, const FastArgs& fast, bool gathered, i32 col, i32 depth) {
+    await_phase(ring.empty(place.stage), place.parity ^ 1);
+    u32 full = ring.full(place.stage);
+    u32 b = ring.b(place.stage);
+    arrive_expecting(full, u32(gathered ? fast.gathered_bytes : fast.a_bytes) + B_BYTES);
     if (fast.b_deep) {
-        copy_box(b, fast.b, full, b_depth, col);
+        copy_box(b, fast.b, full, depth, col);
     } else {
         IRIS_UNROLL
         for (u32 at = 0; at < TILE_N; at += 64) {
-            copy_box(b + at * 128, fast.b, full, col + at, b_depth);
+            copy_box(b + at * 128, fast.b, full, col + at, depth);
         }
     }
 }
@@ -107,14 +108,31 @@ struct Accumulators {
     f32 d[TILE_N / 2];
 };
 
-/// Multiplies `slabs` slabs, from `place` on.
+/// Sums of nothing.
+IRIS_DEVICE void clear(Accumulators& sums) {
+    IRIS_UNROLL
+    for (u32 at = 0; at < TILE_N / 2; ++at) {
+        sums.d[at] = 0.0f;
+    }
+}
+
+/// Keeps what is done to sums before this apart from the multiplication that follows, by adding a -0 to each, which changes no bit. If
+/// ptxas takes it for a part of that, it waits for each instruction (its remark C7515, which tests look for).
+IRIS_DEVICE void settle(Accumulators& sums) {
+    IRIS_UNROLL
+    for (u32 at = 0; at < TILE_N / 2; ++at) {
+        asm volatile("add.f32 %0, %0, 0f80000000;" : "+f"(sums.d[at])::"memory");
+    }
+}
+
+/// Adds the product of `slabs` slabs, at least one, from `place` on.
 template <bool A_DEEP, bool B_DEEP>
 IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs) {
     u32 group = thread_index() / 128;
     // One thread lets a slab be overwritten, once all of its warpgroup have read it.
     bool speaks = thread_index() % 128 == 0;
     u32 previous = place.stage;
-    u32 add = 0;
+    settle(sums);
     for (u32 slab = 0; slab < slabs; ++slab) {
         await_phase(ring.full(place.stage), place.parity);
         u64 a = describe(ring.a(place.stage) + group * PANEL_BYTES);
@@ -122,8 +140,7 @@ IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& pla
         begin_multiplying();
         IRIS_UNROLL
         for (u32 step = 0; step < SLAB_K / STEP_K; ++step) {
-            Multiply<Element, TILE_N, A_DEEP, B_DEEP>::add(sums.d, a + step * STEP<A_DEEP>, b + step * STEP<B_DEEP>, add);
-            add = 1;
+            Multiply<Element, TILE_N, A_DEEP, B_DEEP>::add(sums.d, a + step * STEP<A_DEEP>, b + step * STEP<B_DEEP>);
         }
         commit_multiplying();
         if (slab > 0) {
@@ -142,6 +159,7 @@ IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& pla
 }
 
 IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs, const FastArgs& fast) {
+    // What is gathered is deep, and only where A is.
     if (fast.a_deep) {
         if (fast.b_deep) {
             multiply_slabs<true, true>(sums, ring, place, slabs);

@@ -45,48 +45,25 @@ IRIS_DEVICE void await_multiplied() {
 #define IRIS_D8(AT) "+f"(d[AT]), "+f"(d[AT + 1]), "+f"(d[AT + 2]), "+f"(d[AT + 3]), "+f"(d[AT + 4]), "+f"(d[AT + 5]), "+f"(d[AT + 6]), "+f"(d[AT + 7])
 #define IRIS_D32(AT) IRIS_D8(AT), IRIS_D8(AT + 8), IRIS_D8(AT + 16), IRIS_D8(AT + 24)
 
-/// Adds to `d` the product of what `a` and `b` describe; or sets it to that, where `add` is 0.
+/// Adds to `d` the product of what `a` and `b` describe.
 template <class T, u32 N, bool A_DEEP, bool B_DEEP>
 struct Multiply;
-
-
-#define IRIS_MULTIPLY_32(TYPE)                                                                                                    \
-    asm volatile("{\n\t"                                                                                                          \
-                 ".reg .pred add;\n\t"                                                                                           \
-                 "setp.ne.b32 add, %18, 0;\n\t"                                                                              \
-                 "wgmma.mma_async.sync.aligned.m64n32k16.f32." TYPE "." TYPE " {"                                               \
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"                                          \
-                 "}, %16, %17, add, 1, 1, %19, %20;\n\t"                                                              \
-                 "}"                                                                                                             \
-                 : IRIS_D8(0), IRIS_D8(8)                                                                                                         \
-                 : "l"(a), "l"(b), "r"(add), "n"(A_DEEP ? 0 : 1), "n"(B_DEEP ? 0 : 1))
-
-template <class T, bool A_DEEP, bool B_DEEP>
-struct Multiply<T, 32, A_DEEP, B_DEEP> {
-    IRIS_DEVICE static void add(f32 (&d)[16], u64 a, u64 b, u32 add) {
-        if constexpr (SAME<T, f16>) {
-            IRIS_MULTIPLY_32("f16");
-        } else {
-            IRIS_MULTIPLY_32("bf16");
-        }
-    }
-};
 
 #define IRIS_MULTIPLY_64(TYPE)                                                                                                    \
     asm volatile("{\n\t"                                                                                                          \
                  ".reg .pred add;\n\t"                                                                                           \
-                 "setp.ne.b32 add, %34, 0;\n\t"                                                                              \
+                 "setp.eq.u32 add, 0, 0;\n\t"                                                                              \
                  "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {"                                               \
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                          \
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"                                  \
-                 "}, %32, %33, add, 1, 1, %35, %36;\n\t"                                                              \
+                 "}, %32, %33, add, 1, 1, %34, %35;\n\t"                                                              \
                  "}"                                                                                                             \
                  : IRIS_D32(0)                                                                                                         \
-                 : "l"(a), "l"(b), "r"(add), "n"(A_DEEP ? 0 : 1), "n"(B_DEEP ? 0 : 1))
+                 : "l"(a), "l"(b), "n"(A_DEEP ? 0 : 1), "n"(B_DEEP ? 0 : 1))
 
 template <class T, bool A_DEEP, bool B_DEEP>
 struct Multiply<T, 64, A_DEEP, B_DEEP> {
-    IRIS_DEVICE static void add(f32 (&d)[32], u64 a, u64 b, u32 add) {
+    IRIS_DEVICE static void add(f32 (&d)[32], u64 a, u64 b) {
         if constexpr (SAME<T, f16>) {
             IRIS_MULTIPLY_64("f16");
         } else {
@@ -98,20 +75,20 @@ struct Multiply<T, 64, A_DEEP, B_DEEP> {
 #define IRIS_MULTIPLY_128(TYPE)                                                                                                    \
     asm volatile("{\n\t"                                                                                                          \
                  ".reg .pred add;\n\t"                                                                                           \
-                 "setp.ne.b32 add, %66, 0;\n\t"                                                                              \
+                 "setp.eq.u32 add, 0, 0;\n\t"                                                                              \
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {"                                               \
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                          \
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                                \
                  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                                \
                  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"                                  \
-                 "}, %64, %65, add, 1, 1, %67, %68;\n\t"                                                              \
+                 "}, %64, %65, add, 1, 1, %66, %67;\n\t"                                                              \
                  "}"                                                                                                             \
                  : IRIS_D32(0), IRIS_D32(32)                                                                                                         \
-                 : "l"(a), "l"(b), "r"(add), "n"(A_DEEP ? 0 : 1), "n"(B_DEEP ? 0 : 1))
+                 : "l"(a), "l"(b), "n"(A_DEEP ? 0 : 1), "n"(B_DEEP ? 0 : 1))
 
 template <class T, bool A_DEEP, bool B_DEEP>
 struct Multiply<T, 128, A_DEEP, B_DEEP> {
-    IRIS_DEVICE static void add(f32 (&d)[64], u64 a, u64 b, u32 add) {
+    IRIS_DEVICE static void add(f32 (&d)[64], u64 a, u64 b) {
         if constexpr (SAME<T, f16>) {
             IRIS_MULTIPLY_128("f16");
         } else {
@@ -123,7 +100,7 @@ struct Multiply<T, 128, A_DEEP, B_DEEP> {
 #define IRIS_MULTIPLY_256(TYPE)                                                                                                    \
     asm volatile("{\n\t"                                                                                                          \
                  ".reg .pred add;\n\t"                                                                                           \
-                 "setp.ne.b32 add, %130, 0;\n\t"                                                                              \
+                 "setp.eq.u32 add, 0, 0;\n\t"                                                                              \
                  "wgmma.mma_async.sync.aligned.m64n256k16.f32." TYPE "." TYPE " {"                                               \
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                          \
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                                \
@@ -133,14 +110,14 @@ struct Multiply<T, 128, A_DEEP, B_DEEP> {
                  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "                                \
                  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "                    \
                  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"                  \
-                 "}, %128, %129, add, 1, 1, %131, %132;\n\t"                                                              \
+                 "}, %128, %129, add, 1, 1, %130, %131;\n\t"                                                              \
                  "}"                                                                                                             \
                  : IRIS_D32(0), IRIS_D32(32), IRIS_D32(64), IRIS_D32(96)                                                                                                         \
-                 : "l"(a), "l"(b), "r"(add), "n"(A_DEEP ? 0 : 1), "n"(B_DEEP ? 0 : 1))
+                 : "l"(a), "l"(b), "n"(A_DEEP ? 0 : 1), "n"(B_DEEP ? 0 : 1))
 
 template <class T, bool A_DEEP, bool B_DEEP>
 struct Multiply<T, 256, A_DEEP, B_DEEP> {
-    IRIS_DEVICE static void add(f32 (&d)[128], u64 a, u64 b, u32 add) {
+    IRIS_DEVICE static void add(f32 (&d)[128], u64 a, u64 b) {
         if constexpr (SAME<T, f16>) {
             IRIS_MULTIPLY_256("f16");
         } else {
@@ -151,7 +128,6 @@ struct Multiply<T, 256, A_DEEP, B_DEEP> {
 
 #undef IRIS_D8
 #undef IRIS_D32
-#undef IRIS_MULTIPLY_32
 #undef IRIS_MULTIPLY_64
 #undef IRIS_MULTIPLY_128
 #undef IRIS_MULTIPLY_256

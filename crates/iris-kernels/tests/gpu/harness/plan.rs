@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use iris_kernels::Tile;
+use iris_kernels::device;
 use iris_kernels::host::{Parts, Program, Shape};
 use iris_sync::Layout;
 use std::ops::Range;
@@ -45,8 +46,8 @@ impl Plan {
     pub(crate) fn new(case: &Case, world: usize) -> Self {
         let element = case.dtype.bytes();
         let m = case.most_rows();
-        let needs = case.program.needs(m, shape(case), world);
-        let layout = Layout::new(world, needs.slots, needs.locks);
+        let needs = device::needs(case.program, m, shape(case), world);
+        let layout = Layout::new(world, needs.words, needs.locks);
         let mut end = 0usize;
         let mut take = |bytes: usize| {
             let start = end.next_multiple_of(256);
@@ -56,13 +57,7 @@ impl Plan {
         // One cell more than on the host: the blocks' arrivals.
         take(8 * (layout.cells() + 1));
         let words = take(4 * layout.words());
-        let slot_bytes = match case.program {
-            // Pieces of A: rows of whole chunks.
-            Program::AllGatherMatmul(_) => {
-                TILE.m * (needs.slot_elements / TILE.m * element).next_multiple_of(16)
-            }
-            _ => needs.slot_elements * element,
-        };
+        let slot_bytes = device::slot_bytes(case.program, needs, element).expect("a slot's bytes");
         let staging_bytes = 2 * world * needs.slots * slot_bytes;
         let staging = take(staging_bytes);
         let packet_bytes = 2 * needs.packet_elements * element;

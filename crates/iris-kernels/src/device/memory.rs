@@ -1,0 +1,94 @@
+//! The symmetric memory that a program's kernels need, where it is other than on the host.
+
+use crate::host::{GatherDim, Needs, Program, Shape};
+
+/// Rows of a piece in which parts of A are sent, as in `hip/all_gather_matmul.hip`.
+const PIECE_ROWS: usize = 8;
+/// A piece's rows are cut along their depth where there are few: into parts of no fewer depths, and no more pieces, than this.
+const PIECE_DEPTHS: usize = 512;
+const PIECES: usize = 128;
+
+/// What a program's kernels need for up to `m` rows.
+pub fn needs(program: Program, m: usize, shape: Shape, world: usize) -> Needs {
+    let Program::AllGatherMatmul(gather) = program else {
+        return program.needs(m, shape, world);
+    };
+    // A itself, gathered: rows of it in slots, which are dealt out to the ranks for no other reason than that staging is counted so.
+    let (rows, depth) = match gather {
+        GatherDim::Rows => (m.div_ceil(world), shape.k),
+        GatherDim::Columns => (m, shape.k.div_ceil(world)),
+    };
+    Needs {
+        slots: m.div_ceil(world).div_ceil(PIECE_ROWS),
+        words: words(rows.div_ceil(PIECE_ROWS), depth),
+        slot_elements: PIECE_ROWS.saturating_mul(shape.k),
+        ..Needs::default()
+    }
+}
+
+/// The most pieces that a rank has whose part is up to `most` times PIECE_ROWS rows.
+fn words(most: usize, depth: usize) -> usize {
+    // Fewer rows have no more pieces: either one each, or less than PIECES in all.
+    most.max(PIECES.min(most.saturating_mul(depth.div_ceil(PIECE_DEPTHS))))
+}
+
+/// Bytes of a staging slot, by bytes of an element; `None` where no integer holds them.
+pub fn slot_bytes(program: Program, needs: Needs, element: usize) -> Option<usize> {
+    match program {
+        // Rows of A, of whole chunks of 16 bytes.
+        Program::AllGatherMatmul(_) => (needs.slot_elements / PIECE_ROWS)
+            .checked_mul(element)?
+            .checked_next_multiple_of(16)?
+            .checked_mul(PIECE_ROWS),
+        // Nothing is staged.
+        Program::OneShotPackets => Some(0),
+        _ => needs.slot_elements.checked_mul(element),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tile;
+
+    /// As `Gather::parts` in the kernel.
+    fn pieces(strips: usize, depth: usize) -> usize {
+        let parts = (PIECES / strips.min(PIECES)).min(depth.div_ceil(PIECE_DEPTHS));
+        strips * parts.max(1)
+    }
+
+    #[test]
+    fn there_are_words_for_the_pieces_of_every_number_of_rows() {
+        for depth in [1, 511, 513, 4000, 100_000] {
+            for most in [1, 2, 7, 100, 127, 128, 129, 300] {
+                let have = words(most, depth);
+                let want = (1..=most).map(|strips| pieces(strips, depth)).max();
+                assert!(Some(have) >= want, "{most} {depth}: {have} of {want:?}");
+                assert!(have <= most.max(PIECES));
+            }
+        }
+    }
+
+    #[test]
+    fn all_of_a_fits_the_slots_of_all_ranks() {
+        for gather in [GatherDim::Rows, GatherDim::Columns] {
+            for (m, world) in [(1, 4), (3, 2), (17, 8), (4096, 3)] {
+                let shape = Shape {
+                    n: 5,
+                    k: 33,
+                    tile: Tile { m: 128, n: 64 },
+                };
+                let program = Program::AllGatherMatmul(gather);
+                let needs = needs(program, m, shape, world);
+                // Rows of 33 elements of 2 bytes take 80.
+                assert_eq!(slot_bytes(program, needs, 2), Some(8 * 80));
+                assert!(needs.slots * 8 * world >= m, "{needs:?}");
+            }
+        }
+        let large = Needs {
+            slot_elements: usize::MAX,
+            ..Needs::default()
+        };
+        assert_eq!(slot_bytes(Program::TwoShot, large, 2), None);
+    }
+}
