@@ -7,6 +7,7 @@ use iris::kernels::DType;
 use iris::kernels::device::TILE;
 use iris::kernels::device::compile::{Architecture, Cache, CacheUse, Request, find};
 use iris::kernels::host::Program;
+use iris_testkit::skipped;
 use serde_json::Value;
 
 use crate::common::{Files, Ran, iris, split};
@@ -410,7 +411,7 @@ fn what_is_compiled_ahead_is_found_at_run_time() {
             Ok(compiler) => compiler,
             Err(error) => {
                 assert!(std::env::var_os("IRIS_REQUIRE_TOOLS").is_none(), "{error}");
-                eprintln!("what_is_compiled_ahead_is_found_at_run_time SKIPPED: {error}");
+                skipped("what_is_compiled_ahead_is_found_at_run_time", error);
                 continue;
             }
         };
