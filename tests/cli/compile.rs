@@ -402,7 +402,8 @@ fn a_source_of_ones_own() {
     assert_eq!(command(&["--source", &away, "--out", &out]).status, Some(0));
 }
 
-/// The real compilers: what the command leaves in the cache is what an operation looks for.
+/// The real compilers: what the command leaves in the cache is what an operation looks for that runs the portable kernel of the usual
+/// tile.
 #[test]
 fn what_is_compiled_ahead_is_found_at_run_time() {
     for name in ["gfx90a", "gfx942", "gfx950", "sm_80", "sm_90a"] {
