@@ -20,7 +20,7 @@ pub mod stall;
 pub mod tolerance;
 pub mod worlds;
 
-pub use exercise::{Exercise, Failure};
+pub use exercise::{Exercise, Failure, RAGGED};
 pub use number::{Format, Number};
 pub use op::{AnyOperation, Op};
 pub use operand::{Operand, ReferenceError};
