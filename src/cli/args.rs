@@ -47,6 +47,10 @@ pub(crate) enum Command {
     Bench(Box<Bench>),
     /// Compile kernels for GPUs ahead of time, by the compilers of this machine; no GPU is needed
     ///
+    /// Of the operations, the portable kernels with tiles of 128x128. These are what operations run that are given no other tile, but
+    /// for f16 and bf16 on Hopper: there the tiles follow from the sizes, most have a faster kernel besides, and both are compiled
+    /// when an operation is first created.
+    ///
     /// For NVIDIA by NVRTC or nvcc, for AMD by HIPRTC of ROCm 6 or newer, amdclang++ or clang from version 22 on: the first that is there and knows
     /// the architecture. IRIS_NVRTC_LIBRARY, IRIS_NVCC, IRIS_HIPRTC_LIBRARY and IRIS_CLANG name others.
     ///
@@ -136,7 +140,7 @@ impl Sizes {
 /// The ranks.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WorldArguments {
-    /// How many ranks [default: 2, or as many as the launcher started]
+    /// How many ranks [default: as many as the launcher started; without one 2, for a bench on GPUs as many as there are GPUs]
     #[arg(long)]
     pub(crate) ranks: Option<usize>,
     /// One operating system process a rank, else one thread a rank
@@ -145,10 +149,10 @@ pub(crate) struct WorldArguments {
     /// Where the ranks compute; auto takes GPUs where each rank has one of its own, and the host elsewhere
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(crate) backend: Backend,
-    /// Lets several ranks use one GPU, each a part of it, where there are fewer GPUs than ranks
+    /// `run` only: lets several ranks use one GPU, each a part of it, where there are fewer GPUs than ranks
     #[arg(long)]
     pub(crate) share_devices: bool,
-    /// Bytes of each rank's symmetric heap, such as 64MiB [default: what the problem needs]
+    /// Bytes of each rank's symmetric heap, such as 64MiB [default: what the problem needs, which a bench on GPUs always takes]
     #[arg(long, value_name = "BYTES")]
     pub(crate) heap: Option<Bytes>,
 }
@@ -223,7 +227,7 @@ pub(crate) struct Bench {
     /// On GPUs: measure the vendor's libraries alone, cuBLASLt and NCCL
     #[arg(long)]
     pub(crate) vendor_only: bool,
-    /// On GPUs: let f32 products round their factors to TF32
+    /// On GPUs: let cuBLASLt's f32 products round their factors to TF32, which ours never do
     #[arg(long)]
     pub(crate) tf32: bool,
     /// Append what is measured to this file of JSON lines, and leave out what is there already

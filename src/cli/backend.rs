@@ -73,7 +73,8 @@ pub(crate) fn run<T: Element, J: Job<T>>(
             .iter()
             .all(|&its| its == 1))
     };
-    // All ranks are on one host; one that sees a single device has been given that one.
+    // All ranks are on one host. One that sees fewer devices than there are ranks may have been given one of its own by a launcher, or
+    // may share it: with --backend it is found out.
     let enough = |count: Result<usize, String>| count.is_ok_and(|count| count >= world.size());
     let backend = match arguments.backend {
         Backend::Auto if all_have(enough(devices::<Cuda>()))? => Backend::Cuda,

@@ -1,4 +1,4 @@
-//! `iris compile`: kernels for GPUs ahead of time.
+//! `iris compile`: kernels for GPUs ahead of time, of our programs the portable ones of one tile.
 
 use std::collections::HashSet;
 use std::fs;

@@ -25,9 +25,6 @@ pub(crate) fn iris(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iris"));
     command
         .args(arguments)
-        // The same everywhere, be there GPUs or not.
-        .env("IRIS_CUDA_LIBRARY", "/nowhere/libcuda.so.1")
-        .env("IRIS_HIP_LIBRARY", "/nowhere/libamdhip64.so")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -36,6 +33,10 @@ pub(crate) fn iris(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    // The same everywhere, be there GPUs or not, and whatever the tests were told of them.
+    command
+        .env("IRIS_CUDA_LIBRARY", "/nowhere/libcuda.so.1")
+        .env("IRIS_HIP_LIBRARY", "/nowhere/libamdhip64.so");
     command
 }
 

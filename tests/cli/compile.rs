@@ -7,6 +7,7 @@ use iris::kernels::DType;
 use iris::kernels::device::TILE;
 use iris::kernels::device::compile::{Architecture, Cache, CacheUse, Request, find};
 use iris::kernels::host::Program;
+use iris_testkit::skipped;
 use serde_json::Value;
 
 use crate::common::{Files, Ran, iris, split};
@@ -401,7 +402,8 @@ fn a_source_of_ones_own() {
     assert_eq!(command(&["--source", &away, "--out", &out]).status, Some(0));
 }
 
-/// The real compilers: what the command leaves in the cache is what an operation looks for.
+/// The real compilers: what the command leaves in the cache is what an operation looks for that runs the portable kernel of the usual
+/// tile.
 #[test]
 fn what_is_compiled_ahead_is_found_at_run_time() {
     for name in ["gfx90a", "gfx942", "gfx950", "sm_80", "sm_90a"] {
@@ -410,7 +412,7 @@ fn what_is_compiled_ahead_is_found_at_run_time() {
             Ok(compiler) => compiler,
             Err(error) => {
                 assert!(std::env::var_os("IRIS_REQUIRE_TOOLS").is_none(), "{error}");
-                eprintln!("what_is_compiled_ahead_is_found_at_run_time SKIPPED: {error}");
+                skipped("what_is_compiled_ahead_is_found_at_run_time", error);
                 continue;
             }
         };

@@ -4,13 +4,15 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
+use iris_testkit::skipped;
+
 use crate::common::{Files, Ran, iris};
 
 /// A CUDA driver of that version which has no other function, unless there is no C compiler.
 fn driver(files: &Files, version: u32) -> Option<PathBuf> {
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
     if Command::new(&compiler).arg("--version").output().is_err() {
-        eprintln!("drivers SKIPPED: there is no C compiler");
+        skipped("drivers", "there is no C compiler");
         return None;
     }
     let (source, library) = (files.path("driver.c"), files.path("libcuda.so.1"));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use iris_testkit::skipped;
 use serde_json::Value;
 
 use crate::common::{Files, Ran, iris, split};
@@ -15,7 +16,7 @@ fn stand_in() -> Option<&'static Path> {
     let built = BUILT.get_or_init(|| {
         let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
         if Command::new(&compiler).arg("--version").output().is_err() {
-            eprintln!("SKIPPED: there is no C compiler");
+            skipped("gpu", "there is no C compiler");
             return None;
         }
         const SOURCE: &str = include_str!("stand_in/gpu.c");

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Arena, Case, PROGRAMS};
+use common::{Arena, Case};
 use iris_kernels::host::Program;
 use iris_sync::{Polls, Ring, Rule, Rules, Word};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,7 +56,7 @@ const SIZES: [usize; 6] = [5, 1, 2, 7, 1, 6];
 
 #[test]
 fn three_ranks() {
-    for program in PROGRAMS {
+    for program in Program::ALL {
         let mut case = Case::new(program, 3, &SIZES, 3, 4);
         explore::<Ring<7>>(case.clone(), 60);
         case.k = 2; // the last rank has no depth
@@ -69,7 +69,7 @@ fn three_ranks() {
 
 #[test]
 fn four_and_five_ranks() {
-    for program in PROGRAMS {
+    for program in Program::ALL {
         for world in [4, 5] {
             explore::<Ring<7>>(Case::new(program, world, &SIZES[1..5], 3, 3), 25);
         }
@@ -78,7 +78,7 @@ fn four_and_five_ranks() {
 
 #[test]
 fn eight_ranks() {
-    for program in PROGRAMS {
+    for program in Program::ALL {
         explore::<Ring<7>>(Case::new(program, 8, &[3, 9, 1, 9], 2, 5), 8);
     }
 }

@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{Arena, Case, PROGRAMS};
+use common::{Arena, Case};
 use half::{bf16, f16};
 use iris_kernels::Element;
+use iris_kernels::host::Program;
 use iris_sync::{Patience, Word};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ fn run<T: Element, W: Word>(case: Case) {
 
 #[test]
 fn every_program_is_right_on_ragged_shapes() {
-    for program in PROGRAMS {
+    for program in Program::ALL {
         for world in [1, 2, 3, 4, 5, 8] {
             for (n, k) in [(1, 1), (7, 2), (5, 13), (11, 3)] {
                 let case = Case::new(program, world, &[1, 7, 3, 13, 2, 5, 5, 1, 13], n, k);
@@ -51,7 +52,7 @@ fn every_program_is_right_on_ragged_shapes() {
 
 #[test]
 fn every_program_crosses_the_wrap() {
-    for program in PROGRAMS {
+    for program in Program::ALL {
         for first in [i32::MAX as i64 - 3, 1] {
             let mut case = Case::new(program, 3, &[5, 1, 9, 2, 9, 9, 1, 1, 9, 4], 5, 4);
             case.first = first;

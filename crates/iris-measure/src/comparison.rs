@@ -1,6 +1,7 @@
 //! One case, measured: the vendor's product and collectives, alone and in sequence, and what of ours is given.
 
 use half::{bf16, f16};
+use iris_heap::World;
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{Device, Driver, Raw, Stream};
 use iris_kernels::DType;
@@ -11,7 +12,7 @@ use crate::case::{Case, CollectiveKind, Plan};
 use crate::cublaslt::{Handle, Product};
 use crate::error::MeasureError;
 use crate::kernels::Kernels;
-use crate::meeting::{Meeting, together};
+use crate::meeting::together;
 use crate::nccl::Communicator;
 use crate::operands::{Addresses, Operands};
 use crate::sample::Samples;
@@ -24,7 +25,7 @@ const TRIALS: usize = 5;
 
 /// One rank's side of all comparisons of a run.
 pub struct Rank<'a> {
-    meeting: &'a dyn Meeting,
+    world: &'a World,
     device: Device<Cuda>,
     stream: &'a Stream<Cuda>,
     handle: Rc<Handle>,
@@ -41,17 +42,17 @@ impl<'a> Rank<'a> {
     /// # Errors
     /// Where a library is not there; where one refuses.
     pub fn new(
-        meeting: &'a dyn Meeting,
+        world: &'a World,
         stream: &'a Stream<Cuda>,
         dtype: DType,
     ) -> Result<Self, MeasureError> {
         let device = stream.device();
-        let handle = Handle::new(device, meeting.rank());
-        let handle = together(meeting, "setting cuBLASLt up", handle)?;
-        let kernels = together(meeting, "compiling", Kernels::new(device, dtype))?;
-        let communicator = Communicator::new(device, meeting)?;
+        let handle = Handle::new(device, world.rank());
+        let handle = together(world, "setting cuBLASLt up", handle)?;
+        let kernels = together(world, "compiling", Kernels::new(device, dtype))?;
+        let communicator = Communicator::new(device, world)?;
         let clock = Clock {
-            meeting,
+            world,
             device,
             stream,
             sets: 1,
@@ -59,7 +60,7 @@ impl<'a> Rank<'a> {
         };
         let read_bandwidth = read_bandwidth(&kernels, &clock)?;
         Ok(Self {
-            meeting,
+            world,
             device: device.clone(),
             stream,
             handle,
@@ -91,7 +92,7 @@ impl<'a> Rank<'a> {
     /// # Errors
     /// Where something went wrong that was not noticed before.
     pub fn finish(self) -> Result<(), MeasureError> {
-        self.meeting.barrier()?;
+        self.world.barrier()?;
         self.communicator.finish()
     }
 }
@@ -218,9 +219,9 @@ impl<'r, 'a> Comparison<'r, 'a> {
     /// Where the case is of another type of elements than the rank.
     pub fn new(rank: &'r Rank<'a>, case: Case, seed: u64) -> Result<Self, MeasureError> {
         assert_eq!(case.dtype, rank.dtype, "kernels were compiled for one type");
-        let plan = Plan::new(case, rank.meeting.size(), rank.meeting.rank())?;
+        let plan = Plan::new(case, rank.world.size(), rank.world.rank())?;
         let operands = Operands::new(
-            rank.meeting,
+            rank.world,
             &rank.device,
             rank.stream,
             &rank.kernels,
@@ -334,10 +335,10 @@ impl<'r, 'a> Comparison<'r, 'a> {
         }
         let verify = |items: &mut [(Item, &mut dyn Enqueue<Cuda>)]| {
             let vendors = this.check_vendor(places);
-            together(this.rank.meeting, "checking the vendor's results", vendors)?;
+            together(this.rank.world, "checking the vendor's results", vendors)?;
             for (item, enqueue) in items {
                 let ours = clock.own(item.name(), enqueue.check(this.rank.stream));
-                together(this.rank.meeting, item.name(), ours)?;
+                together(this.rank.world, item.name(), ours)?;
             }
             Ok::<_, MeasureError>(())
         };
@@ -350,7 +351,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
         drop(captured);
         verify(&mut items)?;
         // Windows may be given back when all ranks are through with them.
-        this.rank.meeting.barrier()?;
+        this.rank.world.barrier()?;
         let items = items.iter().map(|(item, _)| *item);
         Ok(Times {
             times: items.zip(times).collect(),
@@ -368,7 +369,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
 
     fn clock(&self, effort: Effort) -> Clock<'_, Cuda> {
         Clock {
-            meeting: self.rank.meeting,
+            world: self.rank.world,
             device: &self.rank.device,
             stream: self.rank.stream,
             sets: self.operands.sets(),
@@ -392,7 +393,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
         let own = self.product.algorithms();
         let gathered = self
             .rank
-            .meeting
+            .world
             .all_gather_bytes(&(own as u64).to_le_bytes())?;
         let most = gathered
             .iter()

@@ -262,7 +262,7 @@ impl Product {
         })
     }
 
-    /// How many algorithms there are; one, which does nothing, where the product has no depth.
+    /// How many algorithms there are; one, which clears what result there is, where the product has no rows, columns or depth.
     pub fn algorithms(&self) -> usize {
         self.described
             .as_ref()

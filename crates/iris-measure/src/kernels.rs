@@ -50,7 +50,7 @@ mod tests {
             let compiler = match compile::find(&architecture) {
                 Ok(compiler) => compiler,
                 Err(error) => {
-                    eprintln!("SKIPPED: {error}");
+                    iris_testkit::skipped(&format!("the kernels for {name}"), error);
                     continue;
                 }
             };

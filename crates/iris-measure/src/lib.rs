@@ -27,7 +27,6 @@ pub mod timing;
 pub use case::{Case, CollectiveKind, Operation, Part, Plan, Storage};
 pub use comparison::{Comparison, Item, Ours, Rank, Times};
 pub use error::MeasureError;
-pub use meeting::Meeting;
 pub use operands::{Addresses, Operands};
 pub use sample::{Sample, Samples};
 pub use timing::{Effort, Enqueue, Failure};

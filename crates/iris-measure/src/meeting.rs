@@ -1,48 +1,12 @@
 //! How ranks meet while they measure.
 
-use iris_heap::{Backend, World, WorldError};
+use iris_heap::{World, WorldError};
 
 use crate::error::MeasureError;
 
-/// The ranks that measure together. All functions but the first two are collective.
-pub trait Meeting {
-    /// This rank's number, from 0.
-    fn rank(&self) -> usize;
-    /// How many ranks there are.
-    fn size(&self) -> usize;
-    /// Waits until all ranks have come.
-    ///
-    /// # Errors
-    /// Where a rank has died or left.
-    fn barrier(&self) -> Result<(), WorldError>;
-    /// The bytes that each rank gives, by rank.
-    ///
-    /// # Errors
-    /// Where a rank has died or left.
-    fn all_gather_bytes(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, WorldError>;
-}
-
-impl<B: Backend> Meeting for World<B> {
-    fn rank(&self) -> usize {
-        self.rank()
-    }
-    fn size(&self) -> usize {
-        self.size()
-    }
-    fn barrier(&self) -> Result<(), WorldError> {
-        self.barrier()
-    }
-    fn all_gather_bytes(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, WorldError> {
-        self.all_gather_bytes(bytes)
-    }
-}
-
 /// The largest that any rank gives, place by place. Collective; all give as many.
-pub(crate) fn largest(
-    meeting: &(impl Meeting + ?Sized),
-    values: &[f64],
-) -> Result<Vec<f64>, WorldError> {
-    let gathered = meeting.all_gather_bytes(bytemuck::cast_slice(values))?;
+pub(crate) fn largest(world: &World, values: &[f64]) -> Result<Vec<f64>, WorldError> {
+    let gathered = world.all_gather_bytes(bytemuck::cast_slice(values))?;
     let mut largest = vec![f64::NEG_INFINITY; values.len()];
     for bytes in gathered {
         for (largest, bytes) in largest.iter_mut().zip(bytes.chunks_exact(8)) {
@@ -61,11 +25,11 @@ pub(crate) fn largest(
 /// `own`, where it is good on all ranks; else an error on all: this rank's, or that another one has left. Collective. What can
 /// fail on one rank alone must be agreed upon before any rank waits for the others on its device.
 pub(crate) fn together<T>(
-    meeting: &(impl Meeting + ?Sized),
+    world: &World,
     during: &str,
     own: Result<T, MeasureError>,
 ) -> Result<T, MeasureError> {
-    let gathered = meeting.all_gather_bytes(&[u8::from(own.is_err())])?;
+    let gathered = world.all_gather_bytes(&[u8::from(own.is_err())])?;
     let value = own?;
     match gathered.iter().position(|failed| failed != &[0]) {
         None => Ok(value),

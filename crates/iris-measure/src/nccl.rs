@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
+use iris_heap::World;
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{Device, Driver, Raw, Stream};
 use iris_kernels::DType;
@@ -11,7 +12,7 @@ use rccl_sys::*;
 
 use crate::case::CollectiveKind;
 use crate::error::MeasureError;
-use crate::meeting::{Meeting, together};
+use crate::meeting::together;
 
 /// What NCCL asks whether it may use NVLink multicast.
 const MULTICAST: &str = "NCCL_NVLS_ENABLE";
@@ -68,12 +69,12 @@ impl Communicator {
     ///
     /// # Errors
     /// [`MeasureError::MulticastOn`]; where the library is not there, or refuses.
-    pub fn new(device: &Device<Cuda>, meeting: &dyn Meeting) -> Result<Self, MeasureError> {
+    pub fn new(device: &Device<Cuda>, world: &World) -> Result<Self, MeasureError> {
         if !multicast_is_off() {
             return Err(MeasureError::MulticastOn);
         }
-        let rank = meeting.rank();
-        let library = together(meeting, "loading NCCL", load())?;
+        let rank = world.rank();
+        let library = together(world, "loading NCCL", load())?;
         let failed = |source| MeasureError::Nccl {
             rank,
             source,
@@ -85,9 +86,9 @@ impl Communicator {
         } else {
             Vec::new()
         };
-        let gathered = meeting.all_gather_bytes(&own)?;
+        let gathered = world.all_gather_bytes(&own)?;
         let mut id = [0; 128];
-        // Rank 0 gives as many, or has failed, and then this meeting did.
+        // Rank 0 gives as many, or has failed, and then this exchange did.
         for (to, from) in id.iter_mut().zip(gathered.first().into_iter().flatten()) {
             *to = *from;
         }
@@ -97,7 +98,7 @@ impl Communicator {
         let code = unsafe {
             (library.table().ncclCommInitRank)(
                 &raw mut raw,
-                meeting.size() as c_int,
+                world.size() as c_int,
                 ncclUniqueId::from_bytes(id),
                 rank as c_int,
             )

@@ -1,12 +1,13 @@
 //! The buffers of a comparison: several sets, so that a call's weights are in no cache.
 
+use iris_heap::World;
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{Device, Driver, Memory, Raw, Stream};
 
 use crate::case::Plan;
 use crate::error::MeasureError;
 use crate::kernels::Kernels;
-use crate::meeting::{Meeting, together};
+use crate::meeting::together;
 use crate::nccl::{Communicator, Window};
 use crate::random::{Draw, Matrix};
 
@@ -67,7 +68,7 @@ pub(crate) fn sets(plan: &Plan) -> Result<usize, MeasureError> {
 impl<'a> Operands<'a> {
     /// The sets that a plan needs. Collective.
     pub(crate) fn new(
-        meeting: &dyn Meeting,
+        world: &World,
         device: &Device<Cuda>,
         stream: &Stream<Cuda>,
         kernels: &Kernels,
@@ -95,7 +96,7 @@ impl<'a> Operands<'a> {
                 })
             })
             .collect::<Result<_, _>>();
-        let sets = together(meeting, "allocating operands", sets)?;
+        let sets = together(world, "allocating operands", sets)?;
         let operands = Self {
             gathers_first,
             sets,

@@ -6,10 +6,11 @@
 
 use std::error::Error;
 
+use iris_heap::World;
 use iris_heap::device::{Device, Driver, Event, Graph, Stream};
 
 use crate::error::MeasureError;
-use crate::meeting::{Meeting, largest};
+use crate::meeting::largest;
 
 /// Why something that was given to be measured failed.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -129,7 +130,7 @@ pub struct Captured<'a, D: Driver> {
 /// What captures and measures on one rank.
 pub struct Clock<'a, D: Driver> {
     /// The ranks that measure together.
-    pub meeting: &'a dyn Meeting,
+    pub world: &'a World,
     /// The device.
     pub device: &'a Device<D>,
     /// The stream that everything runs on.
@@ -150,7 +151,7 @@ impl<D: Driver> Clock<'_, D> {
         what: &'static str,
         item: &'i mut dyn Enqueue<D>,
     ) -> Result<Captured<'i, D>, MeasureError> {
-        self.meeting.barrier()?;
+        self.world.barrier()?;
         for set in 0..self.sets {
             self.own(what, item.enqueue(set, self.stream))?;
         }
@@ -165,7 +166,7 @@ impl<D: Driver> Clock<'_, D> {
         };
         let once = self.measure(&mut captured)?;
         // The same on all ranks: those of a collective must make as many calls.
-        let slowest = largest(self.meeting, &[once])?[0];
+        let slowest = largest(self.world, &[once])?[0];
         captured.calls = self.effort.calls(slowest, self.sets);
         let again = captured
             .item
@@ -183,7 +184,7 @@ impl<D: Driver> Clock<'_, D> {
         result.map_err(|source| match source.downcast::<MeasureError>() {
             Ok(own) => *own,
             Err(source) => MeasureError::Given {
-                rank: self.meeting.rank(),
+                rank: self.world.rank(),
                 what,
                 source,
             },
@@ -202,7 +203,7 @@ impl<D: Driver> Clock<'_, D> {
             begin,
             end,
         } = captured;
-        self.meeting.barrier()?;
+        self.world.barrier()?;
         self.own(what, item.launch(self.stream))?;
         self.stream.record(begin)?;
         self.own(what, item.launch(self.stream))?;
@@ -223,7 +224,7 @@ impl<D: Driver> Clock<'_, D> {
                 times.push(self.measure(item)?);
             }
         }
-        let slowest = largest(self.meeting, &times)?;
+        let slowest = largest(self.world, &times)?;
         let of_item = |item| slowest.iter().skip(item).step_by(items.len().max(1));
         Ok((0..items.len())
             .map(|item| of_item(item).copied().collect())

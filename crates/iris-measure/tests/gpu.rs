@@ -9,6 +9,7 @@ use iris_kernels::DType;
 use iris_measure::{
     Case, Comparison, Effort, Item, MeasureError, Operation, Ours, Rank, Storage, nccl,
 };
+use iris_testkit::skipped;
 
 const SHAPES: [(usize, usize, usize); 5] = [
     (1, 8, 8),
@@ -27,10 +28,10 @@ const EFFORT: Effort = Effort {
 fn the_vendors_results_are_right_before_and_after_they_are_timed() {
     let count = match Device::<Cuda>::count() {
         Ok(count @ 1..) => count,
-        other => return eprintln!("vendor SKIPPED: devices {other:?}"),
+        other => return skipped("vendor", format!("devices {other:?}")),
     };
     if !nccl::multicast_is_off() {
-        return eprintln!("vendor SKIPPED: NCCL_NVLS_ENABLE is not 0");
+        return skipped("vendor", "NCCL_NVLS_ENABLE is not 0");
     }
     let config = WorldConfig {
         heap_bytes: 1 << 20,
@@ -68,7 +69,7 @@ fn the_vendors_results_are_right_before_and_after_they_are_timed() {
         for result in ranks.unwrap() {
             match result {
                 Err(error @ (MeasureError::NoCublasLt(_) | MeasureError::NoNccl(_))) => {
-                    return eprintln!("vendor SKIPPED: {error}");
+                    return skipped("vendor", error);
                 }
                 other => other.unwrap(),
             }

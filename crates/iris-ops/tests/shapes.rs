@@ -3,23 +3,7 @@
 use half::{bf16, f16};
 use iris_heap::{World, WorldConfig};
 use iris_ops::Tile;
-use iris_testkit::{Exercise, Op};
-
-/// (m, n, k): sizes of one, fewer rows or depth than ranks, primes, more than a tile each way.
-const SHAPES: [(usize, usize, usize); 12] = [
-    (1, 1, 1),
-    (1, 17, 5),
-    (13, 1, 7),
-    (7, 5, 1),
-    (2, 6, 2),
-    (3, 11, 3),
-    (5, 13, 17),
-    (8, 8, 8),
-    (17, 19, 23),
-    (29, 31, 4),
-    (9, 40, 37),
-    (41, 7, 11),
-];
+use iris_testkit::{Exercise, Op, RAGGED};
 
 fn every_shape(world: usize) {
     let config = WorldConfig {
@@ -28,7 +12,7 @@ fn every_shape(world: usize) {
     };
     let results = World::threads(world, &config, |world| {
         for op in Op::ALL {
-            for (at, (m, n, k)) in SHAPES.into_iter().enumerate() {
+            for (at, (m, n, k)) in RAGGED.into_iter().enumerate() {
                 // The largest, then fewer, then the largest again.
                 let calls = vec![m, m.div_ceil(2), 1, m, m];
                 let tile = Tile { m: 4, n: 6 };

@@ -18,6 +18,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Anything that can go wrong in a test.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
+/// (m, n, k): sizes of one, fewer rows or depth than ranks, primes.
+pub const RAGGED: [(usize, usize, usize); 12] = [
+    (1, 1, 1),
+    (1, 17, 5),
+    (13, 1, 7),
+    (7, 5, 1),
+    (2, 6, 2),
+    (3, 11, 3),
+    (5, 13, 17),
+    (8, 8, 8),
+    (17, 19, 23),
+    (29, 31, 4),
+    (9, 40, 37),
+    (41, 7, 11),
+];
+
 /// A run of calls of one operation.
 #[derive(Debug, Clone)]
 pub struct Exercise {

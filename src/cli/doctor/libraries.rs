@@ -126,7 +126,7 @@ pub(super) fn all() -> Vec<Library> {
             "RCCL",
             "hip",
             rccl_sys::Flavour::Rccl,
-            "`iris bench` alone needs it: install ROCm's; IRIS_NCCL_LIBRARY names another librccl.so.1",
+            "nothing here needs it, since `iris bench` measures beside NCCL alone: ROCm has one; IRIS_NCCL_LIBRARY names another librccl.so.1",
         ),
     ] {
         let found = rccl_sys::Loaded::load_flavour(flavour)

@@ -13,7 +13,7 @@ use cublaslt_sys::*;
 
 use crate::support::compiler::Compiler;
 use crate::support::header::{Checks, Header, size_of_field};
-use crate::support::unpacked;
+use crate::support::{skipped, unpacked};
 
 /// What stands in for the headers of CUDA.
 const STAND_INS: &[(&str, &str)] = &[
@@ -68,7 +68,7 @@ fn include() -> Option<PathBuf> {
 /// The header. Said, where it is not there: its package is half a gigabyte, most of it the library.
 fn header() -> Option<Header> {
     let (Some(compiler), Some(include)) = (Compiler::find(), include()) else {
-        eprintln!("skipped: there is no C compiler, or no header of cuBLASLt");
+        skipped("there is no C compiler, or no header of cuBLASLt");
         return None;
     };
     let stand_ins = compiler.directory().join("stand-ins");

@@ -8,7 +8,7 @@ use cublaslt_sys::*;
 
 use crate::support::compiler::Compiler;
 use crate::support::fake::{Written, source};
-use crate::support::skip;
+use crate::support::{skip, skipped};
 
 /// What a library's functions return that are not written here.
 const INVALID_VALUE: u32 = 7;
@@ -93,7 +93,7 @@ fn the_library_itself_tells_its_version() {
         Err(error) => {
             let text = error.to_string();
             assert!(text.contains("libcublasLt.so.13"), "{text}");
-            eprintln!("skipped: {text}");
+            skipped(&text);
         }
     }
 }

@@ -137,7 +137,7 @@ fn compile(architecture: &str) -> Result<Vec<u8>, String> {
 fn the_kernel_compiles_without_an_amd_gpu() {
     match compile("gfx90a") {
         Ok(image) => assert_eq!(&image[..4], b"\x7fELF"),
-        Err(why) => eprintln!("the_kernel_compiles SKIPPED: {why}"),
+        Err(why) => crate::skipped("the_kernel_compiles", why),
     }
 }
 
@@ -156,6 +156,6 @@ pub(crate) fn devices<D: Backend>(test: &str) -> Vec<Device<D>> {
         }
         Err(error) => panic!("{error}"),
     };
-    eprintln!("{}::{test} SKIPPED: {why}", D::MODULE);
+    crate::skipped(&format!("{}::{test}", D::MODULE), why);
     Vec::new()
 }

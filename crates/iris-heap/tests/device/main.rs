@@ -11,6 +11,8 @@ mod stand_in;
 mod streams;
 mod worlds;
 
+use std::io::Write;
+
 macro_rules! over_each_runtime {
     ($($module:ident { $($test:ident)* })*) => {
         mod cuda {
@@ -31,6 +33,13 @@ macro_rules! over_each_runtime {
             )*)*
         }
     };
+}
+
+/// Says on stderr, in a line that begins with `SKIPPED`, that a test was left out, and why. What a test prints is captured where it
+/// passes, and this is not.
+pub(crate) fn skipped(test: &str, why: impl std::fmt::Display) {
+    let line = format!("SKIPPED {test}: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 over_each_runtime! {

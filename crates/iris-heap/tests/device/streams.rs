@@ -73,6 +73,6 @@ pub(crate) fn a_driver_that_is_not_there_is_an_error_that_says_what_was_tried<D:
         Err(error @ DeviceError::NotThere { .. }) => {
             assert!(error.to_string().contains(D::LIBRARY), "{error}");
         }
-        other => eprintln!("not there SKIPPED: the driver is there ({other:?})"),
+        other => crate::skipped("not there", format!("the driver is there ({other:?})")),
     }
 }

@@ -1,13 +1,15 @@
 //! NVRTC, NVIDIA's run-time compiler, found at run time.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::OnceLock;
 
 pub use super::compile::CompileError;
-use super::compile::{Compiler, Identity, Output, Request, Vendor, fingerprint, mapped_at};
+use super::compile::{
+    Compiler, Identity, Output, Request, Vendor, c_options, c_string, fingerprint, log, mapped_at,
+};
 
 /// The library's names, in the order in which they are tried.
 const LIBRARIES: [&str; 4] = [
@@ -187,13 +189,8 @@ impl Nvrtc {
         architecture: &str,
         options: &[String],
     ) -> Result<Output, CompileError> {
-        let c_string =
-            |what, text: &str| CString::new(text).map_err(|_| CompileError::ZeroByte { what });
         let (c_text, c_name) = (c_string("the source", text)?, c_string("its name", name)?);
-        let c_options = options
-            .iter()
-            .map(|option| c_string("an option", option))
-            .collect::<Result<Vec<_>, _>>()?;
+        let c_options = c_options(options)?;
         let options: Vec<_> = c_options.iter().map(|option| option.as_ptr()).collect();
 
         let mut program = ptr::null_mut();
@@ -213,11 +210,7 @@ impl Nvrtc {
         // SAFETY: as many options as are told, which outlive the call.
         let status =
             unsafe { (self.table.compile)(program.1, options.len() as c_int, options.as_ptr()) };
-        let log = self.bytes(program.1, self.table.log_size, self.table.log)?;
-        let log = String::from_utf8_lossy(&log)
-            .trim_end_matches('\0')
-            .trim_end()
-            .to_owned();
+        let log = log(&self.bytes(program.1, self.table.log_size, self.table.log)?);
         if status != 0 {
             return Err(CompileError::Source {
                 name: name.to_owned(),

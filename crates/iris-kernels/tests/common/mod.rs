@@ -2,24 +2,12 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
 use iris_kernels::host::{
-    Accumulators, GatherDim, Input, Needs, Operands, Output, Program, Rank, Scratch, Shape, Staging,
+    Accumulators, Input, Needs, Operands, Output, Program, Rank, Scratch, Shape, Staging,
 };
 use iris_kernels::{Element, Tile, View, ViewMut};
 use iris_sync::{Fault, Layout, Mapped, Port, Probe, Rules, Signal, Waiting, Word};
 use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
-
-pub const PROGRAMS: [Program; 9] = [
-    Program::OneShot,
-    Program::OneShotPackets,
-    Program::TwoShot,
-    Program::Atomic,
-    Program::Spinlock,
-    Program::ReduceScatter,
-    Program::AllGatherMatmul(GatherDim::Rows),
-    Program::AllGatherMatmul(GatherDim::Columns),
-    Program::MatmulAllGather,
-];
 
 /// What a world runs.
 #[derive(Clone)]

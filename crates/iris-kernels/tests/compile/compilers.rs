@@ -8,6 +8,7 @@ use iris_kernels::device::compile::{
 };
 use iris_kernels::device::nvrtc::Nvrtc;
 use iris_kernels::host;
+use iris_testkit::skipped;
 
 /// Those that are there and know an architecture.
 fn compilers(test: &str, architecture: &Architecture) -> Vec<&'static dyn Compiler> {
@@ -23,11 +24,11 @@ fn compilers(test: &str, architecture: &Architecture) -> Vec<&'static dyn Compil
         };
         match compiler {
             Ok(compiler) if knows(compiler, architecture) => there.push(compiler),
-            Ok(compiler) => eprintln!(
-                "{test} SKIPPED: {} does not know {architecture}",
-                compiler.identity()
+            Ok(compiler) => skipped(
+                test,
+                format!("{} does not know {architecture}", compiler.identity()),
             ),
-            Err(error) => eprintln!("{test} SKIPPED for {architecture}: {error}"),
+            Err(error) => skipped(&format!("{test} for {architecture}"), error),
         }
     }
     let required = std::env::var_os("IRIS_REQUIRE_TOOLS").is_some();
@@ -159,7 +160,7 @@ fn targets_of_devices() {
         Ok(nvrtc) => nvrtc,
         Err(error) => {
             assert!(std::env::var_os("IRIS_REQUIRE_TOOLS").is_none(), "{error}");
-            return eprintln!("targets SKIPPED: {error}");
+            return skipped("targets", error);
         }
     };
     let target = |device: &str| nvrtc.target(&architecture(device)).to_string();

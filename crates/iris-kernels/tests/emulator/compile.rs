@@ -1,5 +1,6 @@
 //! Compiles the emulator and the kernels with the C++ compiler of the machine.
 
+use iris_testkit::skipped;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -104,7 +105,8 @@ pub(crate) fn compiler() -> Option<&'static str> {
                 "no C++ compiler, and this is a CI"
             );
             if found.is_none() {
-                eprintln!("SKIPPED: no C++ compiler (CXX, c++, g++ or clang++) to run the HIP kernels with");
+                let why = "no C++ compiler (CXX, c++, g++ or clang++) to run the HIP kernels with";
+                skipped("emulator", why);
             }
             found
         })

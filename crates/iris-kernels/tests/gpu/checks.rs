@@ -1,6 +1,6 @@
 //! The checks themselves: that devices draw the numbers that the host does, and that what is wrong is found.
 
-use crate::harness::{Case, PROGRAMS, Ranks};
+use crate::harness::{Case, Ranks};
 use half::{bf16, f16};
 use iris_heap::device::Memory;
 use iris_kernels::host::Program;
@@ -155,7 +155,7 @@ fn results_are_right_by_the_hosts_own_numbers() {
         return;
     };
     let (m, n, k) = (131, 137, 45);
-    let cases: Vec<_> = PROGRAMS
+    let cases: Vec<_> = Program::ALL
         .into_iter()
         .map(|program| Case::new(program, DType::F32, &[m], n, k))
         .collect();

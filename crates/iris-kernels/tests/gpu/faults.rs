@@ -1,7 +1,8 @@
 //! Calls that cannot be completed: every rank leaves in time, says why, and no kernel is left behind.
 
-use crate::harness::{Build, Case, PROGRAMS, Ranks, Report, Stall, Stalls, describe};
+use crate::harness::{Build, Case, Ranks, Report, Stall, Stalls, describe};
 use iris_kernels::DType;
+use iris_kernels::host::Program;
 use iris_sync::Phase;
 use iris_testkit::device::{Gpus, budget};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ const ABORTED: u64 = 1;
 const MISMATCH: u64 = 2;
 
 fn cases(build: Build) -> Vec<Case> {
-    PROGRAMS
+    Program::ALL
         .into_iter()
         .map(|program| {
             let mut case = Case::new(program, DType::BF16, &[200], 200, 33);

@@ -1,8 +1,9 @@
 //! Calls captured in graphs: what a call is follows from the index in device memory, so that a launch can be replayed.
 
-use crate::harness::{Case, PROGRAMS, Ranks, Side, all_right};
+use crate::harness::{Case, Ranks, Side, all_right};
 use iris_heap::device::{DeviceError, Graph};
 use iris_kernels::DType;
+use iris_kernels::host::Program;
 use iris_testkit::device::{Gpu, Gpus};
 use std::time::Instant;
 
@@ -52,7 +53,7 @@ fn two_graphs_and_single_calls_on_one_workspace() {
     let Some(gpus) = Gpus::take("graphs", 1) else {
         return;
     };
-    let cases: Vec<_> = PROGRAMS
+    let cases: Vec<_> = Program::ALL
         .into_iter()
         .zip(DType::ALL.into_iter().cycle())
         .map(|(program, dtype)| {

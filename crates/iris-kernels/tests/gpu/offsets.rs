@@ -4,6 +4,7 @@ use crate::harness::{Case, Form, Plan, Ranks, all_right};
 use iris_kernels::DType;
 use iris_kernels::host::Program;
 use iris_testkit::device::{Expected, Gpus, Part};
+use iris_testkit::skipped;
 
 const M: usize = 65_536;
 const N: usize = 40_960;
@@ -28,7 +29,8 @@ fn results_of_more_elements_than_32_bits_count() {
         let needed = placement.each as u64 * (plan.bytes + plan.arena) as u64;
         let there = gpus.devices()[0].info().memory;
         if needed > there / 10 * 9 {
-            println!("SKIPPED offsets of {program:?}: it needs {needed} bytes of {there}");
+            let why = format!("it needs {needed} bytes of {there}");
+            skipped(&format!("offsets of {program:?}"), why);
             continue;
         }
         let ranks = Ranks::new(&gpus, placement.clone(), std::slice::from_ref(&case));

@@ -1,8 +1,9 @@
 //! Calls enqueued back to back on one workspace, as fast as the driver takes them, a GPU held up in the midst of a call now and then,
 //! the counter started just below the wrap.
 
-use crate::harness::{Build, Case, Form, PROGRAMS, Ranks, Stalls, all_right};
+use crate::harness::{Build, Case, Form, Ranks, Stalls, all_right};
 use iris_kernels::DType;
+use iris_kernels::host::Program;
 use iris_testkit::device::{Gpus, Placement};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ const CALLS: &str = "IRIS_TEST_CALLS";
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for program in PROGRAMS {
+    for program in Program::ALL {
         for (at, dtype) in DType::ALL.into_iter().enumerate() {
             let mut case = Case::new(program, dtype, &ROWS, 200, 33);
             case.first = i64::from(i32::MAX) - 3;
@@ -92,7 +93,7 @@ fn ranks_that_share_a_gpu_may_launch_cooperatively() {
     let Some(gpus) = Gpus::take("reuse::cooperative", 1) else {
         return;
     };
-    let mut case = Case::new(PROGRAMS[0], DType::BF16, &ROWS, 200, 33);
+    let mut case = Case::new(Program::OneShot, DType::BF16, &ROWS, 200, 33);
     case.budget = Duration::from_secs(2);
     let placement = gpus.place(2 * gpus.devices().len());
     let ranks = Ranks::new(&gpus, placement, std::slice::from_ref(&case));

@@ -1,25 +1,10 @@
 //! Every program, in every dtype, on ragged and on large shapes, with fewer and with more ranks than GPUs.
 
-use crate::harness::{Case, Form, PROGRAMS, Ranks, takes_given};
+use crate::harness::{Case, Form, Ranks, takes_given};
 use iris_kernels::DType;
 use iris_kernels::host::Program;
+use iris_testkit::RAGGED;
 use iris_testkit::device::Gpus;
-
-/// (m, n, k): sizes of one, fewer rows or depth than ranks, primes.
-const SMALL: [(usize, usize, usize); 12] = [
-    (1, 1, 1),
-    (1, 17, 5),
-    (13, 1, 7),
-    (7, 5, 1),
-    (2, 6, 2),
-    (3, 11, 3),
-    (5, 13, 17),
-    (8, 8, 8),
-    (17, 19, 23),
-    (29, 31, 4),
-    (9, 40, 37),
-    (41, 7, 11),
-];
 
 /// (n, k) beside rows from less than a tile to two of them.
 const TILES: [(usize, usize); 6] = [(1, 1), (7, 2), (129, 40), (300, 17), (64, 1), (256, 64)];
@@ -55,7 +40,7 @@ fn every_program(
         for group in groups {
             let cases: Vec<_> = group
                 .iter()
-                .flat_map(|&dtype| PROGRAMS.map(|program| cases(program, dtype, world)))
+                .flat_map(|&dtype| Program::ALL.map(|program| cases(program, dtype, world)))
                 .flatten()
                 .collect();
             let since = std::time::Instant::now();
@@ -85,7 +70,7 @@ fn small() {
             case.first = [1, i64::from(i32::MAX) - 3, i64::from(i32::MAX)][at % 3];
             case
         };
-        SMALL.into_iter().enumerate().map(calls).collect()
+        RAGGED.into_iter().enumerate().map(calls).collect()
     });
 }
 

@@ -11,7 +11,7 @@ use iris_ops::{MatrixMut, MatrixRef, OpError, Stall, Variant};
 use iris_sync::Phase;
 use iris_testkit::Failure;
 use iris_testkit::device::Gpus;
-use iris_testkit::worlds::{Ended, is_rank};
+use iris_testkit::worlds::Ended;
 use rustix::process::{Signal, getpid, kill_process};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -324,13 +324,12 @@ fn a_rank_whose_device_fails_says_so_and_is_named_by_the_others() {
             Ok(error.to_string())
         },
     );
-    let Some(mut ended) = ended else {
+    let Some(ended) = ended else {
         return;
     };
     let own = ended[VICTIM].said.clone();
     println!("  rank {VICTIM}: {own:?}");
     assert!(own.unwrap().contains("ILLEGAL_ADDRESS"));
-    ended.truncate(8);
     let said = others(ended, VICTIM);
     let text = all_say_the_same(&said);
     println!("  {text}");
@@ -365,5 +364,4 @@ fn an_operation_that_is_dropped_does_not_wait_for_the_dead() {
     if let Some(ended) = ended {
         others(ended, 1);
     }
-    assert!(!is_rank(test));
 }

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn the_checks_compile() {
         if let Err(error) = Nvrtc::load() {
-            eprintln!("SKIPPED the_checks_compile: {error}");
+            crate::skipped("the_checks_compile", error);
             return;
         }
         let wanted = DType::ALL.map(|dtype| Kernel {

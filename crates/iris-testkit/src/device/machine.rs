@@ -1,6 +1,7 @@
 //! The GPUs of this host: one test at a time, and ranks placed on them.
 
 use super::Gpu;
+use crate::skipped;
 use iris_heap::device::Device;
 use iris_kernels::device::nvrtc::Nvrtc;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -111,7 +112,7 @@ impl Drop for Gpus {
 }
 
 fn skip<T>(test: &str, why: &str) -> Option<T> {
-    println!("SKIPPED {test}: {why}");
+    skipped(test, why);
     None
 }
 

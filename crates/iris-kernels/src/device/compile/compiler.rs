@@ -1,5 +1,6 @@
 //! What a compiler is, whichever it is.
 
+use std::ffi::CString;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -122,6 +123,23 @@ pub(in crate::device) fn fingerprint(library: Option<&Path>) -> String {
         Ok(format!("{len}-{}", hex(&Sha256::digest(&beginning)[..8])))
     };
     read().unwrap_or_default()
+}
+
+/// A text as C takes it, `what` in an error.
+pub(in crate::device) fn c_string(what: &'static str, text: &str) -> Result<CString, CompileError> {
+    CString::new(text).map_err(|_| CompileError::ZeroByte { what })
+}
+
+/// Options as C takes them.
+pub(in crate::device) fn c_options(options: &[String]) -> Result<Vec<CString>, CompileError> {
+    let c_options = options.iter().map(|option| c_string("an option", option));
+    c_options.collect()
+}
+
+/// What a compiler said, without the zero at its end and what is blank before it.
+pub(in crate::device) fn log(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.trim_end_matches('\0').trim_end().to_owned()
 }
 
 /// The file that is mapped at an address of this process.

@@ -1,6 +1,6 @@
 //! HIPRTC, AMD's run-time compiler, found at run time by `hip-sys`.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -10,7 +10,10 @@ use hip_sys::{
     hiprtcResult,
 };
 
-use super::{CompileError, Compiler, Identity, Output, Request, Vendor, fingerprint, mapped_at};
+use super::{
+    CompileError, Compiler, Identity, Output, Request, Vendor, c_options, c_string, fingerprint,
+    log, mapped_at,
+};
 
 const NAME: &str = "HIPRTC";
 const REMEDY: &str = "install AMD's ROCm (its packages hiprtc and comgr are enough), or name the library in IRIS_HIPRTC_LIBRARY";
@@ -193,15 +196,10 @@ impl Compiler for Hiprtc {
     }
 
     fn compile(&self, request: &Request, options: &[String]) -> Result<Output, CompileError> {
-        let c_string =
-            |what, text: &str| CString::new(text).map_err(|_| CompileError::ZeroByte { what });
         let source = request.source();
         let text = c_string("the source", source.text())?;
         let name = c_string("its name", source.name())?;
-        let c_options = options
-            .iter()
-            .map(|option| c_string("an option", option))
-            .collect::<Result<Vec<_>, _>>()?;
+        let c_options = c_options(options)?;
         let mut options: Vec<_> = c_options.iter().map(|option| option.as_ptr()).collect();
 
         // It guards no data of ours that a panic could leave half done.
@@ -217,16 +215,12 @@ impl Compiler for Hiprtc {
                 options.as_mut_ptr().cast_const(),
             )
         };
-        let log = self.bytes(
+        let log = log(&self.bytes(
             "the compiler's words",
             program.1,
             table.hiprtcGetProgramLogSize,
             table.hiprtcGetProgramLog,
-        )?;
-        let log = String::from_utf8_lossy(&log)
-            .trim_end_matches('\0')
-            .trim_end()
-            .to_owned();
+        )?);
         if [HIPRTC_ERROR_COMPILATION, HIPRTC_ERROR_LINKING].contains(&result) {
             return Err(CompileError::Source {
                 name: source.name().to_owned(),

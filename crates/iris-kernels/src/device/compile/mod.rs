@@ -45,8 +45,8 @@ pub use program::Program;
 pub use resources::Resources;
 pub use source::Source;
 
+pub(super) use compiler::{c_options, c_string, fingerprint, log, mapped_at};
 use compiler::{check, hex};
-pub(super) use compiler::{fingerprint, mapped_at};
 
 use crate::device::nvrtc::Nvrtc;
 use crate::{DType, Tile};

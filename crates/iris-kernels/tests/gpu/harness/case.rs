@@ -7,9 +7,6 @@ use iris_testkit::device::{Kernel, Numbers, budget};
 use iris_testkit::random::{Stream, Tensor};
 use std::time::Duration;
 
-/// The programs.
-pub(crate) const PROGRAMS: [Program; 9] = crate::common::PROGRAMS;
-
 /// How a kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Build {
