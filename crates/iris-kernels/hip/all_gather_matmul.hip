@@ -51,7 +51,7 @@ struct Gather : Operation {
     IRIS_DEVICE u64 parts() const {
         u64 most = ceil_div(rows(0).len(), PIECE_ROWS);
         u64 parts = smaller(PIECES / smaller(most, PIECES), ceil_div(depth(0).len(), PIECE_DEPTHS));
-        return parts == 0 ? 1 : parts;
+        return opaque(u32(parts == 0 ? 1 : parts));
     }
     IRIS_DEVICE u64 pieces(u64 source) const {
         bool none = world() == 1 || depth(source).empty();

@@ -17,8 +17,8 @@ struct ReduceScatter : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
     static constexpr bool REDUCES = !CREWS;
-    static constexpr bool MERGES = CREWS;
-    static constexpr To OWN = To::own;
+    [[maybe_unused]] static constexpr bool MERGES = CREWS;
+    [[maybe_unused]] static constexpr To OWN = To::own;
 
     IRIS_DEVICE Range rows(u64 owner) const {
         const Args& args = reread(this->args);

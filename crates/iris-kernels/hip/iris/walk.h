@@ -74,6 +74,7 @@ IRIS_DEVICE void walk(const Args& args, Shared& shared) {
         if (!op.arrived(work)) {
             return;
         }
+        work = op.work(opaque_scalar(step)); // once more, so that it takes no registers in between
         Sums sums;
         sums.clear();
         bool given = !Op::SENDS && reread(args).given != 0;
@@ -86,7 +87,7 @@ IRIS_DEVICE void walk(const Args& args, Shared& shared) {
         if (!op.may_store(work)) {
             return;
         }
-        work = op.work(opaque_scalar(step)); // once more, so that it takes no registers in between
+        work = op.work(opaque_scalar(step)); // and once more
         auto sink = [&](u32 row, u32 col, f32(&values)[CHUNK<Element>], u32 count) {
             store_finished(op, work, row, col, values, count);
         };

@@ -29,6 +29,8 @@ struct CrewsShared {
     u32 dealt;
     /// Whether a crew could not go on.
     u32 failed;
+    /// A bit for each peer that has depth.
+    u32 peers;
 };
 
 /// The slabs of a tile. Without depth it is one, of zeros: it lies outside of what the maps then map, which is less than a slab.
@@ -102,11 +104,10 @@ IRIS_DEVICE void load_parts(const Op& op, const Ring& ring, Place& place, const 
 
 /// Fills the ring.
 template <class Op>
-IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
+IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, u32 peers) {
     Place place;
     bool go = !(Op::SENDS || Op::MERGES) || op.rank.call.attend();
     u64 depths = op.depths();
-    u32 peers = deep_peers(op);
     // The first row of this bank's gathered A.
     u64 first_row = 0;
     if constexpr (Op::SENDS) {
@@ -192,13 +193,12 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
     bool go = true;
     if (Op::SENDS && op.sends_at_once()) {
         go = op.begin() && op.send();
-    } else if (!Op::ALONE) {
+    } else if (Op::TO == To::packets) {
         go = op.rank.call.attend();
     }
     // Tiles are equally deep.
     u32 slabs = u32(slabs_of(op.depths()));
     u32 group = thread_index() / 128;
-    u32 peers = deep_peers(op);
     Place place;
     u32 parity = 1;
     for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
@@ -217,7 +217,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
         clear(sums);
         if constexpr (Op::MERGES) {
             if (own && !first) {
-                add_parts(sums, ring, place, rows, peers);
+                add_parts(sums, ring, place, rows, shared.peers);
             }
         }
         multiply_slabs(sums, ring, place, slabs, fast);
@@ -234,7 +234,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
         } else {
             if constexpr (Op::MERGES) {
                 if (own && first) {
-                    add_parts(sums, ring, place, rows, peers);
+                    add_parts(sums, ring, place, rows, shared.peers);
                 }
             }
             await_phase(ring.taken(group), parity);
@@ -319,6 +319,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         ring.make();
         shared.dealt = 0;
         shared.failed = 0;
+        shared.peers = deep_peers(op);
     }
     __syncthreads();
     bool go = true;
@@ -327,7 +328,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
         }
         if (threadIdx.x < COURIERS) {
-            go = load_tiles(op, fast, ring);
+            go = load_tiles(op, fast, ring, shared.peers);
         } else if (threadIdx.x < MOVERS) {
             if constexpr (Op::TO == To::packets) {
                 go = open_way(op, ring, shared);
@@ -353,6 +354,9 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             __syncthreads();
             return;
         }
+        // While the couriers take the last tile away.
+        bool knows = Op::TO == To::packets || (Op::SENDS && op.sends_at_once());
+        go = go && (knows || op.rank.call.attend());
         go = go && (!(Op::REDUCES || Op::SENDS || Op::TO == To::packets) || op.reduce());
         if (!go) {
             shared.failed = 1;
