@@ -112,15 +112,18 @@ class Operation:
         if about["fast"]:
             deep = b.stride(0) == 1 and b.stride(1) != 1
             box = min(about["m"], -(-m // 8) * 8)
-            maps = b"\0" * 640
             depth = a.shape[1]
+            maps = b"\0" * 256
             if depth:
                 torch.cuda.set_device(device)
                 maps = tensor_map(a.data_ptr(), (depth, m), a.stride(0) * 2, (64, box))
                 maps += (tensor_map(b.data_ptr(), (depth, self.n), b.stride(1) * 2, (64, about["n"])) if deep
                          else tensor_map(b.data_ptr(), (self.n, depth), b.stride(0) * 2, (64, 64)))
-                maps += b"\0" * 384
-            blob += struct.pack("<4Q", 1, int(deep), box * 128, 0) + b"\0" * 24 + maps
+            # What tiles are copied into; the others store theirs.
+            into = {"iris_two_shot": (heaps[rank] + self.output, self.pitch), "iris_matmul": (c.data_ptr(), c.stride(0))}.get(about["kernel"])
+            maps += tensor_map(into[0], (self.n, m), into[1] * 2, (64, 64)) if into else b"\0" * 128
+            maps += b"\0" * 128
+            blob += struct.pack("<5Q", 1, int(deep), box * 128, 0, int(into is not None)) + b"\0" * 16 + maps
         raw = ctypes.create_string_buffer(len(blob) + 64)
         at = ctypes.addressof(raw) + 63 & ~63
         ctypes.memmove(at, blob, len(blob))

@@ -268,6 +268,7 @@ static void operation(void *arguments) {
     Operation *own = arguments;
     Args *it = &own->args;
     uint64_t world = it->world, rank = it->rank, m = it->m, n = it->n, k = it->k;
+    if (!world) return; // launched to be loaded
     pthread_mutex_lock(&lock);
     if (!together.made++) pthread_barrier_init(&together.met, NULL, (unsigned)world);
     pthread_mutex_unlock(&lock);

@@ -217,11 +217,9 @@ mod inner {
             )
         };
         let count = Device::<Hip>::count().unwrap();
-        let (own, peer) = (
-            Device::<Hip>::open(0).unwrap(),
-            Device::<Hip>::open(count - 1).unwrap(),
-        );
         let all = || {
+            // Anew each time, since a device keeps its streams.
+            let (own, peer) = (Device::<Hip>::open(0)?, Device::<Hip>::open(count - 1)?);
             let memory = SharedMemory::new(&own, 1 << 16)?;
             let seen = SharedMemory::import(&peer, memory.export()?, memory.len())?;
             let pinned = PinnedMemory::new(&own, 64)?;

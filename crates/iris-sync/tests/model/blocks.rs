@@ -100,6 +100,74 @@ fn two_blocks_call(s: &mut Script<'_>, i: usize, block: usize, arrival: Arrival)
     s.user_end(i);
 }
 
+/// `two_shot` on 2 ranks of one block each, which reduces its own tiles as it goes, in two rounds of one tile each: those of a round
+/// when it has made the peer's of that round and, but for the last, of the next; or, as a control, before it has made the peer's.
+/// Nobody tells himself of his own tiles.
+fn in_rounds(calls: usize, peers_first: bool) -> Model {
+    const ROUNDS: usize = 2;
+    let world = World::new(2, calls, &[0, 1, 0, 1]).on(7, 6);
+    let rules = Rules::default();
+    let mut model = Model::new(Cells::default(), world.ring.reached);
+    for rank in 0..2 {
+        let mut script = Script::new(&world, &rules, rank, &mut model.cells);
+        let s = &mut script;
+        let peer = 1 - rank;
+        for i in 0..calls {
+            let reduce = |s: &mut Script<'_>, round: usize| {
+                let tile = 2 * round + rank;
+                s.meet(i);
+                s.receive(peer, tile, i);
+                for home in [rank, peer] {
+                    let output = s.cells.get(home, format!("output[tile {tile}]"));
+                    s.push(Op::store(output, s.token(i)));
+                }
+            };
+            s.begin(i);
+            s.open_bank(i, |_, _, _| Vec::new());
+            for round in 0..ROUNDS {
+                if !peers_first {
+                    reduce(s, round);
+                }
+                s.send(peer, 2 * round + peer, i);
+                if peers_first && round > 0 {
+                    reduce(s, round - 1);
+                }
+            }
+            if peers_first {
+                reduce(s, ROUNDS - 1);
+            }
+            s.push_gathered(i);
+            s.done(i, true);
+            s.await_gathered(i);
+            s.kernel_end(i);
+            for tile in 0..2 * ROUNDS {
+                let output = s.cells.get(rank, format!("output[tile {tile}]"));
+                let reader = format!("the user, after call {i}: tile {tile}");
+                s.push(Op::check(output, s.token(i), reader));
+            }
+            s.user_end(i);
+        }
+        let ops = script.ops;
+        model.actor(format!("rank {rank}"), rank, ops);
+    }
+    model
+}
+
+/// What an own tile waits for is made before any own tile of that round or a later one, by every block.
+#[test]
+fn own_tiles_are_reduced_between_peers_tiles() {
+    for memory in BOTH {
+        assert_clean("3 calls", &in_rounds(3, true), memory);
+    }
+}
+
+#[test]
+fn own_tiles_before_peers_tiles_deadlock() {
+    for memory in BOTH {
+        assert_fails("1 call", &in_rounds(1, false), memory, Bad::Deadlock);
+    }
+}
+
 #[test]
 fn two_blocks_a_rank() {
     let outcome = assert_clean("3 calls", &two_blocks(3, ARRIVAL), Memory::Sequential);
