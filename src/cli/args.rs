@@ -152,7 +152,7 @@ pub(crate) struct WorldArguments {
     /// `run` only: lets several ranks use one GPU, each a part of it, where there are fewer GPUs than ranks
     #[arg(long)]
     pub(crate) share_devices: bool,
-    /// Bytes of each rank's symmetric heap, such as 64MiB [default: what the problem needs, which a bench on GPUs always takes]
+    /// Bytes of each rank's symmetric heap, such as 64MiB [default: what the problem needs, and nothing else for a bench on GPUs]
     #[arg(long, value_name = "BYTES")]
     pub(crate) heap: Option<Bytes>,
 }

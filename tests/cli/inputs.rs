@@ -36,6 +36,18 @@ fn arguments_out_of_range_are_refused() {
         ("run matmul-all-reduce --variant three_shot", "three_shot"),
         ("run matmul-all-reduce --tile 0x8", "--tile"),
         (
+            "bench matmul-all-reduce --backend host --share-devices",
+            "--share-devices is for `iris run`",
+        ),
+        (
+            "bench matmul-all-reduce --backend cuda --share-devices",
+            "--share-devices is for `iris run`",
+        ),
+        (
+            "bench matmul-all-reduce --backend cuda --heap 64MiB",
+            "--heap is for --backend host",
+        ),
+        (
             "run matmul-all-reduce --gather rows",
             "--gather has no meaning for matmul_all_reduce",
         ),

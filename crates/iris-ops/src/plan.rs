@@ -424,8 +424,17 @@ mod tests {
     /// A slow rank may still read a bank of one step while a fast one writes the other bank by another step.
     #[test]
     fn banks_lie_in_the_same_places_whatever_the_step() {
+        // Slots of which none is a multiple of the other.
+        let target = Target {
+            tile: |_, [_, rows], _, _, _| match rows {
+                0..=64 => Tile { m: 64, n: 160 },
+                _ => Tile { m: 128, n: 96 },
+            },
+            ..TARGET
+        };
         for kind in [Kind::AllReduce, Kind::ReduceScatter, Kind::AllGatherMatmul] {
-            let blueprint = blueprint(kind, &FusedConfig::new(700, 300, 77));
+            let config = FusedConfig::new(700, 300, 77);
+            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &target).unwrap();
             let bank = |step: &Step| 3 * step.staging.slots * step.staging.slot_bytes;
             let all: Vec<_> = blueprint.steps.iter().map(bank).collect();
             assert!(all.iter().all(|&bank| bank == all[0]), "{kind:?}: {all:?}");

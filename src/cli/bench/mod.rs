@@ -41,19 +41,27 @@ pub(crate) fn bench(arguments: &args::Bench) -> anyhow::Result<u8> {
     }
 }
 
+/// Refuses arguments that were given and have no effect.
+fn refuse(given: &[(bool, &'static str)], only_for: &'static str) -> Result<(), Unusable> {
+    match given.iter().find(|(given, _)| *given) {
+        Some(&(_, argument)) => Err(Unusable::NotForBackend {
+            argument,
+            backend: only_for,
+        }),
+        None => Ok(()),
+    }
+}
+
 fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
-    for (given, argument) in [
+    let gpu_only = [
         (arguments.vendor_only, "--vendor-only"),
         (arguments.tf32, "--tf32"),
-    ] {
-        if given {
-            return Err(Unusable::NotForBackend {
-                argument,
-                backend: "--backend cuda",
-            }
-            .into());
-        }
-    }
+    ];
+    refuse(&gpu_only, "--backend cuda")?;
+    refuse(
+        &[(arguments.world.share_devices, "--share-devices")],
+        "`iris run`",
+    )?;
     let place = Place::find(&arguments.world)?;
     let points = points::points(arguments, place.ranks())?;
     let wanted = Wanted {
@@ -76,6 +84,14 @@ fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
 }
 
 fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
+    refuse(
+        &[(arguments.world.share_devices, "--share-devices")],
+        "`iris run`",
+    )?;
+    refuse(
+        &[(arguments.world.heap.is_some(), "--heap")],
+        "--backend host",
+    )?;
     // SAFETY: no thread has been started yet.
     unsafe { iris_measure::nccl::turn_multicast_off() };
     let asked = if arguments.vendor_only {

@@ -104,18 +104,21 @@ mod tests {
     fn what_a_killed_bench_left_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("results.jsonl");
-        append(&file, &[host(), host()]).unwrap();
+        // Longer rows than the one that follows: nothing of them is left behind it.
+        let long = || gpu("matmul_all_reduce", 1, None);
+        append(&file, &[long(), long()]).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         for end in 0..text.len() {
             fs::write(&file, &text[..end]).unwrap();
             let left: Vec<Record> = read(&file).unwrap();
             assert!(
-                left.len() < 2 && left.iter().all(|row| *row == host()),
+                left.len() < 2 && left.iter().all(|row| *row == long()),
                 "{end}"
             );
-            append(&file, &[gpu("matmul_all_reduce", 1, None)]).unwrap();
+            append(&file, &[host()]).unwrap();
             let after: Vec<Record> = read(&file).unwrap();
             assert_eq!(after.len(), left.len() + 1, "{end}");
+            assert_eq!(after.last(), Some(&host()), "{end}");
         }
     }
 

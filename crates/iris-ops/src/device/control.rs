@@ -147,8 +147,29 @@ mod tests {
             other: 3,
             ..record
         };
-        let report = report("x", &aborted);
-        assert_eq!(report.cause, Cause::Aborted { by: 3 });
-        assert_eq!(report.wait, None);
+        let left = report("x", &aborted);
+        assert_eq!(left.cause, Cause::Aborted { by: 3 });
+        assert_eq!(left.wait, None);
+        let words = [
+            WordKind::Entered,
+            WordKind::Ready,
+            WordKind::Gathered,
+            WordKind::Done,
+            WordKind::Added,
+            WordKind::Cleared,
+            WordKind::Lock,
+            WordKind::Barrier,
+        ];
+        for (word, kind) in words.into_iter().enumerate() {
+            let word = word as u64;
+            let wait = report("x", &FaultRecord { word, ..record }).wait;
+            assert_eq!(wait.map(|wait| wait.word), Some(kind), "word {word}");
+        }
+        let mismatch = FaultRecord { cause: 2, ..record };
+        let (ours, theirs) = (64, 1_500_000_000);
+        let cause = report("x", &mismatch).cause;
+        assert_eq!(cause, Cause::Mismatch { ours, theirs });
+        let poisoned = FaultRecord { cause: 3, ..record };
+        assert_eq!(report("x", &poisoned).cause, Cause::Poisoned);
     }
 }

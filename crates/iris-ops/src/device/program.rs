@@ -273,7 +273,7 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
     let Shape { n, tile, .. } = shape;
     let tiles = |rows: usize, cols: usize| rows.div_ceil(tile.m) * cols.div_ceil(tile.n);
     let share = m.div_ceil(world);
-    let work = match program {
+    match program {
         Program::OneShot | Program::OneShotPackets | Program::TwoShot => tiles(m, n),
         // The sums are read in chunks of 16 bytes a thread, by all blocks.
         Program::Atomic | Program::Spinlock => tiles(m, n).max((m * n).div_ceil(1 << 12)),
@@ -284,27 +284,35 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
             tiles(m, n.div_ceil(world)).max(pieces)
         }
         Program::MatmulAllGather => tiles(share, n),
-    };
-    work.max(1)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use iris_kernels::host::GatherDim;
 
     #[test]
-    fn there_is_always_something_to_do() {
+    fn there_are_no_more_blocks_than_there_is_to_do_for() {
         let shape = Shape {
-            n: 1,
-            k: 1,
+            n: 1000,
+            k: 4096,
             tile: TILE,
         };
-        for program in [
-            Program::OneShotPackets,
-            Program::Atomic,
-            Program::MatmulAllGather,
-        ] {
-            assert_eq!(work(program, 1, shape, 8), 1);
+        let work = |program, m| work(program, m, shape, 2);
+        for program in Program::ALL {
+            assert!(work(program, 1) > 0, "{program:?}");
         }
+        // Of 128 x 128 of 300 x 1000, 3 x 8; of half of either, 2 x 8 and 3 x 4.
+        assert_eq!(work(Program::TwoShot, 300), 24);
+        assert_eq!(work(Program::OneShotPackets, 300), 24);
+        assert_eq!(work(Program::ReduceScatter, 300), 2 * 16);
+        assert_eq!(work(Program::MatmulAllGather, 300), 16);
+        // All elements in parts of 4096.
+        assert_eq!(work(Program::Atomic, 300), 74);
+        // A rank's 150 rows in pieces of 8, each in parts of its depth: up to 128 of them.
+        assert_eq!(work(Program::AllGatherMatmul(GatherDim::Rows), 300), 128);
+        // Its 2000 rows in pieces of 8, which are more than 32 x 4 tiles.
+        assert_eq!(work(Program::AllGatherMatmul(GatherDim::Rows), 4000), 250);
     }
 }
