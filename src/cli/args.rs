@@ -47,9 +47,9 @@ pub(crate) enum Command {
     Bench(Box<Bench>),
     /// Compile kernels for GPUs ahead of time, by the compilers of this machine; no GPU is needed
     ///
-    /// Of the operations, the portable kernels with tiles of 128x128. These are what operations run that are given no other tile, but
-    /// for f16 and bf16 on Hopper: there the tiles follow from the sizes, most have a faster kernel besides, and both are compiled
-    /// when an operation is first created.
+    /// Of the operations, the kernels with tiles of 128x128, or of what --tile says: the portable ones, and for sm_90a, f16 and bf16 the
+    /// faster ones, too. Operations that are given no tile take 128x128, but for f16 and bf16 on Hopper: there tiles of 64 or 128 rows and
+    /// 64, 128 or 256 columns are chosen by the sizes. What was not compiled ahead is compiled when an operation is first created.
     ///
     /// For NVIDIA by NVRTC or nvcc, for AMD by HIPRTC of ROCm 6 or newer, amdclang++ or clang from version 22 on: the first that is there and knows
     /// the architecture. IRIS_NVRTC_LIBRARY, IRIS_NVCC, IRIS_HIPRTC_LIBRARY and IRIS_CLANG name others.
@@ -307,7 +307,7 @@ impl FromStr for Source {
     }
 }
 
-fn parse_tile(text: &str) -> Result<Tile, String> {
+pub(crate) fn parse_tile(text: &str) -> Result<Tile, String> {
     text.split_once(['x', 'X'])
         .and_then(|(m, n)| {
             Some(Tile {

@@ -1,4 +1,4 @@
-//! `iris compile`: kernels for GPUs ahead of time, of our programs the portable ones of one tile.
+//! `iris compile`: kernels for GPUs ahead of time.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,10 +15,12 @@ use iris::kernels::device::TILE;
 use iris::kernels::device::compile::{
     Architecture, Cache, CacheUse, Compiler, Image, Request, Source, find,
 };
+use iris::kernels::device::fast::{Crews, is_fast};
 use iris::kernels::host::{GatherDim, Program};
-use iris::ops::DType;
+use iris::ops::{DType, Tile};
 use serde::Serialize;
 
+use crate::cli::args::parse_tile;
 use crate::cli::error::{Unusable, say};
 use crate::cli::machine;
 use crate::cli::operation::Operation;
@@ -39,14 +41,18 @@ pub(crate) struct Compile {
     /// The operations; may be given several times [default: all]
     #[arg(long = "op", value_name = "OP", value_enum, conflicts_with = "source")]
     operations: Vec<Operation>,
+    /// Tiles of our programs, such as 64x128; may be given several times. f32 has none of more than 128 columns [default: 128x128]
+    #[arg(long = "tile", value_name = "MxN", value_parser = parse_tile, conflicts_with = "source")]
+    tiles: Vec<Tile>,
     /// A source of your own, which includes our headers, such as "iris/heap.h", and others from beside it
     #[arg(long, value_name = "FILE")]
     source: Option<PathBuf>,
     /// A macro for --source; may be given several times
     #[arg(long = "define", value_name = "NAME[=VALUE]", requires = "source")]
     definitions: Vec<String>,
-    /// Write into this directory, a file for each source, dtype and architecture: two_shot.bf16.sm_90a.cubin,
-    /// one_shot.f32.gfx942.hsaco. The cache is left alone
+    /// Write into this directory, a file for each kernel, dtype and architecture: two_shot.bf16.sm_80.cubin, one_shot.f32.gfx942.hsaco,
+    /// with tiles other than 128x128 one_shot-64x128.f16.gfx942.hsaco, and those of Hopper one_shot-crews.bf16.sm_90a.cubin. The cache is
+    /// left alone
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object and nothing else on stdout
@@ -56,7 +62,7 @@ pub(crate) struct Compile {
 
 /// One thing to compile.
 struct Job {
-    /// The source's name without its ending.
+    /// The source's name without its ending, and what tells it from others of that source.
     kernel: String,
     dtype: Option<DType>,
     request: Request,
@@ -168,11 +174,14 @@ fn requests(
         } else {
             dtypes
         };
+        let tiles: Vec<Tile> = distinct(&arguments.tiles).copied().collect();
+        let tiles = if tiles.is_empty() { vec![TILE] } else { tiles };
         let mut requests = Vec::new();
         for program in programs(&arguments.operations) {
             for &dtype in &dtypes {
-                let request = Request::program(program, dtype, TILE, architecture.clone());
-                requests.push((stem(Path::new(program.kernel().0)), Some(dtype), request));
+                for &tile in &tiles {
+                    requests.extend(of_program(program, dtype, tile, architecture));
+                }
             }
         }
         return Ok(requests);
@@ -201,6 +210,30 @@ fn requests(
             (stem(file), Some(dtype), request)
         })
         .collect())
+}
+
+/// What an operation may run with tiles of a size: the portable kernel and, where there is one, the one for Hopper.
+fn of_program(
+    program: Program,
+    dtype: DType,
+    tile: Tile,
+    architecture: &Architecture,
+) -> Vec<(String, Option<DType>, Request)> {
+    if dtype == DType::F32 && tile.n > TILE.n {
+        return Vec::new();
+    }
+    let mut name = stem(Path::new(program.kernel().0));
+    if tile != TILE {
+        name += &format!("-{}x{}", tile.m, tile.n);
+    }
+    let request = || Request::program(program, dtype, tile, architecture.clone());
+    let accumulates = matches!(program, Program::Atomic | Program::Spinlock);
+    let crews = Crews::of(tile).filter(|_| is_fast(architecture.name(), dtype) && !accumulates);
+    let crews = crews.map(|crews| (format!("{name}-crews"), crews.request(request())));
+    let portable = (name, request().portable(tile));
+    let all = [portable].into_iter().chain(crews);
+    all.map(|(name, request)| (name, Some(dtype), request))
+        .collect()
 }
 
 /// The programs of operations, or all: of those that share a source, one.

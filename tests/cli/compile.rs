@@ -6,6 +6,7 @@ use std::process::Command;
 use iris::kernels::DType;
 use iris::kernels::device::TILE;
 use iris::kernels::device::compile::{Architecture, Cache, CacheUse, Request, find};
+use iris::kernels::device::fast::{Crews, is_fast};
 use iris::kernels::host::Program;
 use iris_testkit::skipped;
 use serde_json::Value;
@@ -301,10 +302,28 @@ fn nvcc_knows_what_is_of_one_number_alone() {
     let ran = run(command.arg(&out).env("IRIS_NVCC", script("nvcc")));
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
     assert!(ran.stdout.contains("nvcc 13.0.88"), "{}", ran.stdout);
-    for arch in ["sm_80", "sm_90a"] {
-        let file = format!("out/all_gather_matmul.f16.{arch}.cubin");
+    for file in [
+        "all_gather_matmul.f16.sm_80",
+        "all_gather_matmul.f16.sm_90a",
+        "all_gather_matmul-crews.f16.sm_90a",
+    ] {
+        let file = format!("out/{file}.cubin");
         assert!(files.path(&file).is_file(), "{file}");
     }
+    assert!(
+        !files
+            .path("out/all_gather_matmul-crews.f16.sm_80.cubin")
+            .exists()
+    );
+    // Other tiles, of which f32 has no wide ones.
+    let arguments =
+        split("--arch sm_80 --op matmul-all-gather --tile 64x128 --tile 128x256 --json --out");
+    let mut command = compile(&files, &arguments);
+    let ran = run(command.arg(&out).env("IRIS_NVCC", script("nvcc")));
+    let compiled = ran.json()["compiled"].as_array().unwrap().len();
+    assert_eq!((ran.status, compiled), (Some(0), 3 + 2), "{ran:?}");
+    let file = "out/matmul_all_gather-128x256.bf16.sm_80.cubin";
+    assert!(files.path(file).is_file(), "{file}");
 }
 
 /// A cache that cannot be written fails the job, and the way out is told.
@@ -402,8 +421,7 @@ fn a_source_of_ones_own() {
     assert_eq!(command(&["--source", &away, "--out", &out]).status, Some(0));
 }
 
-/// The real compilers: what the command leaves in the cache is what an operation looks for that runs the portable kernel of the usual
-/// tile.
+/// The real compilers: what the command leaves in the cache is what an operation looks for, the portable kernel and the one for Hopper.
 #[test]
 fn what_is_compiled_ahead_is_found_at_run_time() {
     for name in ["gfx90a", "gfx942", "gfx950", "sm_80", "sm_90a"] {
@@ -434,21 +452,28 @@ fn what_is_compiled_ahead_is_found_at_run_time() {
         }
         let ran = run(&mut command);
         assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
-        let compiled = &ran.json()["compiled"][0];
-        let registers = compiled["registers"].as_u64().unwrap();
-        assert!((32..=512).contains(&registers), "{compiled}");
-        assert_eq!(compiled["scratch_bytes"], 0, "{compiled}");
-
         let cache = Cache::at(files.path("cache/kernels"), 1 << 30);
         let program = Program::MatmulAllGather;
-        let request = Request::program(program, DType::BF16, TILE, architecture);
-        let image = cache.compile(compiler, &request).unwrap();
-        let file = compiled["file"].as_str().unwrap();
-        assert_eq!(
-            image.provenance().cache,
-            CacheUse::Hit(file.into()),
-            "{name}"
-        );
-        assert!(image.bytes().starts_with(b"\x7fELF"));
+        let request = Request::program(program, DType::BF16, TILE, architecture.clone());
+        let mut requests = vec![request.clone().portable(TILE)];
+        if is_fast(name, DType::BF16) {
+            requests.push(Crews::of(TILE).unwrap().request(request));
+        }
+        let json = ran.json();
+        let all = json["compiled"].as_array().unwrap();
+        assert_eq!(all.len(), requests.len());
+        for (compiled, request) in all.iter().zip(requests) {
+            let registers = compiled["registers"].as_u64().unwrap();
+            assert!((32..=512).contains(&registers), "{compiled}");
+            assert_eq!(compiled["scratch_bytes"], 0, "{compiled}");
+            let image = cache.compile(compiler, &request).unwrap();
+            let file = compiled["file"].as_str().unwrap();
+            assert_eq!(
+                image.provenance().cache,
+                CacheUse::Hit(file.into()),
+                "{name}"
+            );
+            assert!(image.bytes().starts_with(b"\x7fELF"));
+        }
     }
 }

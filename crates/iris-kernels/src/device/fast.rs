@@ -111,7 +111,7 @@ pub fn raster(tile: Tile) -> usize {
     if tile.m * tile.n >= 128 * 128 { 8 } else { 1 }
 }
 
-/// How many waves of a portable kernel's block lie side by side in a tile.
+/// How many waves of 32 lanes of a portable kernel's block lie side by side in a tile, two high.
 pub fn waves_n(tile: Tile) -> usize {
     if tile.n > 128 { 8 } else { 4 }
 }

@@ -188,7 +188,8 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     type Prepared = Vec<Loaded<D>>;
 
     fn target(world: &World<D>) -> Target {
-        program::target(world.device().info().architecture.starts_with("sm_90"))
+        let hopper = world.device().info().architecture.starts_with("sm_90");
+        program::target(hopper, size_of::<T>())
     }
 
     fn prepare(

@@ -15,10 +15,14 @@ use std::panic::resume_unwind;
 
 /// What a tile that is asked for must be made of.
 const STEP: Tile = Tile { m: 32, n: 128 };
-const MOST: Tile = LARGEST;
 
-/// How kernels lay out an operation's memory, on Hopper or elsewhere.
-pub(super) fn target(hopper: bool) -> Target {
+/// How kernels lay out an operation's memory, on Hopper or elsewhere, for elements of so many bytes.
+pub(super) fn target(hopper: bool, element: usize) -> Target {
+    // Slabs of wider tiles of f32 do not fit what every device gives a block.
+    let most = match element {
+        4 => TILE,
+        _ => LARGEST,
+    };
     Target {
         words,
         tile: if hopper {
@@ -26,7 +30,7 @@ pub(super) fn target(hopper: bool) -> Target {
         } else {
             |_, _, _, _, _| TILE
         },
-        tiles: Some((STEP, MOST)),
+        tiles: Some((STEP, most)),
         needs,
         slot: slot_bytes,
         packets: true,

@@ -87,9 +87,12 @@ impl Request {
     /// The same for a portable kernel, whose waves share the tile.
     #[must_use]
     pub fn portable(self, tile: Tile) -> Self {
-        match super::fast::waves_n(tile) {
-            4 => self,
-            waves => self.define("IRIS_WAVES_N", waves),
+        // AMD's waves have twice the lanes, so that half as many make up a block of as many threads.
+        let waves = super::fast::waves_n(tile);
+        match (waves, self.architecture.vendor()) {
+            (4, _) => self, // the source's default
+            (_, Vendor::Nvidia) => self.define("IRIS_WAVES_N", waves),
+            (_, Vendor::Amd) => self.define("IRIS_WAVES_N", waves / 2),
         }
     }
 
@@ -257,4 +260,31 @@ fn find_where(
         architecture: architecture.clone(),
         reasons,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block of a portable kernel has 64 threads for each of `waves_n`, whatever a wave has of them.
+    #[test]
+    fn waves_that_share_a_wide_tile_have_as_many_threads_everywhere() {
+        let program = crate::host::Program::TwoShot;
+        let waves = |architecture: &str, n| {
+            let tile = Tile { m: 64, n };
+            let architecture = architecture.parse().unwrap();
+            let request = Request::program(program, DType::F16, tile, architecture).portable(tile);
+            let given = request.definitions.iter();
+            given
+                .filter_map(|given| given.strip_prefix("IRIS_WAVES_N="))
+                .map(|waves| waves.parse().unwrap())
+                .collect::<Vec<usize>>()
+        };
+        for n in [64, 128] {
+            assert_eq!((waves("sm_80", n), waves("gfx942", n)), (vec![], vec![]));
+        }
+        let wide = super::super::fast::waves_n(Tile { m: 64, n: 256 });
+        assert_eq!(waves("sm_90a", 256), [wide]);
+        assert_eq!(waves("gfx90a", 256), [wide / 2]);
+    }
 }
