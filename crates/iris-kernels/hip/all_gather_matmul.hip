@@ -19,7 +19,7 @@ namespace {
 /// Rows of a piece.
 constexpr u32 PIECE_ROWS = 8;
 /// Of so many depths is a part of them at least, and so many pieces a rank has, where it has that many such parts: not less than blocks.
-/// The twins of `iris_kernels::device`'s `pieces`.
+/// The twins of those in `src/device/memory.rs`.
 constexpr u32 PIECE_DEPTHS = 512;
 constexpr u32 PIECES = 128;
 /// Chunks that a thread copies at a time.

@@ -3,7 +3,8 @@
 // The tile grid restarts at each owner's first row, so that no tile has two owners. Staging: a slot for every tile of a rank's
 // rows at the largest m, TILE_M x TILE_N elements each.
 //
-// Crews add peers' parts to a rank's own tiles as they multiply these, last. Then nobody tells the owner itself of them.
+// Crews make a rank's own tiles behind the peers', and add the peers' parts to them as they multiply them. Then nobody tells the owner
+// itself of them.
 
 // There is nothing for movers to do.
 #define IRIS_COURIERS 3

@@ -91,7 +91,9 @@ struct Plan {
             // Slots of 8 rows of the whole A, and a word for each part of 8 rows that a rank sends: as `iris_kernels::device::needs`.
             slots = ceil_div(rows, 8);
             slot_bytes = 8 * (ceil_div(c.k * bytes, 16) * 16);
-            words = std::max<u64>(ceil_div(by_columns ? largest : rows, 8), 128);
+            u64 strips = ceil_div(by_columns ? largest : rows, 8);
+            u64 parts = ceil_div(by_columns ? ceil_div(c.k, c.world) : c.k, 512);
+            words = std::max(strips, std::min<u64>(128, strips * parts));
         }
     }
 

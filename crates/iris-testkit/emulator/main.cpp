@@ -2,12 +2,14 @@
 // stdout. The other kernel is that of calls of few rows, in cases that have some.
 //
 // `emulator --layout WORLD TILES LOCKS` prints the number of words and the place of the arrival count; `emulator --signals FIRST`
-// prints signal values and comparisons: for a comparison of the device's protocol with the host's. `emulator --ring KERNEL.so` runs
+// prints signal values and comparisons; `emulator --rounds WORLD SHARE ROUNDS RANK` the owner and the number of each tile that a rank
+// makes: for a comparison of the device's protocol with the host's. `emulator --ring KERNEL.so` runs
 // exchanges of `examples/own_kernel.hip`, a line each.
 
 #include "case.h"
 #include "ring.h"
 
+#include "iris/tile.h"
 #include "iris/words.h"
 
 #include <cstdio>
@@ -42,9 +44,23 @@ int print_signals(char** argv) {
     return 0;
 }
 
+int print_rounds(char** argv) {
+    auto number = [&](int at) { return std::strtoull(argv[at], nullptr, 10); };
+    iris::Rounds rounds{number(2), number(3), number(4)};
+    for (iris::u64 step = 0; step < rounds.len(); ++step) {
+        iris::Item tile = rounds.at(step, number(5));
+        std::cout << tile.rank << " " << tile.index << "\n";
+    }
+    std::cout.flush();
+    return 0;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
+    if (argc == 6 && std::strcmp(argv[1], "--rounds") == 0) {
+        return print_rounds(argv);
+    }
     if (argc == 5 && std::strcmp(argv[1], "--layout") == 0) {
         return print_layout(argv);
     }

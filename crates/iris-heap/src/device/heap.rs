@@ -149,8 +149,7 @@ impl<D: Driver> Heaps<D> {
         streams.push(Arc::downgrade(stream));
     }
 
-    /// This rank's own streams, and where it shares its device one that is yet to be asked for: those that its kernels will be launched
-    /// on. See `iris_ops`' `warm_up`.
+    /// This rank's own streams, and one that is nobody's yet and will be the next that is asked for.
     ///
     /// # Errors
     /// Where the runtime makes none.

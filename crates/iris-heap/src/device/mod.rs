@@ -77,9 +77,8 @@ struct Held<D: Driver> {
     driver: &'static D,
     ordinal: usize,
     info: Info,
-    /// Streams that were dropped, for the next that are wanted. A runtime deals its queues out to streams by turns: were streams made anew
-    /// each time, those of two ranks that share a device would come to share a queue, in which a kernel is kept from running by one that
-    /// waits for it.
+    /// Streams that were dropped, for the next that are wanted: so what was readied on one (see [`Heaps::own_streams`]) is ready where it
+    /// is asked for. And a runtime has so many queues for streams, which ranks that share a device do not use up.
     streams: Mutex<Vec<Raw>>,
 }
 

@@ -13,8 +13,8 @@
 // - `depths` is how deep all tiles are, and `arrived(work)` waits until their rows of A are there.
 // - TO, `targets` and `target(nth)` say where a finished tile belongs; `may_store(work)` waits until it may be stored there, and
 //   `tell(work)` says that it has been.
-// - `reduce` sums and stores the tiles that this rank owns. Where it MERGES, which crews do, these come last among the steps, and the
-//   peers' parts of each are added to it as it is multiplied: it then belongs to OWN.
+// - `reduce` sums and stores the tiles that this rank owns. Where it MERGES, which crews do, these come behind the peers' tiles among the
+//   steps (`Rounds`), and the peers' parts of each are added to it as it is multiplied: it then belongs to OWN.
 // - `finish` ends the call.
 //
 // The portable kernels do this one after the other (`walk.h`). On Hopper a block's crews do it beside each other
@@ -362,6 +362,7 @@ struct Operation {
     static constexpr bool REDUCES = false;
     /// Whether they are, as they are multiplied.
     static constexpr bool MERGES = false;
+    /// Where they belong, if so.
     static constexpr To OWN = To::own;
     /// Whether there are no peers at all.
     static constexpr bool ALONE = false;

@@ -57,7 +57,6 @@ using u64 = unsigned long long;
 #endif
 #endif
 
-#define IRIS_UNROLL_4 _Pragma("unroll 4")
 #define IRIS_DEVICE __device__ __forceinline__
 #define IRIS_KERNEL(THREADS) extern "C" __global__ void __launch_bounds__(THREADS)
 #define IRIS_SHARED(TYPE, NAME) __shared__ TYPE NAME

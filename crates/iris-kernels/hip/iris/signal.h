@@ -10,7 +10,8 @@
 // 5. `finish` lets the block arrive. The last one to do so tells every peer `done`, waits for what makes this rank's output
 //    whole, and advances the index.
 //
-// No step before 4 waits for anything of the same call but `entered`, so no rank can wait for one that waits for it. Blocks of
+// No step before 4 waits for anything of the same call but `entered`, so no rank can wait for one that waits for it; where crews go
+// through 3 and 4 by turns, `Rounds` says why not either. Tiles of a gathered A wait for what step 3 begins with. Blocks of
 // one rank wait for each other too (a rank's own tiles are announced to itself like to its peers), so all of them must be
 // resident at once.
 //

@@ -162,9 +162,9 @@ IRIS_DEVICE Item item_of(u64 at, u64 first, u64 world, Count count) {
 /// parts the peers make meanwhile. With several rounds, so many parts of each share: the peers' tiles of a round are made before its own
 /// of the round before, so that what becomes of its own is spread over the call.
 ///
-/// Nobody waits in a ring if own tiles wait for the peers' parts of them. Number the peers' tiles of round q 2q, and a rank's own 2q + 1:
-/// what an own tile waits for has a smaller number, and each block makes its tiles in the order of the rounds. So the unfinished tile
-/// with the smallest number among all ranks waits for nothing.
+/// Nobody waits in a ring if own tiles wait for the peers' parts of them. Number the peers' tiles of round q 2q, and a rank's own 2q + 3:
+/// what an own tile waits for has a smaller number, and each block makes its tiles by their numbers. So the unfinished tile with the
+/// smallest number among all ranks waits for nothing.
 struct Rounds {
     u64 world;
     u64 share;

@@ -138,16 +138,14 @@ impl Program {
         let Shape { n, k, tile } = shape;
         let tiles = Grid::new(m, n, tile).len();
         let largest = m.div_ceil(world);
-        match self {
+        let needs = match self {
             Self::OneShot => Needs {
                 slots: tiles,
-                words: tiles,
                 slot_elements: tile.len(),
                 ..Needs::default()
             },
             Self::OneShotPackets => Needs {
                 slots: tiles,
-                words: tiles,
                 slot_elements: tile.len(),
                 packet_slots: tiles,
                 // Few rows take no whole tile.
@@ -156,7 +154,6 @@ impl Program {
             },
             Self::TwoShot => Needs {
                 slots: Deal { world }.count(tiles, 0),
-                words: Deal { world }.count(tiles, 0),
                 slot_elements: tile.len(),
                 ..Needs::default()
             },
@@ -167,7 +164,6 @@ impl Program {
             },
             Self::ReduceScatter => Needs {
                 slots: Grid::new(largest, n, tile).len(),
-                words: Grid::new(largest, n, tile).len(),
                 slot_elements: tile.len(),
                 ..Needs::default()
             },
@@ -178,12 +174,15 @@ impl Program {
                 };
                 Needs {
                     slots: rows.div_ceil(tile.m),
-                    words: rows.div_ceil(tile.m),
                     slot_elements: tile.m.saturating_mul(depth),
                     ..Needs::default()
                 }
             }
             Self::MatmulAllGather => Needs::default(),
+        };
+        Needs {
+            words: needs.slots,
+            ..needs
         }
     }
 

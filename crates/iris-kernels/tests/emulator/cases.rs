@@ -18,6 +18,9 @@ const SHAPES: [Shape; 6] = [
     (33, 2, &[31, 67, 1, 3]),
 ];
 
+/// Few rows that are so deep that what is sent of A is cut along its depth, into parts of which no two ranks need have as many chunks.
+const DEEP: Shape = (3, 1100, &[9, 1, 20, 9]);
+
 /// Lines that run `op` on all shapes, as `kernel` describes itself.
 fn lines(kernel: &str, op: &str) -> Vec<String> {
     let mut lines = Vec::new();
@@ -26,7 +29,8 @@ fn lines(kernel: &str, op: &str) -> Vec<String> {
         "one_shot" | "one_shot_packets" | "two_shot" | "atomic" | "spinlock"
     );
     for world in 1..=4_u64 {
-        for (number, (n, k, rows)) in SHAPES.into_iter().enumerate() {
+        let deep = op.starts_with("all_gather_matmul").then_some(DEEP);
+        for (number, (n, k, rows)) in SHAPES.into_iter().chain(deep).enumerate() {
             let rows: Vec<_> = rows.iter().map(u64::to_string).collect();
             let number = number as u64;
             // Just below the wrap, so that it falls into the calls.

@@ -68,6 +68,46 @@ fn values_and_comparisons_are_those_of_the_rust_side() {
     }
 }
 
+/// The order that keeps ranks from waiting in a ring, see `Rounds` in `tile.h`: peers' tiles of round q are numbered 2q, own ones
+/// 2q + 3.
+#[test]
+fn tiles_are_made_by_their_numbers() {
+    if compiler().is_none() {
+        return;
+    }
+    for (world, share, rounds) in [(1, 5, 1), (2, 7, 1), (3, 8, 8), (4, 9, 8), (8, 64, 8)] {
+        for me in 0..world {
+            let asked = [world, share, rounds, me].map(|number: usize| number.to_string());
+            let asked: Vec<_> = std::iter::once("--rounds")
+                .chain(asked.iter().map(String::as_str))
+                .map(Path::new)
+                .collect();
+            let made: Vec<(usize, usize)> = emulate(&asked, &[])
+                .iter()
+                .map(|line| {
+                    let (rank, index) = line.split_once(' ').expect("two numbers");
+                    let number = |text: &str| text.parse().expect("a number");
+                    (number(rank), number(index))
+                })
+                .collect();
+            let height = share.div_ceil(rounds);
+            let numbers = made.iter().map(|&(rank, index)| {
+                let own = if rank == me { 3 } else { 0 };
+                2 * (index / height) + own
+            });
+            assert!(numbers.is_sorted(), "{world} {share} {rounds}: {made:?}");
+            // Each once, with room for no more than whole rounds.
+            let mut all = made.clone();
+            all.sort_unstable();
+            let whole = (0..world).flat_map(|rank| (0..height * rounds).map(move |at| (rank, at)));
+            assert!(
+                all.into_iter().eq(whole),
+                "{world} {share} {rounds}: {made:?}"
+            );
+        }
+    }
+}
+
 /// Runs one case of `op` on the plain path.
 fn run(op: &str, case: &str) -> Option<String> {
     compiler()?;

@@ -164,15 +164,14 @@ pub(super) fn arguments<D: Driver>(
     fast.c_mapped = u64::from(c.is_some());
     fast.c = c.unwrap_or_default();
     if matches!(step.program, Program::AllGatherMatmul(_)) && args.world > 1 {
-        // Both banks.
-        let rows = 2 * args.world * args.slots * args.slot_bytes;
+        let both_banks = 2 * args.world * args.slots * args.slot_bytes;
         let pitch = (step.shape.k as u64).next_multiple_of(UNIT / ELEMENT);
         let box_rows = rows_of_box(args.m);
         fast.gathered_bytes = slab(box_rows);
         fast.gathered = encode(Boxes {
             bf16,
             address: heap + args.staging,
-            lens: [step.shape.k as u64, rows / (pitch * ELEMENT)],
+            lens: [step.shape.k as u64, both_banks / (pitch * ELEMENT)],
             stride: pitch * ELEMENT,
             sides: [SLAB_K as u32, box_rows as u32],
         })?;

@@ -153,7 +153,7 @@ IRIS_DEVICE void sync_group(u32 group) {
     asm volatile("bar.sync %0, 128;" ::"r"(5 + group) : "memory");
 }
 
-/// Adds to a tile's sums what peers have of it, in the order of their ranks.
+/// Adds to a tile's sums what peers have of it, in the order of their ranks: what `load_parts` brings, of as many rows.
 IRIS_DEVICE void add_parts(Accumulators& sums, const Ring& ring, Place& place, u32 rows, u32 peers) {
     u32 own_group = thread_index() / 128;
     u32 row = thread_index() / 32 % 4 * 16 + lane_index() % 16;
@@ -277,13 +277,13 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
         if (work.block.rows == 0) {
             continue;
         }
-        bool own = !Op::MERGES || work.rank == op.me();
+        bool own = Op::MERGES && work.rank == op.me();
         IRIS_UNROLL
         for (u32 group = 0; group < GROUPS; ++group) {
             await_phase(ring.finished(group), parity);
             go = go && op.may_store(work);
             if (go) {
-                if (Op::MERGES && own) {
+                if (own) {
                     take_rows<Op::OWN>(op, fast, ring, work, group);
                 } else {
                     take_rows<Op::TO>(op, fast, ring, work, group);
@@ -297,7 +297,7 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
             }
         }
         parity ^= 1;
-        if (Op::TO == To::slots && go && !(Op::MERGES && own)) {
+        if (Op::TO == To::slots && go && !own) {
             op.tell(work);
         }
     }

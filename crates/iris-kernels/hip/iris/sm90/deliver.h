@@ -1,5 +1,5 @@
-// What becomes of a tile: the warpgroups leave it in shared memory, and couriers take it from there to where it belongs, by copies
-// that run while the next tile is multiplied.
+// What becomes of a tile: the warpgroups leave it in shared memory, and couriers take it from there to where it belongs, while the next
+// tile is multiplied.
 #pragma once
 
 #include "ring.h"
@@ -90,10 +90,9 @@ IRIS_DEVICE void push_tile(const Op& op, const Packets& packets, const Ring& rin
 
 /// Stores some rows of a finished tile to a matrix whose rows are `pitch` elements apart.
 IRIS_DEVICE void store_rows(const Ring& ring, const Work& work, u32 first, u32 rows, Element* c, u64 pitch) {
-    constexpr u32 ACROSS_TILE = TILE_N / CHUNK<Element>;
-    for (u32 at = thread_index(); at < rows * ACROSS_TILE; at += threads()) {
-        u32 row = first + at / ACROSS_TILE;
-        u32 col = at % ACROSS_TILE * CHUNK<Element>;
+    for (u32 at = thread_index(); at < rows * ACROSS; at += threads()) {
+        u32 row = first + at / ACROSS;
+        u32 col = at % ACROSS * CHUNK<Element>;
         if (col < work.block.cols) {
             u32 count = u32(smaller(CHUNK<Element>, work.block.cols - col));
             store_chunk(c + (work.block.row + row) * pitch + work.block.col + col, left_chunk(ring, row, col), count);
@@ -102,7 +101,7 @@ IRIS_DEVICE void store_rows(const Ring& ring, const Work& work, u32 first, u32 r
 }
 
 /// Takes the rows of warpgroup `group` of a finished tile to where it belongs, with all threads of the crew. They may be overwritten
-/// once this crew's copies have been read.
+/// once all of these are through with it and their copies have been read.
 ///
 /// What goes to a peer goes by ordinary stores. The copy engine would wait for the link, and keep the copies of the next slabs waiting
 /// behind: a tile of 39 us then took 59.
@@ -120,7 +119,7 @@ IRIS_DEVICE void take_rows(const Op& op, const FastArgs& fast, const Ring& ring,
             for (u32 panel = 0; panel < panels; ++panel) {
                 u32 from = ring.out(first, panel * PANEL_N);
                 u8* to = slot + in_slot(first, panel * PANEL_N);
-                IRIS_UNROLL_4
+                _Pragma("unroll 4")
                 for (u32 at = thread_index() * 16; at < rows * 128; at += threads() * 16) {
                     *reinterpret_cast<Vec16*>(to + at) = load_shared(from + at);
                 }
