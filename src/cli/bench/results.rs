@@ -119,6 +119,8 @@ mod tests {
             let after: Vec<Record> = read(&file).unwrap();
             assert_eq!(after.len(), left.len() + 1, "{end}");
             assert_eq!(after.last(), Some(&host()), "{end}");
+            // Nor is anything of it behind what follows, for other readers.
+            assert!(fs::read_to_string(&file).unwrap().ends_with('\n'), "{end}");
         }
     }
 

@@ -2,7 +2,9 @@
 //! in each way, and calls that fail.
 
 use hip_sys::Runtime;
-use iris_heap::device::{Device, DeviceError, Driver, Event, PinnedMemory, SharedMemory, Uuid};
+use iris_heap::device::{
+    Device, DeviceError, Driver, Event, PinnedMemory, SharedMemory, Stream, Uuid,
+};
 use iris_heap::hip::{Hip, Sharing};
 use std::env;
 use std::fmt::Write;
@@ -282,6 +284,33 @@ mod inner {
             }
         }
         all().unwrap();
+    }
+
+    /// A stream that is dropped is the next that is asked for, and is given back with its device.
+    #[test]
+    fn way_of_streams_is_back_to_their_device() {
+        if expected().is_none() {
+            return;
+        }
+        let path = env::var_os("IRIS_HIP_LIBRARY").unwrap();
+        // SAFETY: the library is loaded already.
+        let library = unsafe { libloading::Library::new(path) }.unwrap();
+        type Live = unsafe extern "C" fn() -> std::ffi::c_long;
+        // SAFETY: so it is defined.
+        let live = unsafe { library.get::<Live>(b"stand_in_live\0") }.unwrap();
+        // SAFETY: as above.
+        let live = || unsafe { live() };
+        let before = live();
+        let device = Device::<Hip>::open(0).unwrap();
+        let [one, other] = [(); 2].map(|()| Stream::new(&device).unwrap());
+        let (raw, made) = (one.raw(), live());
+        assert_eq!(made - before, 2);
+        drop(one);
+        assert_eq!(live(), made, "it is kept");
+        let again = Stream::new(&device).unwrap();
+        assert_eq!((again.raw(), live()), (raw, made), "and used again");
+        drop((again, other, device));
+        assert_eq!(live(), before);
     }
 
     #[test]
