@@ -253,8 +253,13 @@ struct Call {
         index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
         // Each thread looks at its words, all at the same time.
         if (thread_index() < args.world) {
+#if defined(__AMDGCN__)
+            // The gate's word is left to the gate: it would take scalar registers that there are none of.
+            stopped = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.abort(thread_index()))));
+#else
             stopped = u64(load<Order::relaxed, Scope::system>(word(args.rank, layout.abort(thread_index()))));
             at_gate = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.done(thread_index()))));
+#endif
         } else if (thread_index() == args.world) {
             stopped = load<Order::relaxed, Scope::device>(cell(args.rank, layout.poison_cell()));
         }
