@@ -1,5 +1,6 @@
 //! What can go wrong with an operation.
 
+use crate::tuning::TuningError;
 use iris_heap::device::DeviceError;
 use iris_heap::{StreamError, Verdict, WorldError};
 use iris_kernels::Tile;
@@ -219,6 +220,9 @@ pub enum OpError {
         /// The operation.
         operation: &'static str,
     },
+    /// A table of what was measured cannot be used.
+    #[error(transparent)]
+    Tuning(#[from] TuningError),
     /// A kernel could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),

@@ -2,6 +2,7 @@
 
 use crate::config::{FusedConfig, Variant};
 use crate::error::OpError;
+use crate::tuning::Choice;
 use iris_kernels::host::{Accumulators, Needs, Program, Shape, Staging};
 use iris_kernels::{Element, Tile};
 use iris_sync::{Layout, Word};
@@ -66,6 +67,16 @@ pub struct Target {
     pub packets: bool,
 }
 
+impl Target {
+    /// Whether there are programs of a tile.
+    pub(crate) fn has(&self, tile: Tile) -> bool {
+        let fits =
+            |side: usize, step: usize, most: usize| side.is_multiple_of(step) && side <= most;
+        self.tiles
+            .is_none_or(|(step, most)| fits(tile.m, step.m, most.m) && fits(tile.n, step.n, most.n))
+    }
+}
+
 /// How calls of up to so many rows are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
@@ -103,6 +114,7 @@ impl Blueprint {
         config: &FusedConfig,
         world: usize,
         target: &Target,
+        choices: &[Choice],
     ) -> Result<Self, OpError> {
         let operation = kind.operation();
         let &FusedConfig { m, n, k, .. } = config;
@@ -146,10 +158,9 @@ impl Blueprint {
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or_else(too_large)?;
         let element = size_of::<T>();
-        if let (Some(tile), Some((step, most))) = (config.tile, target.tiles) {
-            let fits =
-                |side: usize, step: usize, most: usize| side.is_multiple_of(step) && side <= most;
-            if !fits(tile.m, step.m, most.m) || !fits(tile.n, step.n, most.n) {
+        let chosen = choices.iter().filter_map(|choice| choice.tile);
+        for tile in config.tile.into_iter().chain(chosen) {
+            if let (false, Some((step, most))) = (target.has(tile), target.tiles) {
                 return Err(OpError::Tile {
                     operation,
                     tile,
@@ -158,7 +169,11 @@ impl Blueprint {
                 });
             }
         }
-        let tile_of = |rows: usize| match (config.tile, target.tiles) {
+        let tile_asked = |rows: usize| {
+            let chosen = || choice_of(choices, rows).and_then(|choice| choice.tile);
+            config.tile.or_else(chosen)
+        };
+        let tile_of = |rows: usize| match (tile_asked(rows), target.tiles) {
             (Some(tile), Some(_)) => tile,
             (None, Some(_)) => (target.tile)(kind, [m, rows], n, world, element),
             (given, None) => {
@@ -171,7 +186,7 @@ impl Blueprint {
             }
         };
         let in_packets = target.packets && config.packets;
-        let mut steps = steps(kind, config, world, element, in_packets, tile_of);
+        let mut steps = steps(kind, config, choices, world, element, in_packets, tile_of);
         let needs_of = |step: &Step| (target.needs)(step.program, step.rows, step.shape, world);
         let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);
 
@@ -298,6 +313,7 @@ fn lcm(a: usize, b: usize) -> Option<usize> {
 fn steps(
     kind: Kind,
     config: &FusedConfig,
+    choices: &[Choice],
     world: usize,
     element: usize,
     packets: bool,
@@ -314,16 +330,20 @@ fn steps(
     let powers = (0..usize::BITS).map(|power| 1 << power);
     let mut ends: Vec<usize> = powers.take_while(|&rows| rows < m).collect();
     ends.extend([small.map_or(m, |(rows, _)| rows), m]);
+    ends.extend(choices.iter().map(|choice| choice.rows.min(m)));
     ends.sort_unstable();
     ends.dedup();
     let mut steps: Vec<Step> = Vec::new();
     for rows in ends {
+        let modelled = match small {
+            Some((most, small)) if rows <= most => small,
+            _ => program,
+        };
+        let asked = choice_of(choices, rows).map(|choice| chosen(kind, choice, program));
+        let asked = asked.filter(|&asked| is_within_cap(asked, rows, n, world, element));
         let step = Step {
             rows,
-            program: match small {
-                Some((most, small)) if rows <= most => small,
-                _ => program,
-            },
+            program: asked.unwrap_or(modelled),
             shape: shape_of(rows),
             staging: Staging::default(),
             packets: Staging::default(),
@@ -336,6 +356,41 @@ fn steps(
         }
     }
     steps
+}
+
+/// What a table says of calls of so many rows.
+fn choice_of(choices: &[Choice], rows: usize) -> Option<&Choice> {
+    choices.iter().find(|choice| rows <= choice.rows)
+}
+
+/// The program of an operation for few rows in packets, if it has one.
+pub(crate) fn in_packets(kind: Kind) -> Option<Program> {
+    match kind {
+        Kind::AllReduce => Some(Program::OneShotPackets),
+        Kind::ReduceScatter | Kind::AllGatherMatmul | Kind::MatmulAllGather => None,
+    }
+}
+
+/// The program that a table asks for; `program` is that of many rows.
+fn chosen(kind: Kind, choice: &Choice, program: Program) -> Program {
+    match (choice.packets, choice.variant) {
+        (true, _) => in_packets(kind).unwrap_or(program),
+        (false, Variant::OneShot) => Program::OneShot,
+        (false, _) => program,
+    }
+}
+
+/// Whether `auto` takes a program for so many rows, though a table asks for it: what all send to all has to be kept, twice.
+fn is_within_cap(program: Program, rows: usize, n: usize, world: usize, element: usize) -> bool {
+    let copies = match program {
+        Program::OneShot => 2,
+        Program::OneShotPackets => 4,
+        _ => return true,
+    };
+    let bytes = [rows, n, world, element]
+        .into_iter()
+        .try_fold(copies, usize::checked_mul);
+    bytes.is_some_and(|bytes| bytes <= ONE_SHOT_CAP)
 }
 
 /// The program; and up to how many rows it is another one all the same, if it is for any.
@@ -402,7 +457,7 @@ mod tests {
     };
 
     fn blueprint(kind: Kind, config: &FusedConfig) -> Blueprint {
-        Blueprint::new::<f32, i32>(kind, config, 3, &TARGET).unwrap()
+        Blueprint::new::<f32, i32>(kind, config, 3, &TARGET, &[]).unwrap()
     }
 
     #[test]
@@ -434,7 +489,7 @@ mod tests {
         };
         for kind in [Kind::AllReduce, Kind::ReduceScatter, Kind::AllGatherMatmul] {
             let config = FusedConfig::new(700, 300, 77);
-            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &target).unwrap();
+            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &target, &[]).unwrap();
             let bank = |step: &Step| 3 * step.staging.slots * step.staging.slot_bytes;
             let all: Vec<_> = blueprint.steps.iter().map(bank).collect();
             assert!(all.iter().all(|&bank| bank == all[0]), "{kind:?}: {all:?}");
@@ -467,7 +522,7 @@ mod tests {
             let config = FusedConfig::new(5000, 700, 70)
                 .variant(variant)
                 .packets(true);
-            let blueprint = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target);
+            let blueprint = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target, &[]);
             let blueprint = blueprint.unwrap();
             let few = PACKET_BYTES / (2 * 700 * 4);
             assert_eq!(blueprint.step(few).program, Program::OneShotPackets);
@@ -493,6 +548,119 @@ mod tests {
             blueprint(Kind::AllReduce, &FusedConfig::new(50, 70, 7)).packets,
             None
         );
+    }
+
+    fn choice(rows: usize, variant: Variant, packets: bool, tile: [usize; 2]) -> Choice {
+        let [m, n] = tile;
+        Choice {
+            rows,
+            variant,
+            packets,
+            tile: (m > 0).then_some(Tile { m, n }),
+        }
+    }
+
+    #[test]
+    fn a_table_decides_programs_and_tiles_and_banks_stay_where_they_are() {
+        let target = Target {
+            packets: true,
+            slot: |program, needs, element| match program {
+                Program::OneShotPackets => Some(0),
+                _ => needs.slot_elements.checked_mul(element),
+            },
+            ..TARGET
+        };
+        let choices = [
+            choice(4, Variant::TwoShot, false, [0, 0]),
+            choice(30, Variant::OneShot, true, [32, 160]),
+            choice(100, Variant::OneShot, false, [96, 64]),
+            choice(usize::MAX, Variant::TwoShot, false, [128, 224]),
+        ];
+        let config = FusedConfig::new(700, 300, 77);
+        let new = |choices: &[Choice]| {
+            let blueprint =
+                Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target, choices);
+            blueprint.unwrap()
+        };
+        let blueprint = new(&choices);
+        let of = |rows| {
+            let step = blueprint.step(rows);
+            (step.program, [step.shape.tile.m, step.shape.tile.n])
+        };
+        for (rows, program, tile) in [
+            (1, Program::TwoShot, [64, 128]),
+            (4, Program::TwoShot, [64, 128]),
+            (5, Program::OneShotPackets, [32, 160]),
+            (30, Program::OneShotPackets, [32, 160]),
+            (31, Program::OneShot, [96, 64]),
+            (100, Program::OneShot, [96, 64]),
+            (101, Program::TwoShot, [128, 224]),
+            (700, Program::TwoShot, [128, 224]),
+        ] {
+            assert_eq!(of(rows), (program, tile), "{rows}");
+        }
+        let first = &blueprint.steps[0];
+        for step in &blueprint.steps {
+            let bank = |staging: Staging| (staging.offset, staging.slots * staging.slot_bytes);
+            if step.staging.slots > 0 {
+                assert_eq!(bank(step.staging), bank(first.staging), "{step:?}");
+            }
+            assert_eq!(bank(step.packets), bank(first.packets), "{step:?}");
+            let needs = step.program.needs(step.rows, step.shape, 3);
+            match step.program {
+                Program::OneShotPackets => assert!(needs.packet_slots <= step.packets.slots),
+                _ => assert!(needs.slots <= step.staging.slots),
+            }
+        }
+        // Beyond what a table speaks of, the model decides.
+        let little = new(&choices[..1]);
+        assert_eq!(little.step(5), new(&[]).step(5));
+        assert_ne!(little.step(4).program, new(&[]).step(4).program);
+    }
+
+    #[test]
+    fn a_table_does_not_make_staging_larger_than_auto_does() {
+        let config = FusedConfig::new(4000, 3000, 77);
+        let choices = [choice(4000, Variant::OneShot, false, [128, 128])];
+        let of = |config: &FusedConfig, choices: &[Choice]| {
+            Blueprint::new::<f32, i32>(Kind::AllReduce, config, 3, &TARGET, choices).unwrap()
+        };
+        let blueprint = of(&config, &choices);
+        assert_eq!(blueprint.step(4000).program, Program::TwoShot);
+        // 2 x 3 x 3000 x 4 bytes a row.
+        let most = ONE_SHOT_CAP / 72_000;
+        assert!(
+            blueprint
+                .steps
+                .iter()
+                .all(|step| { (step.program == Program::OneShot) == (step.rows <= most) })
+        );
+        assert!(blueprint.steps.len() > 1);
+    }
+
+    #[test]
+    fn other_operations_take_tiles_from_a_table() {
+        for kind in [
+            Kind::ReduceScatter,
+            Kind::AllGatherMatmul,
+            Kind::MatmulAllGather,
+        ] {
+            let choices = [choice(usize::MAX, Variant::Auto, false, [96, 160])];
+            let config = FusedConfig::new(500, 300, 70);
+            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &choices);
+            let step = *blueprint.unwrap().step(500);
+            assert_eq!(
+                (step.shape.tile.m, step.shape.tile.n),
+                (96, 160),
+                "{kind:?}"
+            );
+            let plain = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &[]).unwrap();
+            assert_eq!(step.program, plain.step(500).program);
+            // Rank 0's device has it, and this one does not.
+            let choices = [choice(usize::MAX, Variant::Auto, false, [96, 161])];
+            let refused = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &choices);
+            assert!(matches!(refused, Err(OpError::Tile { .. })), "{kind:?}");
+        }
     }
 
     #[test]

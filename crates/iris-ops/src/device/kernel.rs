@@ -12,6 +12,7 @@ use crate::call::{Arguments, Strided};
 use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Step, Target};
+use crate::tuning::Machine;
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{DeviceError, Driver, RankStream};
 use iris_heap::hip::Hip;
@@ -190,6 +191,13 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     fn target(world: &World<D>) -> Target {
         let hopper = world.device().info().architecture.starts_with("sm_90");
         program::target(hopper, size_of::<T>())
+    }
+
+    fn machine(world: &World<D>) -> Machine {
+        Machine {
+            device: world.device().info().name.clone(),
+            compiler: program::compiler(world.device()),
+        }
     }
 
     fn prepare(

@@ -4,7 +4,7 @@ use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Step, Target, variant_of};
 use iris_heap::World;
-use iris_heap::device::{DeviceError, Driver, Function, Module, Stream};
+use iris_heap::device::{Device, DeviceError, Driver, Function, Module, Stream};
 use iris_kernels::device::compile::{self, Architecture, Request};
 use iris_kernels::device::fast::{Crews, FastArgs, LARGEST, is_fast, waves_n};
 use iris_kernels::device::{Args, CompileError, MAX_RANKS, TILE, needs, slot_bytes};
@@ -69,6 +69,16 @@ pub(super) fn cells(layout: Layout) -> usize {
 
 fn words(layout: Layout) -> usize {
     cells(layout) + 4 * layout.words()
+}
+
+/// What kernels are compiled by for a device; nothing where nothing is found, which creating an operation then says.
+pub(super) fn compiler<D: Driver>(device: &Device<D>) -> String {
+    let architecture = device.info().architecture.parse::<Architecture>().ok();
+    let identity = architecture.and_then(|architecture| {
+        let target = compile::target(&architecture).ok()?;
+        Some(compile::find(&target).ok()?.identity())
+    });
+    identity.map_or_else(String::new, |it| format!("{} {}", it.kind, it.version))
 }
 
 /// One kernel of an operation.

@@ -5,6 +5,7 @@ use crate::call::{Arguments, Strided};
 use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Step, Target};
+use crate::tuning::Machine;
 use iris_heap::{
     Access, Activity, AnyBuffer, Faults, Host, Kernel, KernelArgs, KernelLaunch, Report, Stream,
     StreamError, Verdict, WatchId, Watched, World,
@@ -226,6 +227,14 @@ impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
             needs: iris_kernels::host::Program::needs,
             slot: |_, needs, element| needs.slot_elements.checked_mul(element),
             packets: false,
+        }
+    }
+
+    fn machine(_: &World) -> Machine {
+        Machine {
+            device: "host".to_owned(),
+            // What is run was compiled with this.
+            compiler: concat!("iris ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
 

@@ -37,7 +37,7 @@ mod resources;
 mod source;
 
 pub use architecture::{Architecture, UnknownArchitecture, Vendor};
-pub use cache::{Cache, CacheError, CacheUse, Damage};
+pub use cache::{Cache, CacheError, CacheUse, Damage, directory};
 pub use compiler::{Compiler, Identity, Output};
 pub use error::CompileError;
 pub use hiprtc::Hiprtc;
