@@ -432,7 +432,7 @@ impl Check {
     }
 
     /// That a buffer is this rank's: of its device, and of no other rank's symmetric heap.
-    fn own<T: Element, B: Backend>(
+    pub(crate) fn own<T: Element, B: Backend>(
         &self,
         tensor: &'static str,
         world: &World<B>,

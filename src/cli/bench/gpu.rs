@@ -153,6 +153,7 @@ impl<'a> Job<'a> {
             .with(self.arguments.variant.unwrap_or_default(), self.gather);
         let config = FusedConfig {
             tile: self.arguments.how.tile,
+            tuned: !self.arguments.how.no_tuning,
             budget: self.arguments.how.budget,
             ..FusedConfig::new(point.size.m, point.size.n, point.size.k)
         };

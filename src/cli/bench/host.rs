@@ -173,6 +173,7 @@ impl<'a> Job<'a> {
         for variant in variants {
             let config = FusedConfig {
                 tile: self.arguments.how.tile,
+                tuned: !self.arguments.how.no_tuning,
                 budget: self.arguments.how.budget,
                 ..FusedConfig::new(m, n, k)
             };

@@ -8,8 +8,9 @@ mod chart;
 mod compare;
 mod gpu;
 mod host;
+mod llama;
 mod ours;
-mod points;
+pub(in crate::cli) mod points;
 mod record;
 mod results;
 mod table;
@@ -63,7 +64,7 @@ fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
         "`iris run`",
     )?;
     let place = Place::find(&arguments.world)?;
-    let points = points::points(arguments, place.ranks())?;
+    let points = points::points(&arguments.operations, &arguments.sizes, place.ranks())?;
     let wanted = Wanted {
         backend: "host",
         ranks: place.ranks(),
@@ -109,7 +110,7 @@ fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
         }
     };
     let gather = arguments.how.gather.unwrap_or(Gather::Rows);
-    let points = points::points(arguments, place.ranks())?;
+    let points = points::points(&arguments.operations, &arguments.sizes, place.ranks())?;
     gpu::devices(place.ranks())?;
     let wanted = Wanted {
         backend: "cuda",

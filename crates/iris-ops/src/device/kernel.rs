@@ -250,11 +250,10 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         for (rank, base) in common.heap.iter_mut().take(world.size()).enumerate() {
             *base = world.base(rank);
         }
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
             world: world.clone(),
             operation: kind.operation(),
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            number: super::next_number(),
             blueprint,
             offset,
             resident: Arc::new(Resident {
@@ -334,7 +333,9 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let fast = fast.and_then(|(kernel, places)| {
             args.blocks = work.min(u64::from(kernel.most_blocks));
             let device = this.world.device();
-            let fast = fast::arguments(device, &this.maps, step, T::DTYPE, &args, &places)?;
+            let (program, tile) = (Some(step.program), step.shape.tile);
+            let maps = &this.maps;
+            let fast = fast::arguments(device, maps, program, tile, T::DTYPE, &args, &places)?;
             Some((kernel, fast))
         });
         // SAFETY: each kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The

@@ -84,8 +84,8 @@ pub(super) fn compiler<D: Driver>(device: &Device<D>) -> String {
 /// One kernel of an operation.
 #[derive(Debug)]
 pub struct Loaded<D: Driver> {
-    /// The program it is.
-    pub program: Program,
+    /// The program it is; none where it is the product alone.
+    pub program: Option<Program>,
     /// The kernel for every architecture and all operands.
     pub portable: Kernel<D>,
     /// The one for Hopper and operands that can be mapped.
@@ -120,7 +120,6 @@ pub(super) fn load<T: Element, D: Driver>(
         return Err(OpError::Probe { operation });
     }
     let device = world.device();
-    let ranks_here = world.heap().ranks_here();
     let architecture: Architecture = (device.info().architecture)
         .parse()
         .map_err(CompileError::from)?;
@@ -160,26 +159,9 @@ pub(super) fn load<T: Element, D: Driver>(
             )
         }));
     }
-    let load = |step: &Step, threads, shared, request: &Request| -> Result<Kernel<D>, OpError> {
-        let image = compile::compile(request)?;
-        let module = Module::load(device, image.bytes())?;
+    let load = |step: &Step, threads, shared, request: &Request| {
         let (_, kernel) = step.program.kernel();
-        let function = module.function(kernel, threads, shared)?;
-        let most = function.shape().most_blocks;
-        let most_blocks = world.most_blocks(&function);
-        if most_blocks == 0 {
-            return Err(OpError::NoRoomForBlocks {
-                operation,
-                kernel,
-                rank: world.rank(),
-                most,
-                ranks_here,
-            });
-        }
-        Ok(Kernel {
-            function,
-            most_blocks,
-        })
+        load_kernel(world, operation, kernel, [threads, shared], request)
     };
     // Compilers take their time, and several of them no longer than one.
     let mut kernels = std::thread::scope(|scope| {
@@ -201,7 +183,7 @@ pub(super) fn load<T: Element, D: Driver>(
     .into_iter();
     let mut loaded = Vec::new();
     while let (Some(Some(portable)), Some(fast)) = (kernels.next(), kernels.next()) {
-        let program = blueprint.steps[loaded.len()].program;
+        let program = Some(blueprint.steps[loaded.len()].program);
         loaded.push(Loaded {
             program,
             portable,
@@ -209,6 +191,34 @@ pub(super) fn load<T: Element, D: Driver>(
         });
     }
     Ok(loaded)
+}
+
+/// Compiles and loads a kernel, to be launched with so many threads a block and bytes of dynamic shared memory.
+pub(super) fn load_kernel<D: Driver>(
+    world: &World<D>,
+    operation: &'static str,
+    kernel: &'static str,
+    [threads, shared]: [u32; 2],
+    request: &Request,
+) -> Result<Kernel<D>, OpError> {
+    let image = compile::compile(request)?;
+    let module = Module::load(world.device(), image.bytes())?;
+    let function = module.function(kernel, threads, shared)?;
+    let most = function.shape().most_blocks;
+    let most_blocks = world.most_blocks(&function);
+    if most_blocks == 0 {
+        return Err(OpError::NoRoomForBlocks {
+            operation,
+            kernel,
+            rank: world.rank(),
+            most,
+            ranks_here: world.heap().ranks_here(),
+        });
+    }
+    Ok(Kernel {
+        function,
+        most_blocks,
+    })
 }
 
 /// Launches every kernel once, of a world without ranks, which leaves at once: where all ranks have loaded theirs, and none has a call
