@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &args::Run) -> anyhow::Result<u8> {
     let options = options::check(
         arguments.operation,
         &arguments.world,
-        &arguments.how,
+        arguments.how.gather,
         arguments.variant,
     )?;
     let out = arguments.out.as_deref().map(Out::check).transpose()?;

@@ -38,6 +38,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::AllReduce,
+        Self::ReduceScatter,
+        Self::AllGatherMatmul,
+        Self::MatmulAllGather,
+    ];
+
     pub fn operation(self) -> &'static str {
         match self {
             Self::AllReduce => "matmul_all_reduce",

@@ -269,6 +269,13 @@ static void operation(void *arguments) {
     Args *it = &own->args;
     uint64_t world = it->world, rank = it->rank, m = it->m, n = it->n, k = it->k;
     if (!world) return; // launched to be loaded
+    if (!strcmp(own->name, "iris_matmul")) {
+        for (uint64_t at = 0; at < m * n; at++) {
+            float sum = element(own, at / n, at % n, k) + (float)wrong("matmul") * 8;
+            put((void *)it->c, at / n * it->c_row + at % n, own->type, sum);
+        }
+        return;
+    }
     pthread_mutex_lock(&lock);
     if (!together.made++) pthread_barrier_init(&together.met, NULL, (unsigned)world);
     pthread_mutex_unlock(&lock);

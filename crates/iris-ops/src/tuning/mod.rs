@@ -40,6 +40,7 @@ pub use error::TuningError;
 pub use row::TuningRow;
 
 use crate::backend::{Executor, Runs};
+use crate::plan::{Kind, in_packets};
 use iris_heap::World;
 use iris_kernels::Element;
 use iris_kernels::device::compile;
@@ -163,6 +164,13 @@ fn unreadable(file: &Path, error: &std::io::Error) -> TuningError {
 fn file_in_cache(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let directory = compile::directory(lookup).ok().flatten()?;
     Some(directory.join(FILE))
+}
+
+/// Whether an operation, by its name, has packets on devices: what rows of it may say.
+pub fn has_packets(op: &str) -> bool {
+    let mut kinds = Kind::ALL.into_iter();
+    let kind = kinds.find(|kind| kind.operation() == op);
+    kind.and_then(in_packets).is_some()
 }
 
 /// What rows are measured on, beside ranks and dtype.

@@ -4,7 +4,7 @@ use super::TuningError;
 use crate::config::Variant;
 use iris_kernels::host::GatherDim;
 use iris_kernels::{DType, Tile};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::str::FromStr;
@@ -72,8 +72,8 @@ const FIELDS: [&str; 13] = [
     "tile", "us",
 ];
 
-impl fmt::Display for TuningRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Serialize for TuningRow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let line = Line {
             device: &self.device,
             ranks: self.ranks,
@@ -89,7 +89,13 @@ impl fmt::Display for TuningRow {
             tile: self.tile.map(|tile| format!("{}x{}", tile.m, tile.n)),
             us: self.us,
         };
-        let text = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
+        line.serialize(serializer)
+    }
+}
+
+impl fmt::Display for TuningRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = serde_json::to_string(self).map_err(|_| fmt::Error)?;
         f.write_str(&text)
     }
 }
