@@ -66,6 +66,8 @@ pub struct Target {
     /// What a tile's sides must be multiples of, and the most they may be; `None` where any tile will do, which is then made no
     /// larger than the result.
     pub tiles: Option<(Tile, Tile)>,
+    /// Tiles that there are besides.
+    pub also: &'static [Tile],
     /// What a program needs for up to so many rows, on so many ranks.
     pub needs: fn(Program, usize, Shape, usize) -> Needs,
     /// The bytes of a staging slot of a program, for so many bytes an element.
@@ -173,6 +175,7 @@ impl Blueprint {
                     tile,
                     step,
                     most,
+                    also: target.also.to_vec(),
                 });
             }
         }
@@ -458,6 +461,7 @@ mod tests {
             Tile { m, n: 128 }
         },
         tiles: Some((Tile { m: 32, n: 32 }, Tile { m: 128, n: 256 })),
+        also: &[Tile { m: 8, n: 8 }],
         needs: Program::needs,
         slot: |_, needs, element| needs.slot_elements.checked_mul(element),
         packets: false,
@@ -643,6 +647,24 @@ mod tests {
                 .all(|step| { (step.program == Program::OneShot) == (step.rows <= most) })
         );
         assert!(blueprint.steps.len() > 1);
+    }
+
+    #[test]
+    fn tiles_are_whole_steps_or_named() {
+        for (m, n, there) in [
+            (32, 32, true),
+            (128, 256, true),
+            (160, 32, false),
+            (32, 40, false),
+            (8, 8, true),
+            (8, 32, false),
+        ] {
+            let tile = Tile { m, n };
+            assert_eq!(TARGET.has(tile), there, "{m}x{n}");
+            let config = FusedConfig::new(500, 300, 70).tile(tile);
+            let made = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &TARGET, &[]);
+            assert_eq!(made.is_ok(), there, "{m}x{n}");
+        }
     }
 
     #[test]

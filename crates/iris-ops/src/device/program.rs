@@ -16,6 +16,16 @@ use std::panic::resume_unwind;
 /// What a tile that is asked for must be made of.
 const STEP: Tile = Tile { m: 32, n: 128 };
 
+/// Those of the fast kernels: see [`Crews::of`].
+const CREWS: [Tile; 6] = [
+    Tile { m: 64, n: 64 },
+    Tile { m: 64, n: 128 },
+    Tile { m: 64, n: 256 },
+    Tile { m: 128, n: 64 },
+    Tile { m: 128, n: 128 },
+    Tile { m: 128, n: 256 },
+];
+
 /// How kernels lay out an operation's memory, on Hopper or elsewhere, for elements of so many bytes.
 pub(super) fn target(hopper: bool, element: usize) -> Target {
     // Slabs of wider tiles of f32 do not fit what every device gives a block.
@@ -31,6 +41,10 @@ pub(super) fn target(hopper: bool, element: usize) -> Target {
             |_, _, _, _, _| TILE
         },
         tiles: Some((STEP, most)),
+        also: match hopper && element == 2 {
+            true => &CREWS,
+            false => &[],
+        },
         needs,
         slot: slot_bytes,
         packets: true,
@@ -315,6 +329,16 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
 mod tests {
     use super::*;
     use iris_kernels::host::GatherDim;
+
+    #[test]
+    fn tiles_of_the_fast_kernels_can_be_asked_for_where_there_are_some() {
+        for tile in CREWS {
+            assert!(Crews::of(tile).is_some() && target(true, 2).has(tile));
+        }
+        let narrow = Tile { m: 64, n: 64 };
+        assert!(!target(true, 4).has(narrow) && !target(false, 2).has(narrow));
+        assert!(target(false, 2).has(LARGEST) && !target(false, 4).has(LARGEST));
+    }
 
     #[test]
     fn there_are_no_more_blocks_than_there_is_to_do_for() {

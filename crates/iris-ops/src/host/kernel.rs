@@ -224,6 +224,7 @@ impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
             words: Mapped::<W>::bytes,
             tile,
             tiles: None,
+            also: &[],
             needs: iris_kernels::host::Program::needs,
             slot: |_, needs, element| needs.slot_elements.checked_mul(element),
             packets: false,

@@ -4,7 +4,7 @@ use super::lookup::Query;
 use super::{Tuning, TuningError, TuningRow};
 use crate::backend::{Executor, Runs};
 use crate::config::{FusedConfig, Variant};
-use crate::error::OpError;
+use crate::error::{OpError, which_tiles};
 use crate::plan::{Kind, Target, in_packets};
 use iris_heap::{World, WorldError};
 use iris_kernels::{Element, Tile};
@@ -95,8 +95,9 @@ impl Asked<'_> {
                 "tile",
                 format!("{}x{}", tile.m, tile.n),
                 format!(
-                    "a multiple of {}x{} on {}, and at most {}x{}",
-                    step.m, step.n, row.device, most.m, most.n
+                    "a tile that {} has, {}",
+                    row.device,
+                    which_tiles(&step, &most, self.target.also)
                 ),
             ));
         }
