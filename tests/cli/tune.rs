@@ -101,7 +101,7 @@ fn a_table_decides_and_no_tuning_leaves_it_out() {
     let table = files.path("table.jsonl");
     let row = |variant: &str| {
         format!(
-            r#"{{"device":"host","ranks":2,"op":"matmul_all_reduce","dtype":"f32","compiler":"x","m":64,"n":32,"k":24,"variant":"{variant}","packets":false,"tile":"16x8","us":1.5}}"#
+            r#"{{"device":"host","ranks":2,"op":"matmul_all_reduce","dtype":"f32","compiler":"x","m":64,"n":32,"k":24,"variant":"{variant}","packets":false,"tile":"16x8","fused":true,"us":1.5}}"#
         ) + "\n"
     };
     let variant = |more: &str| {
@@ -126,7 +126,7 @@ fn a_table_that_cannot_be_used_is_named_with_line_and_field() {
     let files = Files::new();
     let table = files.path("table.jsonl");
     let name = table.to_str().unwrap();
-    let good = r#"{"device":"host","ranks":2,"op":"matmul_all_reduce","dtype":"f32","compiler":"x","m":64,"n":512,"k":512,"variant":"two_shot","packets":false,"tile":null,"us":1.5}"#;
+    let good = r#"{"device":"host","ranks":2,"op":"matmul_all_reduce","dtype":"f32","compiler":"x","m":64,"n":512,"k":512,"variant":"two_shot","packets":false,"tile":null,"fused":true,"us":1.5}"#;
     let line = |from: &str, to: &str| format!("{good}\n{}\n", good.replace(from, to));
     let says = |text: &str, because: &str| {
         std::fs::write(&table, text).unwrap();

@@ -37,7 +37,11 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
             let steps = blueprint.steps.iter();
             let said = steps.map(|step| {
                 let Tile { m, n } = step.shape.tile;
-                format!("{:?} in {m}x{n} up to {} rows", step.program, step.rows)
+                let before = if step.fused { "" } else { "a product, then " };
+                format!(
+                    "{before}{:?} in {m}x{n} up to {} rows",
+                    step.program, step.rows
+                )
             });
             said.collect::<Vec<_>>().join(", ")
         });
@@ -106,6 +110,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
         (1..=self.config.m).contains(&m).then(|| Plan {
             variant: variant_of(blueprint.step(m).program),
             tile: blueprint.step(m).shape.tile,
+            fused: blueprint.step(m).fused,
         })
     }
 

@@ -26,6 +26,8 @@ pub struct Plan {
     pub variant: Variant,
     /// The tile that signals speak of.
     pub tile: Tile,
+    /// Whether one kernel does all of it; else a product goes before it.
+    pub fused: bool,
 }
 
 /// Which operation, before its variant is known.
@@ -81,8 +83,10 @@ impl Target {
     pub(crate) fn has(&self, tile: Tile) -> bool {
         let fits =
             |side: usize, step: usize, most: usize| side.is_multiple_of(step) && side <= most;
-        self.tiles
-            .is_none_or(|(step, most)| fits(tile.m, step.m, most.m) && fits(tile.n, step.n, most.n))
+        let of_steps = self.tiles.is_none_or(|(step, most)| {
+            fits(tile.m, step.m, most.m) && fits(tile.n, step.n, most.n)
+        });
+        of_steps || self.also.contains(&tile)
     }
 }
 
@@ -91,6 +95,8 @@ impl Target {
 pub struct Step {
     pub rows: usize,
     pub program: Program,
+    /// Whether the program multiplies; else it is given what a product has left in the workspace.
+    pub fused: bool,
     /// The problem, with the tile of these calls.
     pub shape: Shape,
     /// Relative to the workspace. Each source has the same bytes in each bank, whatever the step: a call's bank is never another
@@ -111,6 +117,8 @@ pub struct Blueprint {
     /// Where packets lie, and how many bytes they take, if there are any.
     pub packets: Option<(usize, usize)>,
     pub accumulators: Accumulators,
+    /// Where products are left, if there are steps that are not fused.
+    pub product: Option<usize>,
     /// Where plain outputs are bounced, if they may be plain.
     pub bounce: Option<usize>,
     /// The bytes of the whole workspace at each rank.
@@ -253,6 +261,11 @@ impl Blueprint {
             elements: needs.accumulators,
         };
         accumulators.offset = take(accumulators.bytes()).ok_or_else(too_large)?;
+        let unfused = steps.iter().filter(|step| !step.fused);
+        let product = match unfused.map(|step| product_rows(step, world)).max() {
+            Some(rows) => Some(take((rows * n).checked_mul(element)).ok_or_else(too_large)?),
+            None => None,
+        };
         let stored = steps.iter().any(|step| step.program.stores_to_peers());
         let bounce = if config.plain_output && stored {
             Some(take((m * n).checked_mul(size_of::<T>())).ok_or_else(too_large)?)
@@ -265,6 +278,7 @@ impl Blueprint {
             staging,
             packets,
             accumulators,
+            product,
             bounce,
             bytes: end,
         })
@@ -279,6 +293,14 @@ impl Blueprint {
     pub(crate) fn step_index(&self, m: usize) -> usize {
         let found = self.steps.iter().position(|step| m <= step.rows);
         found.unwrap_or(self.steps.len() - 1)
+    }
+}
+
+/// The most rows of the product of a step that is not fused.
+fn product_rows(step: &Step, world: usize) -> usize {
+    match step.program {
+        Program::MatmulAllGather => step.rows.div_ceil(world),
+        _ => step.rows,
     }
 }
 
@@ -354,12 +376,16 @@ fn steps(
         let step = Step {
             rows,
             program: asked.unwrap_or(modelled),
+            fused: asked.is_none() || choice_of(choices, rows).is_none_or(|choice| choice.fused),
             shape: shape_of(rows),
             staging: Staging::default(),
             packets: Staging::default(),
         };
         match steps.last_mut() {
-            Some(last) if (last.program, last.shape) == (step.program, step.shape) => {
+            Some(last)
+                if (last.program, last.shape, last.fused)
+                    == (step.program, step.shape, step.fused) =>
+            {
                 last.rows = rows;
             }
             _ => steps.push(step),
@@ -568,6 +594,43 @@ mod tests {
             variant,
             packets,
             tile: (m > 0).then_some(Tile { m, n }),
+            fused: true,
+        }
+    }
+
+    #[test]
+    fn products_that_go_before_have_room_of_their_own() {
+        for (kind, variant, rows) in [
+            (Kind::AllReduce, Variant::TwoShot, 500),
+            (Kind::ReduceScatter, Variant::Auto, 500),
+            (Kind::MatmulAllGather, Variant::Auto, 167),
+        ] {
+            let all = [
+                choice(64, variant, false, [0, 0]),
+                Choice {
+                    fused: false,
+                    ..choice(usize::MAX, variant, false, [0, 0])
+                },
+            ];
+            let config = FusedConfig::new(500, 300, 70).plain_output(true);
+            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &all).unwrap();
+            assert!(
+                blueprint.step(64).fused && !blueprint.step(65).fused,
+                "{kind:?}"
+            );
+            let product = blueprint.product.unwrap();
+            let end = product + rows * 300 * 4;
+            let before = blueprint.accumulators;
+            assert!(
+                product >= before.offset + before.bytes().unwrap(),
+                "{kind:?}"
+            );
+            assert!(
+                end <= blueprint.bounce.unwrap_or(blueprint.bytes),
+                "{kind:?}"
+            );
+            let fused = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &all[..1]);
+            assert_eq!(fused.unwrap().product, None, "{kind:?}");
         }
     }
 

@@ -28,6 +28,7 @@ fn row(m: usize, variant: Variant, tile: Option<[usize; 2]>) -> TuningRow {
         variant,
         packets: false,
         tile: tile.map(|[m, n]| Tile { m, n }),
+        fused: true,
         us: 1.0,
     }
 }
@@ -37,6 +38,7 @@ fn plan(variant: Variant, tile: [usize; 2]) -> Plan {
     Plan {
         variant,
         tile: Tile { m, n },
+        fused: true,
     }
 }
 
@@ -182,6 +184,64 @@ fn other_operations_have_rows_of_their_own() {
     });
     for of_rank in tiles.unwrap() {
         assert_eq!(of_rank.unwrap(), [16, 24, 32]);
+    }
+}
+
+/// A product and the operation on what it has left, among calls that are fused, with a bias and without, on ranks without rows or depth.
+#[test]
+fn calls_that_are_not_fused_come_out_right() {
+    for (op, name, variants) in [
+        (
+            Op::AllReduce(Variant::Auto),
+            "matmul_all_reduce",
+            [Variant::OneShot, Variant::TwoShot],
+        ),
+        (
+            Op::ReduceScatter,
+            "matmul_reduce_scatter",
+            [Variant::Auto; 2],
+        ),
+        (Op::MatmulAllGather, "matmul_all_gather", [Variant::Auto; 2]),
+    ] {
+        for (n, k) in [(N, K), (17, 2)] {
+            let of = |m, variant, fused| TuningRow {
+                op: name,
+                n,
+                k,
+                fused,
+                ..row(m, variant, Some([16, 8]))
+            };
+            let table = Arc::new(Tuning::new([
+                of(2, variants[0], false),
+                of(20, variants[1], true),
+                of(60, variants[0], false),
+                of(M, variants[1], false),
+            ]));
+            let calls = [1, 200, 7, 60, 2, 20, 61, 3, 199, 21].repeat(2);
+            let tile = Tile { m: 8, n: 8 };
+            let mut exercise = Exercise::new(op, (n, k), tile, calls);
+            exercise.config.tile = None;
+            exercise.config = exercise.config.tuning(table);
+            for bias in [false, true] {
+                exercise.config.bias = bias;
+                exercise.strided = bias;
+                let ran = World::threads(RANKS, &WorldConfig::default(), |world| {
+                    let made = iris_testkit::AnyOperation::<f32>::new(
+                        op,
+                        &world,
+                        exercise.config.clone(),
+                    )?;
+                    let fused = [2, 20, 60, M].map(|m| made.plan(m).map(|plan| plan.fused));
+                    assert_eq!(fused, [Some(false), Some(true), Some(false), Some(false)]);
+                    made.free()?;
+                    exercise.run::<f32, i32>(&world)?;
+                    exercise.run::<half::bf16, i8>(&world)
+                });
+                for of_rank in ran.unwrap() {
+                    of_rank.unwrap();
+                }
+            }
+        }
     }
 }
 

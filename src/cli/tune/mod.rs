@@ -159,6 +159,7 @@ impl<'a> Tuner<'a> {
                     variant: Variant::Auto,
                     packets: false,
                     tile: None,
+                    fused: true,
                 };
                 let wanted = row(any, point);
                 let is_there = self.known.iter().any(|row| is_of_same_point(row, &wanted));
@@ -228,7 +229,8 @@ impl<'a> Tuner<'a> {
 /// Whether an operation goes the way that a row says: what is measured is what is kept.
 fn goes(plan: Option<Plan>, row: &TuningRow) -> anyhow::Result<()> {
     let right = plan.is_some_and(|plan| {
-        plan.variant == row.variant && row.tile.is_none_or(|tile| tile == plan.tile)
+        (plan.variant, plan.fused) == (row.variant, row.fused)
+            && row.tile.is_none_or(|tile| tile == plan.tile)
     });
     if right {
         return Ok(());
@@ -340,6 +342,7 @@ mod tests {
             variant,
             packets: false,
             tile: None,
+            fused: true,
         });
         let row = |way| ways::row(way, &POINT, Gather::Rows, 2, DType::F32, &machine);
         (ways.to_vec(), ways.map(row).to_vec())

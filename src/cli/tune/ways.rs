@@ -23,12 +23,15 @@ pub(super) struct Way {
     pub(super) variant: Variant,
     pub(super) packets: bool,
     pub(super) tile: Option<Tile>,
+    /// Whether one kernel does all of it.
+    pub(super) fused: bool,
 }
 
 impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let packets = if self.packets { " in packets" } else { "" };
-        write!(f, "{}{packets}", self.variant)?;
+        let before = if self.fused { "" } else { "a product, then " };
+        write!(f, "{before}{}{packets}", self.variant)?;
         match self.tile {
             Some(tile) => write!(f, ", {}x{}", tile.m, tile.n),
             None => Ok(()),
@@ -72,16 +75,22 @@ impl Backend {
             Some(multiprocessors) => tiles(point, ranks, multiprocessors),
             None => vec![None],
         };
-        let worth = variants.into_iter().filter(|(worth, ..)| *worth);
-        worth
-            .flat_map(|(_, variant, packets)| {
-                tiles.iter().map(move |&tile| Way {
-                    variant,
-                    packets,
-                    tile,
-                })
-            })
-            .collect()
+        let worth: Vec<_> = variants.into_iter().filter(|(worth, ..)| *worth).collect();
+        let way = |&(_, variant, packets): &(bool, Variant, bool), tile, fused| Way {
+            variant,
+            packets,
+            tile,
+            fused,
+        };
+        let fused = worth
+            .iter()
+            .flat_map(|of| tiles.iter().map(move |&tile| way(of, tile, true)));
+        // With the tile that a product has by the sizes. What gathers first is always fused.
+        let unfused = worth
+            .iter()
+            .filter(|_| point.operation != Operation::AllGatherMatmul)
+            .map(|of| way(of, None, false));
+        fused.chain(unfused).collect()
     }
 }
 
@@ -138,6 +147,7 @@ pub(super) fn row(
         variant: way.variant,
         packets: way.packets,
         tile: way.tile,
+        fused: way.fused,
         us: f64::INFINITY,
     }
 }
@@ -173,16 +183,32 @@ mod tests {
                 "one_shot, 64x128",
                 "two_shot, 64x64",
                 "two_shot, 64x128",
+                "a product, then one_shot in packets",
+                "a product, then one_shot",
+                "a product, then two_shot",
             ]
         );
-        assert_eq!(of(128).len(), 3 * 5, "{:?}", of(128));
-        assert!(!of(128).contains(&"two_shot, 64x256".to_owned()));
+        assert_eq!(of(128).len(), 3 * 6, "{:?}", of(128));
+        assert!(!of(128).contains(&"two_shot, 128x256".to_owned()));
         assert_eq!(
             of(8192),
-            ["two_shot, 128x64", "two_shot, 128x128", "two_shot, 128x256"]
+            [
+                "two_shot, 128x64",
+                "two_shot, 128x128",
+                "two_shot, 128x256",
+                "a product, then two_shot"
+            ]
         );
         let scatter = ways(HOPPER, Operation::MatmulReduceScatter, 8192);
-        assert_eq!(scatter, ["auto, 128x64", "auto, 128x128", "auto, 128x256"]);
+        assert_eq!(
+            scatter,
+            [
+                "auto, 128x64",
+                "auto, 128x128",
+                "auto, 128x256",
+                "a product, then auto"
+            ]
+        );
     }
 
     #[test]
@@ -191,7 +217,11 @@ mod tests {
             packets: false,
             multiprocessors: None,
         };
-        let of = |operation, m| ways(host, operation, m);
+        let of = |operation, m| {
+            let mut ways = ways(host, operation, m);
+            ways.retain(|way| !way.starts_with("a product"));
+            ways
+        };
         assert_eq!(of(Operation::MatmulAllReduce, 16), ["one_shot", "two_shot"]);
         assert_eq!(of(Operation::MatmulAllReduce, 8192), ["two_shot"]);
         assert_eq!(of(Operation::AllGatherMatmul, 16), ["auto"]);
@@ -200,9 +230,10 @@ mod tests {
             ..host
         };
         assert_eq!(
-            ways(portable, Operation::MatmulAllReduce, 16),
+            ways(portable, Operation::MatmulAllReduce, 16)[..3],
             ["one_shot in packets", "one_shot", "two_shot"]
         );
+        assert_eq!(ways(portable, Operation::AllGatherMatmul, 16), ["auto"]);
         let vast = Size {
             m: usize::MAX,
             n: 3,
@@ -212,6 +243,6 @@ mod tests {
             operation: Operation::MatmulAllReduce,
             size: vast,
         };
-        assert_eq!(portable.ways(&point, 2, DType::F32).len(), 1);
+        assert_eq!(portable.ways(&point, 2, DType::F32).len(), 2);
     }
 }

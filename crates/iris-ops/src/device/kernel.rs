@@ -6,6 +6,7 @@
 
 use super::control::{Control, report};
 use super::fast;
+use super::product::Multiplication;
 use super::program::{self, Loaded};
 use crate::backend::{Executor, Runs};
 use crate::call::{Arguments, Strided};
@@ -19,6 +20,7 @@ use iris_heap::hip::Hip;
 use iris_heap::{Activity, AnyBuffer, Faults, Heap, Report, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
 use iris_kernels::device::Args;
+use iris_kernels::host::Program;
 use iris_sync::{Cause, SignalCounter};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,6 +187,61 @@ impl Places {
     }
 }
 
+impl<T: Element, D: Driver> DeviceKernel<T, D> {
+    /// Enqueues the product of a step that is not fused, and has the program take what it leaves at `place` in the workspace.
+    ///
+    /// # Safety
+    /// `args` are those of a call whose operands were checked, of the sizes `places`, and stay allocated until it has run. The workspace has
+    /// room for the product, which nobody else uses.
+    unsafe fn multiply(
+        &self,
+        stream: &RankStream<D>,
+        product: &Loaded<D>,
+        step: &Step,
+        places: &Places,
+        place: usize,
+        args: &mut Args,
+    ) -> Result<(), OpError> {
+        // What is only gathered gets its bias before it is rounded.
+        let before = step.program == Program::MatmulAllGather;
+        let left = self.common.heap[self.world.rank()] + (self.offset + place) as u64;
+        let of_product = Args {
+            m: places.a_rows,
+            n: places.b_cols,
+            k: places.a_cols,
+            a: args.a,
+            a_row: args.a_row,
+            a_col: args.a_col,
+            b: args.b,
+            b_row: args.b_row,
+            b_col: args.b_col,
+            bias: if before { args.bias } else { 0 },
+            c: left,
+            c_row: places.b_cols,
+            ..Args::default()
+        };
+        // A rank without rows or depth has nothing to give, and is not asked for it.
+        if of_product.m.min(of_product.n).min(of_product.k) > 0 {
+            let multiplication = Multiplication {
+                world: &self.world,
+                kernels: product,
+                maps: &self.maps,
+                tile: step.shape.tile,
+                dtype: T::DTYPE,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { multiplication.enqueue(stream, &of_product) }?;
+        }
+        if before {
+            args.bias = 0;
+        }
+        args.given = 1;
+        (args.a, args.a_row, args.a_col) = (left, places.b_cols, 1);
+        (args.b, args.b_row, args.b_col) = (0, 0, 0);
+        Ok(())
+    }
+}
+
 impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     type Prepared = Vec<Loaded<D>>;
 
@@ -328,8 +385,17 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         // One for each step, in their order.
         let loaded = &this.resident.loaded[this.blueprint.step_index(arguments.m)];
         let mut args = this.arguments(step, &arguments);
+        let places = Places::of(&arguments);
+        let places = match (&loaded.before, this.blueprint.product, places) {
+            (Some(product), Some(place), Some(places)) => {
+                // SAFETY: as below; the product's place in the workspace is this rank's alone, and large enough for this step.
+                unsafe { this.multiply(stream, product, step, &places, place, &mut args) }?;
+                None
+            }
+            (_, _, places) => places,
+        };
         let work = program::work(step.program, arguments.m, step.shape, this.world.size()) as u64;
-        let fast = loaded.fast.as_ref().zip(Places::of(&arguments));
+        let fast = loaded.fast.as_ref().zip(places);
         let fast = fast.and_then(|(kernel, places)| {
             args.blocks = work.min(u64::from(kernel.most_blocks));
             let device = this.world.device();

@@ -1,4 +1,4 @@
-//! One rank's product by itself, on a device: what fused operations are compared with.
+//! One rank's product by itself, on a device: what fused operations are compared with, and what goes before those that are not fused.
 
 use super::fast::{self, Maps};
 use super::graph::Captured;
@@ -14,12 +14,102 @@ use iris_heap::device::{Driver, RankStream};
 use iris_kernels::device::compile::{self, Architecture, Request};
 use iris_kernels::device::fast::{Crews, is_fast, waves_n};
 use iris_kernels::device::{Args, CompileError, PRODUCT};
-use iris_kernels::{Element, Tile};
+use iris_kernels::{DType, Element, Tile};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// What errors call it.
 const NAME: &str = "product";
+
+/// Compiles and loads the kernels of products in tiles of a size; `portable` leaves the fast one out.
+pub(super) fn load<T: Element, D: Driver>(
+    world: &World<D>,
+    operation: &'static str,
+    tile: Tile,
+    portable: bool,
+) -> Result<Loaded<D>, OpError> {
+    let device = world.device();
+    let architecture: Architecture = (device.info().architecture)
+        .parse()
+        .map_err(CompileError::from)?;
+    let architecture = compile::target(&architecture)?;
+    let is_fast = !portable && device.has_tensor_maps() && is_fast(architecture.name(), T::DTYPE);
+    let request = || Request::product(T::DTYPE, tile, architecture.clone());
+    let load = |shape: [u32; 2], request: &Request| {
+        program::load_kernel(world, operation, PRODUCT.1, shape, request)
+    };
+    let fast = Crews::of(tile)
+        .filter(|_| is_fast)
+        .map(|crews| {
+            let shape = [crews.threads(), crews.shared()];
+            load(shape, &crews.request(request()))
+        })
+        .transpose()?;
+    Ok(Loaded {
+        program: None,
+        portable: load([64 * waves_n(tile) as u32, 0], &request().portable(tile))?,
+        fast,
+        before: None,
+    })
+}
+
+/// A product to be enqueued.
+pub(super) struct Multiplication<'a, D: Driver> {
+    pub(super) world: &'a World<D>,
+    pub(super) kernels: &'a Loaded<D>,
+    pub(super) maps: &'a Maps,
+    pub(super) tile: Tile,
+    pub(super) dtype: DType,
+}
+
+impl<D: Driver> Multiplication<'_, D> {
+    /// Enqueues it. Of `args` the sizes, the operands and the bias count: A is `m` x `k`, B `k` x `n`, C `m` x `n`, none of them empty.
+    ///
+    /// # Safety
+    /// The operands are memory of this rank's device of these sizes, and stay allocated until it has run; so do the kernels.
+    pub(super) unsafe fn enqueue(
+        &self,
+        stream: &RankStream<D>,
+        args: &Args,
+    ) -> Result<(), OpError> {
+        let tiles = args.m.div_ceil(self.tile.m as u64) * args.n.div_ceil(self.tile.n as u64);
+        let mut args = Args {
+            // A world of this rank alone.
+            world: 1,
+            rank: 0,
+            ..*args
+        };
+        args.heap[0] = self.world.base(self.world.rank());
+        let Loaded { portable, fast, .. } = self.kernels;
+        let fast = fast.as_ref().and_then(|kernel| {
+            args.blocks = tiles.min(u64::from(kernel.most_blocks));
+            let places = Places {
+                a_rows: args.m,
+                a_cols: args.k,
+                b_rows: args.k,
+                b_cols: args.n,
+                c_rows: args.m,
+                c_cols: args.n,
+            };
+            let (device, maps) = (self.world.device(), self.maps);
+            let fast = fast::arguments(device, maps, None, self.tile, self.dtype, &args, &places)?;
+            Some((kernel, fast))
+        });
+        // SAFETY: each kernel takes such an argument, and accesses the operands alone; the rest is the caller's promise.
+        unsafe {
+            match fast {
+                Some((kernel, fast)) => {
+                    stream.launch(&kernel.function, fast.args.blocks as u32, &fast)
+                }
+                None => {
+                    args.blocks = tiles.min(u64::from(portable.most_blocks));
+                    stream.launch(&portable.function, args.blocks as u32, &args)
+                }
+            }
+        }?;
+        Ok(())
+    }
+}
 
 /// One rank's product `C = A B` on its device, without any exchange, by the kernels and with the tile that fused operations multiply by.
 /// Nothing about it is collective.
@@ -59,28 +149,10 @@ impl<T: Element, D: Driver> Product<T, D> {
                 });
             }
         }
-        let device = world.device();
-        let hopper = device.info().architecture.starts_with("sm_90");
+        let hopper = (world.device().info().architecture).starts_with("sm_90");
         let target = program::target(hopper, size_of::<T>());
         let tile = (target.tile)(Kind::AllReduce, [rows, rows], cols, 1, size_of::<T>());
-        let architecture: Architecture = (device.info().architecture)
-            .parse()
-            .map_err(CompileError::from)?;
-        let architecture = compile::target(&architecture)?;
-        let crews = Crews::of(tile)
-            .filter(|_| device.has_tensor_maps() && is_fast(architecture.name(), T::DTYPE));
-        let request = || Request::product(T::DTYPE, tile, architecture.clone());
-        let load = |shape: [u32; 2], request: &Request| {
-            program::load_kernel(world, NAME, PRODUCT.1, shape, request)
-        };
-        let fast = crews
-            .map(|crews| load([crews.threads(), crews.shared()], &crews.request(request())))
-            .transpose()?;
-        let kernels = Loaded {
-            program: None,
-            portable: load([64 * waves_n(tile) as u32, 0], &request().portable(tile))?,
-            fast,
-        };
+        let kernels = load::<T, D>(world, NAME, tile, false)?;
         program::warm_up(world, std::slice::from_ref(&kernels))?;
         Ok(Self {
             world: world.clone(),
@@ -133,10 +205,7 @@ impl<T: Element, D: Driver> Product<T, D> {
         check.apart("a", &c, &a)?;
         check.apart("b", &c, &b)?;
         let address = |base: u64, view: &Strided| base + (view.offset * size_of::<T>()) as u64;
-        let tiles = self.rows.div_ceil(self.tile.m) * self.cols.div_ceil(self.tile.n);
-        let mut args = Args {
-            // A world of this rank alone.
-            world: 1,
+        let args = Args {
             m: self.rows as u64,
             n: self.cols as u64,
             k: self.depth as u64,
@@ -150,36 +219,16 @@ impl<T: Element, D: Driver> Product<T, D> {
             c_row: c_view.row_stride as u64,
             ..Args::default()
         };
-        args.heap[0] = self.world.base(rank);
-        let Loaded { portable, fast, .. } = &*self.kernels;
-        let fast = fast.as_ref().and_then(|kernel| {
-            args.blocks = (tiles as u64).min(u64::from(kernel.most_blocks));
-            let places = Places {
-                a_rows: args.m,
-                a_cols: args.k,
-                b_rows: args.k,
-                b_cols: args.n,
-                c_rows: args.m,
-                c_cols: args.n,
-            };
-            let (device, maps) = (self.world.device(), &self.maps);
-            let fast = fast::arguments(device, maps, None, self.tile, T::DTYPE, &args, &places)?;
-            Some((kernel, fast))
-        });
-        // SAFETY: each kernel takes such an argument, and accesses the operands alone, which were checked: their memory is not given back
-        // before the device has run what is enqueued, or is kept by the graph that captures this. The kernels are retired when this is
-        // dropped, not unloaded; a graph's launch takes this by `&mut`.
-        unsafe {
-            match fast {
-                Some((kernel, fast)) => {
-                    stream.launch(&kernel.function, fast.args.blocks as u32, &fast)
-                }
-                None => {
-                    args.blocks = (tiles as u64).min(u64::from(portable.most_blocks));
-                    stream.launch(&portable.function, args.blocks as u32, &args)
-                }
-            }
-        }?;
+        let multiplication = Multiplication {
+            world: &self.world,
+            kernels: &self.kernels,
+            maps: &self.maps,
+            tile: self.tile,
+            dtype: T::DTYPE,
+        };
+        // SAFETY: the operands were checked, and their memory is not given back before the device has run what is enqueued, or is kept by
+        // the graph that captures this. The kernels are retired when this is dropped, not unloaded; a graph's launch takes this by `&mut`.
+        unsafe { multiplication.enqueue(stream, &args) }?;
         let buffers = [a.buffer.any(), b.buffer.any(), c.buffer.any()];
         stream.note_call(self.number, buffers);
         Ok(())

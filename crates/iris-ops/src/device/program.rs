@@ -1,5 +1,6 @@
 //! The kernels of an operation, compiled and loaded, and how many blocks each is launched with.
 
+use super::product;
 use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Step, Target, variant_of};
@@ -104,6 +105,8 @@ pub struct Loaded<D: Driver> {
     pub portable: Kernel<D>,
     /// The one for Hopper and operands that can be mapped.
     pub fast: Option<Kernel<D>>,
+    /// The product that goes before it, where the step is not fused.
+    pub before: Option<Box<Loaded<D>>>,
 }
 
 /// A kernel, loaded.
@@ -197,11 +200,22 @@ pub(super) fn load<T: Element, D: Driver>(
     .into_iter();
     let mut loaded = Vec::new();
     while let (Some(Some(portable)), Some(fast)) = (kernels.next(), kernels.next()) {
-        let program = Some(blueprint.steps[loaded.len()].program);
+        let step = &blueprint.steps[loaded.len()];
+        let (tile, portable_only) = (step.shape.tile, config.portable);
+        let before = match step.fused {
+            true => None,
+            false => Some(product::load::<T, D>(
+                world,
+                operation,
+                tile,
+                portable_only,
+            )?),
+        };
         loaded.push(Loaded {
-            program,
+            program: Some(step.program),
             portable,
             fast,
+            before: before.map(Box::new),
         });
     }
     Ok(loaded)
@@ -253,7 +267,8 @@ pub(super) fn warm_up<D: Driver>(world: &World<D>, loaded: &[Loaded<D>]) -> Resu
         .map(|stream| &**stream)
         .chain([heap.transfers()]);
     for stream in streams {
-        for step in loaded {
+        let products = loaded.iter().filter_map(|step| step.before.as_deref());
+        for step in loaded.iter().chain(products) {
             step.portable.warm_up(stream, alone, &Args::default())?;
             if let Some(fast) = &step.fast {
                 fast.warm_up(stream, alone, &FastArgs::default())?;

@@ -17,6 +17,7 @@ pub(crate) struct Choice {
     pub(crate) variant: Variant,
     pub(crate) packets: bool,
     pub(crate) tile: Option<Tile>,
+    pub(crate) fused: bool,
 }
 
 /// What tables are asked by.
@@ -71,6 +72,7 @@ impl Asked<'_> {
                 variant: row.variant,
                 packets: row.packets,
                 tile: row.tile,
+                fused: row.fused,
             });
             if row.m >= self.config.m {
                 break;
@@ -156,17 +158,21 @@ pub(crate) fn choices<T: Element, W: Word, B: Runs<T, W>>(
 /// What stands before an error in place of choices.
 const FAILED: char = '!';
 
-/// A choice a line: rows, variant, packets, and the tile, if there is one.
+/// A choice a line: rows, variant, packets, whether it is fused, and the tile, if there is one.
 fn encode(choices: &[Choice]) -> String {
     let line = |choice: &Choice| {
         let tile = choice
             .tile
             .map(|Tile { m, n }| format!(" {m} {n}"))
             .unwrap_or_default();
-        format!(
-            "{} {} {}{tile}\n",
-            choice.rows, choice.variant, choice.packets
-        )
+        let Choice {
+            rows,
+            variant,
+            packets,
+            fused,
+            ..
+        } = choice;
+        format!("{rows} {variant} {packets} {fused}{tile}\n")
     };
     choices.iter().map(line).collect()
 }
@@ -174,13 +180,14 @@ fn encode(choices: &[Choice]) -> String {
 fn decode(text: &str) -> Option<Vec<Choice>> {
     let choice = |line: &str| {
         let words: Vec<_> = line.split(' ').collect();
-        let [rows, variant, packets, tile @ ..] = &words[..] else {
+        let [rows, variant, packets, fused, tile @ ..] = &words[..] else {
             return None;
         };
         Some(Choice {
             rows: rows.parse().ok()?,
             variant: variant.parse().ok()?,
             packets: packets.parse().ok()?,
+            fused: fused.parse().ok()?,
             tile: match tile {
                 [] => None,
                 [m, n] => Some(Tile {
@@ -206,12 +213,14 @@ mod tests {
                 variant: Variant::OneShot,
                 packets: true,
                 tile: Some(Tile { m: 64, n: 256 }),
+                fused: true,
             },
             Choice {
                 rows: usize::MAX,
                 variant: Variant::Auto,
                 packets: false,
                 tile: None,
+                fused: false,
             },
         ];
         assert_eq!(decode(&encode(&choices)).unwrap(), choices);
@@ -220,8 +229,9 @@ mod tests {
             "16",
             "16 auto",
             "x auto false",
-            "16 auto false 64",
-            "16 none false",
+            "16 auto false",
+            "16 auto false true 64",
+            "16 none false true",
         ] {
             assert_eq!(decode(bad), None, "{bad}");
         }

@@ -1,7 +1,7 @@
 //! Tables of what was measured: which way a call is best carried out.
 //!
 //! A table is a file of JSON lines. Each is a [`TuningRow`]: the device, ranks, operation, dtype and compiler it was measured on; the
-//! sizes M, N and K of the whole problem; and what was fastest there: the variant, whether in packets, the tile. `iris tune` makes them.
+//! sizes M, N and K of the whole problem; and what was fastest there: the variant, whether in packets, the tile, whether it was fused. `iris tune` makes them.
 //!
 //! # Which table
 //!

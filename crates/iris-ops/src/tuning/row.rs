@@ -44,6 +44,9 @@ pub struct TuningRow {
     pub packets: bool,
     /// The tile; `None` for the one that would be chosen by the sizes.
     pub tile: Option<Tile>,
+    /// Whether one kernel does all of it; else our product goes before it, as a kernel of its own. Not for `all_gather_matmul`, which
+    /// is always fused.
+    pub fused: bool,
     /// Microseconds that a call took.
     pub us: f64,
 }
@@ -64,12 +67,13 @@ struct Line<'a> {
     variant: String,
     packets: bool,
     tile: Option<String>,
+    fused: bool,
     us: f64,
 }
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "device", "ranks", "op", "gather", "dtype", "compiler", "m", "n", "k", "variant", "packets",
-    "tile", "us",
+    "tile", "fused", "us",
 ];
 
 impl Serialize for TuningRow {
@@ -87,6 +91,7 @@ impl Serialize for TuningRow {
             variant: self.variant.to_string(),
             packets: self.packets,
             tile: self.tile.map(|tile| format!("{}x{}", tile.m, tile.n)),
+            fused: self.fused,
             us: self.us,
         };
         line.serialize(serializer)
@@ -176,6 +181,13 @@ impl TuningRow {
                 Some(tile.ok_or_else(|| fields.wrong("tile", "of the form `64x256`, or null"))?)
             }
         };
+        let fused = match fields.object.get("fused") {
+            Some(&Value::Bool(fused)) => fused,
+            _ => return Err(fields.wrong("fused", "true or false")),
+        };
+        if !fused && gathers {
+            return Err(fields.wrong("fused", "true for all_gather_matmul"));
+        }
         let us = fields.object.get("us").and_then(Value::as_f64);
         let us = us.filter(|&us| us > 0.0 && us.is_finite());
         Ok(Self {
@@ -193,6 +205,7 @@ impl TuningRow {
             variant,
             packets,
             tile,
+            fused,
             us: us.ok_or_else(|| fields.wrong("us", "a number above 0"))?,
         })
     }
@@ -254,6 +267,7 @@ pub(super) mod tests {
             variant: Variant::TwoShot,
             packets: false,
             tile: None,
+            fused: true,
             us: 12.5,
         }
     }
@@ -342,6 +356,13 @@ pub(super) mod tests {
                 "tile",
                 "\"0x4\"",
                 "64x256",
+            ),
+            (
+                r#""fused":true"#,
+                r#""fused":null"#,
+                "fused",
+                "null",
+                "true or false",
             ),
             (r#""us":12.5"#, r#""us":0"#, "us", "0", "above 0"),
             (

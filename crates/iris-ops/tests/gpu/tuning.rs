@@ -32,6 +32,7 @@ fn row(world: &GpuWorld, m: usize, variant: Variant, packets: bool, tile: Tile) 
         variant,
         packets,
         tile: Some(tile),
+        fused: true,
         us: 1.0,
     }
 }
@@ -52,8 +53,16 @@ fn whatever_a_table_asks_for_comes_out_right() {
             let table = Tuning::new([
                 row(world, 4, Variant::TwoShot, false, tile(64, 64)),
                 row(world, 16, Variant::OneShot, true, tile(64, 128)),
+                TuningRow {
+                    fused: false,
+                    ..row(world, 20, Variant::OneShot, true, tile(64, 64))
+                },
                 row(world, 70, Variant::OneShot, false, tile(128, 64)),
                 row(world, 200, Variant::OneShot, true, tile(128, 128)),
+                TuningRow {
+                    fused: false,
+                    ..row(world, 300, Variant::TwoShot, false, tile(128, 128))
+                },
                 row(world, 500, Variant::TwoShot, false, tile(128, 256)),
             ]);
             let calls = [3, 16, 500, 64, 4, 200, 17, 1, 300, 15, 70, 201].repeat(4);
@@ -67,6 +76,45 @@ fn whatever_a_table_asks_for_comes_out_right() {
             exercise.run_at_once::<bf16, i32, Cuda>(world)?;
             Ok(())
         });
+    }
+}
+
+/// A product and the operation on what it has left, in turn with fused calls, with a bias, in a workspace that is used again and again.
+#[test]
+fn calls_that_are_not_fused_come_out_right() {
+    let Some(gpus) = Gpus::take("tuning::unfused", 1) else {
+        return;
+    };
+    for ranks in [1, 2, 3].into_iter().filter(|&ranks| wanted(ranks)) {
+        for (op, name, variant) in [
+            (
+                Op::AllReduce(Variant::Auto),
+                "matmul_all_reduce",
+                Variant::TwoShot,
+            ),
+            (Op::ReduceScatter, "matmul_reduce_scatter", Variant::Auto),
+            (Op::MatmulAllGather, "matmul_all_gather", Variant::Auto),
+        ] {
+            threads(ranks, &gpus, |world| {
+                let of = |m, fused| TuningRow {
+                    op: name,
+                    fused,
+                    tile: None,
+                    ..row(world, m, variant, false, Tile { m: 0, n: 0 })
+                };
+                let table = Tuning::new([of(2, false), of(64, true), of(300, false)]);
+                let calls = [300, 2, 64, 1, 200, 65, 3, 299].repeat(3);
+                let any = Tile { m: 128, n: 128 };
+                let mut exercise = Exercise::new(op, (N, K), any, calls);
+                exercise.config.tile = None;
+                exercise.config.bias = true;
+                exercise.config.plain_output = true;
+                exercise.config.budget = crate::support::budget();
+                exercise.config = exercise.config.tuning(Arc::new(table));
+                exercise.run_at_once::<bf16, i32, Cuda>(world)?;
+                Ok(())
+            });
+        }
     }
 }
 
