@@ -1,11 +1,13 @@
 //! Ways measured on GPUs, one rank each, by device time.
 
+use std::cell::RefCell;
+
 use iris::heap::cuda::Cuda;
 use iris::heap::device::{DeviceConfig, RankStream, Stream};
 use iris::heap::{World, WorldConfig};
 use iris::ops::tuning::{Machine, TuningRow};
 use iris::ops::{DType, Element, Variant};
-use iris_measure::{Alone, Case, Effort, Plan, Storage, Trial};
+use iris_measure::{Alone, Case, Effort, Plan, Samples, Storage, Trial};
 
 use crate::cli::bench::gpu::{HEAP_BYTES, PATIENCE, measured};
 use crate::cli::bench::ours::{self, Fused};
@@ -72,14 +74,14 @@ impl<T: Element> OnGpu<'_, T> {
         &self,
         world: &World<Cuda>,
         trial: &Trial<'_>,
+        samples: &[Samples],
         point: &Point,
         row: &TuningRow,
     ) -> anyhow::Result<f64> {
-        let operands = trial.operands();
-        let samples = [0, operands.sets() - 1].map(|set| trial.samples(set, ours::SAMPLES));
         let op = point.operation.with(Variant::Auto, self.tuner.gather);
-        let (plan, config) = (trial.plan(), self.tuner.config(row));
-        let mut fused = Fused::<T>::new(world, plan, operands, samples.into(), op, config)?;
+        let (plan, operands) = (trial.plan(), trial.operands());
+        let config = self.tuner.config(row);
+        let mut fused = Fused::<T>::new(world, plan, operands, samples.to_vec(), op, config)?;
         goes(fused.how(), row)?;
         // SAFETY: the stream outlives this.
         let on_stream = unsafe { RankStream::foreign(world, self.stream.raw()) }?;
@@ -115,14 +117,31 @@ impl<T: Element> Bench for OnGpu<'_, T> {
         };
         let trial = Trial::new(self.alone, case, self.tuner.arguments.seed)?;
         let largest = Plan::new(case, self.world.size(), 0)?;
-        let least = ours::results_bytes(&largest, trial.operands().sets());
-        rows.iter()
-            .map(|row| {
-                let timed = ours::with_heap(self.world, least, |world| {
-                    self.time(world, &trial, point, row)
-                });
-                settle(self.world, row, timed)
-            })
-            .collect()
+        let sets = trial.operands().sets();
+        let samples = [0, sets - 1].map(|set| trial.samples(set, ours::SAMPLES));
+        let least = ours::results_bytes(&largest, sets);
+        let mut times = Vec::new();
+        // One heap for all ways; where it turns out too small, what was measured stays measured. A way whose heap no device has room for
+        // is left out, and those after it are tried.
+        while times.len() < rows.len() {
+            let done = RefCell::new(&mut times);
+            let measured = ours::with_heap(self.world, least, |world| {
+                let mut done = done.borrow_mut();
+                while let Some(row) = rows.get(done.len()) {
+                    let timed = self.time(world, &trial, &samples, point, row);
+                    // The same on all ranks, since all allocate the same.
+                    if timed.as_ref().err().and_then(ours::lacking).is_some() {
+                        return timed.map(drop);
+                    }
+                    done.push(settle(self.world, row, timed)?);
+                }
+                Ok(())
+            });
+            if let Some(row) = rows.get(times.len()) {
+                settle(self.world, row, measured)?;
+                times.push(None);
+            }
+        }
+        Ok(times)
     }
 }

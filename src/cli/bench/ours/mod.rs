@@ -46,7 +46,7 @@ pub(crate) fn with_heap<R>(
 }
 
 /// What a heap that is full would have needed besides.
-fn lacking(error: &anyhow::Error) -> Option<usize> {
+pub(crate) fn lacking(error: &anyhow::Error) -> Option<usize> {
     error.chain().find_map(|cause| {
         let world = match cause.downcast_ref::<OpError>() {
             Some(OpError::World(world)) => Some(world),
