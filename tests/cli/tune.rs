@@ -163,3 +163,36 @@ fn a_table_that_cannot_be_used_is_named_with_line_and_field() {
     assert_eq!(ran.status, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("/nowhere/table.jsonl"), "{ran:?}");
 }
+
+#[test]
+fn a_way_that_there_is_no_memory_for_is_left_out_and_said_so() {
+    let files = Files::new();
+    let table = files.path("table.jsonl");
+    let tune = |heap: &str| {
+        let arguments = format!(
+            "tune matmul-all-reduce --backend host --m 512 --n 256 --k 8 --pairs 1 --json --heap {heap} --out {}",
+            table.display()
+        );
+        run(&split(&arguments))
+    };
+    // The result takes 512 KiB, one-shot's staging 2 MiB and two-shot's 1.
+    let ran = tune("2500KiB");
+    assert_eq!(ran.status, Some(0), "{ran:?}");
+    assert_eq!(rows(&ran)[0]["variant"], "two_shot");
+    let left_out = ran.stderr.matches("left out for want of memory").count();
+    assert!(left_out >= 1 && ran.stderr.contains("one_shot"), "{ran:?}");
+    assert!(
+        !ran.stderr
+            .contains("two_shot\",\"packets\":false,\"tile\":null,\"fused\":true")
+    );
+    std::fs::remove_file(&table).unwrap();
+    for (heap, says) in [
+        ("1MiB", "no memory for any way"),
+        ("64KiB", "--heap 64.0 KiB does not do"),
+    ] {
+        let ran = tune(heap);
+        assert_ne!(ran.status, Some(0), "{ran:?}");
+        assert!(ran.stderr.contains(says), "{ran:?}");
+        assert!(!table.exists());
+    }
+}
