@@ -188,7 +188,8 @@ impl Blueprint {
             }
         }
         let tile_asked = |rows: usize| {
-            let chosen = || choice_of(choices, rows).and_then(|choice| choice.tile);
+            let chosen =
+                || choice_of(choices, rows, [n, world, element]).and_then(|choice| choice.tile);
             config.tile.or_else(chosen)
         };
         let tile_of = |rows: usize| match (tile_asked(rows), target.tiles) {
@@ -371,12 +372,11 @@ fn steps(
             Some((most, small)) if rows <= most => small,
             _ => program,
         };
-        let asked = choice_of(choices, rows).map(|choice| chosen(kind, choice, program));
-        let asked = asked.filter(|&asked| is_within_cap(asked, rows, n, world, element));
+        let choice = choice_of(choices, rows, [n, world, element]);
         let step = Step {
             rows,
-            program: asked.unwrap_or(modelled),
-            fused: asked.is_none() || choice_of(choices, rows).is_none_or(|choice| choice.fused),
+            program: choice.map_or(modelled, |choice| chosen(kind, choice, program)),
+            fused: choice.is_none_or(|choice| choice.fused),
             shape: shape_of(rows),
             staging: Staging::default(),
             packets: Staging::default(),
@@ -394,9 +394,20 @@ fn steps(
     steps
 }
 
-/// What a table says of calls of so many rows.
-fn choice_of(choices: &[Choice], rows: usize) -> Option<&Choice> {
-    choices.iter().find(|choice| rows <= choice.rows)
+/// What a table says of calls of so many rows, if `auto` can have the staging for it: what all send to all has to be kept, twice, and in
+/// packets takes twice the room.
+fn choice_of(choices: &[Choice], rows: usize, sizes: [usize; 3]) -> Option<&Choice> {
+    let choice = choices.iter().find(|choice| rows <= choice.rows)?;
+    let copies = match (choice.variant, choice.packets) {
+        (Variant::OneShot, false) => 2,
+        (Variant::OneShot, true) => 4,
+        _ => return Some(choice),
+    };
+    let bytes = sizes
+        .into_iter()
+        .try_fold(copies * rows, usize::checked_mul);
+    bytes.filter(|&bytes| bytes <= ONE_SHOT_CAP)?;
+    Some(choice)
 }
 
 /// The program of an operation for few rows in packets, if it has one.
@@ -414,19 +425,6 @@ fn chosen(kind: Kind, choice: &Choice, program: Program) -> Program {
         (false, Variant::OneShot) => Program::OneShot,
         (false, _) => program,
     }
-}
-
-/// Whether `auto` takes a program for so many rows, though a table asks for it: what all send to all has to be kept, twice.
-fn is_within_cap(program: Program, rows: usize, n: usize, world: usize, element: usize) -> bool {
-    let copies = match program {
-        Program::OneShot => 2,
-        Program::OneShotPackets => 4,
-        _ => return true,
-    };
-    let bytes = [rows, n, world, element]
-        .into_iter()
-        .try_fold(copies, usize::checked_mul);
-    bytes.is_some_and(|bytes| bytes <= ONE_SHOT_CAP)
 }
 
 /// The program; and up to how many rows it is another one all the same, if it is for any.
@@ -695,12 +693,12 @@ mod tests {
     #[test]
     fn a_table_does_not_make_staging_larger_than_auto_does() {
         let config = FusedConfig::new(4000, 3000, 77);
-        let choices = [choice(4000, Variant::OneShot, false, [128, 128])];
+        let choices = [choice(4000, Variant::OneShot, false, [96, 160])];
         let of = |config: &FusedConfig, choices: &[Choice]| {
             Blueprint::new::<f32, i32>(Kind::AllReduce, config, 3, &TARGET, choices).unwrap()
         };
         let blueprint = of(&config, &choices);
-        assert_eq!(blueprint.step(4000).program, Program::TwoShot);
+        assert_eq!(blueprint.step(4000), of(&config, &[]).step(4000));
         // 2 x 3 x 3000 x 4 bytes a row.
         let most = ONE_SHOT_CAP / 72_000;
         assert!(
