@@ -26,11 +26,12 @@ const KEYS: [&str; 11] = [
     "notes",
     "ms",
 ];
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "accumulate",
     "all_gather_matmul",
     "matmul_all_gather",
     "matmul_reduce_scatter",
+    "matmul_reduce_scatter_packets",
     "one_shot",
     "one_shot_packets",
     "two_shot",
@@ -219,11 +220,11 @@ fn a_directory_gets_a_file_for_each_source_dtype_and_architecture() {
     names.sort();
     assert_eq!(names, expected);
     assert!(
-        ran.stdout.ends_with(&format!("42 in {out}\n")),
+        ran.stdout.ends_with(&format!("48 in {out}\n")),
         "{}",
         ran.stdout
     );
-    assert_eq!((compilations(&files), images(&files)), (42, 0));
+    assert_eq!((compilations(&files), images(&files)), (48, 0));
 }
 
 #[test]

@@ -59,9 +59,12 @@ impl Backend {
                 .try_fold(factor, usize::checked_mul)
                 .unwrap_or(usize::MAX)
         };
-        let few = self.packets
-            && has_packets(point.operation.name())
-            && bytes(ranks.saturating_sub(1).max(1)) <= PACKET_BYTES;
+        // All of a rank's sums go to every peer; of a reduce-scatter's, each to its owner.
+        let handed_out = match point.operation {
+            Operation::MatmulReduceScatter => bytes(1),
+            _ => bytes(ranks.saturating_sub(1).max(1)),
+        };
+        let few = self.packets && has_packets(point.operation.name()) && handed_out <= PACKET_BYTES;
         let small = bytes(2 * ranks) <= ONE_SHOT_BYTES;
         let variants = match point.operation {
             Operation::MatmulAllReduce => vec![
@@ -71,8 +74,8 @@ impl Backend {
             ],
             _ => vec![(few, Variant::Auto, true), (true, Variant::Auto, false)],
         };
-        let tiles = match self.multiprocessors {
-            Some(multiprocessors) => tiles(point, ranks, multiprocessors),
+        let tiles = |packets| match self.multiprocessors {
+            Some(multiprocessors) => tiles(point, packets, ranks, multiprocessors),
             None => vec![None],
         };
         let worth: Vec<_> = variants.into_iter().filter(|(worth, ..)| *worth).collect();
@@ -84,7 +87,7 @@ impl Backend {
         };
         let fused = worth
             .iter()
-            .flat_map(|of| tiles.iter().map(move |&tile| way(of, tile, true)));
+            .flat_map(|of| tiles(of.2).into_iter().map(move |tile| way(of, tile, true)));
         // With the tile that a product has by the sizes. What gathers first is always fused.
         let unfused = worth
             .iter()
@@ -96,11 +99,13 @@ impl Backend {
 
 /// The tiles of the fast kernels that suit a point: none lower than its rows ask for, nor much higher; and none that leave most
 /// multiprocessors without one where others do not.
-fn tiles(point: &Point, ranks: usize, multiprocessors: usize) -> Vec<Option<Tile>> {
+fn tiles(point: &Point, packets: bool, ranks: usize, multiprocessors: usize) -> Vec<Option<Tile>> {
     let Size { m, n, .. } = point.size;
     // Rows and columns of a grid of tiles, and how many of these grids a rank multiplies.
     let (high, wide, grids) = match point.operation {
         Operation::MatmulAllReduce => (m, n, 1),
+        // In packets a tile has rows of several owners.
+        Operation::MatmulReduceScatter if packets => (m, n, 1),
         Operation::MatmulReduceScatter => (m.div_ceil(ranks), n, ranks),
         Operation::AllGatherMatmul => (m, n.div_ceil(ranks), 1),
         Operation::MatmulAllGather => (m.div_ceil(ranks), n, 1),
@@ -197,6 +202,20 @@ mod tests {
                 "two_shot, 128x128",
                 "two_shot, 128x256",
                 "a product, then two_shot"
+            ]
+        );
+        // Few rows are those of one grid in packets, and of one for each owner otherwise.
+        let scatter = ways(HOPPER, Operation::MatmulReduceScatter, 16);
+        assert_eq!(
+            scatter,
+            [
+                "auto in packets, 64x64",
+                "auto in packets, 64x128",
+                "auto, 64x64",
+                "auto, 64x128",
+                "auto, 64x256",
+                "a product, then auto in packets",
+                "a product, then auto"
             ]
         );
         let scatter = ways(HOPPER, Operation::MatmulReduceScatter, 8192);

@@ -78,7 +78,8 @@ impl<D: Driver> Multiplication<'_, D> {
             world: 1,
             rank: 0,
             ..*args
-        };
+        }
+        .with_shares();
         args.heap[0] = self.world.base(self.world.rank());
         let Loaded { portable, fast, .. } = self.kernels;
         let fast = fast.as_ref().and_then(|kernel| {

@@ -5,7 +5,7 @@ use super::{Tuning, TuningError, TuningRow};
 use crate::backend::{Executor, Runs};
 use crate::config::{FusedConfig, Variant};
 use crate::error::{OpError, which_tiles};
-use crate::plan::{Kind, Target, in_packets};
+use crate::plan::{Kind, Target, packets_of};
 use iris_heap::{World, WorldError};
 use iris_kernels::{Element, Tile};
 use iris_sync::Word;
@@ -103,7 +103,7 @@ impl Asked<'_> {
                 ),
             ));
         }
-        if row.packets && !(self.target.packets && in_packets(self.kind).is_some()) {
+        if row.packets && !(self.target.packets && packets_of(self.kind).is_some()) {
             let expected = format!("false: {} on {} has none", row.op, row.device);
             return Err(wrong("packets", "true".to_owned(), expected));
         }

@@ -40,7 +40,7 @@ pub use error::TuningError;
 pub use row::TuningRow;
 
 use crate::backend::{Executor, Runs};
-use crate::plan::{Kind, in_packets};
+use crate::plan::{Kind, packets_of};
 use iris_heap::World;
 use iris_kernels::Element;
 use iris_kernels::device::compile;
@@ -170,7 +170,7 @@ fn file_in_cache(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 pub fn has_packets(op: &str) -> bool {
     let mut kinds = Kind::ALL.into_iter();
     let kind = kinds.find(|kind| kind.operation() == op);
-    kind.and_then(in_packets).is_some()
+    kind.and_then(packets_of).is_some()
 }
 
 /// What rows are measured on, beside ranks and dtype.

@@ -96,13 +96,19 @@ fn calls_that_are_not_fused_come_out_right() {
             (Op::MatmulAllGather, "matmul_all_gather", Variant::Auto),
         ] {
             threads(ranks, &gpus, |world| {
-                let of = |m, fused| TuningRow {
+                // Few rows of a reduce-scatter in packets, fused and not.
+                let packets = op == Op::ReduceScatter;
+                let of = |m, fused, packets| TuningRow {
                     op: name,
                     fused,
                     tile: None,
-                    ..row(world, m, variant, false, Tile { m: 0, n: 0 })
+                    ..row(world, m, variant, packets, Tile { m: 0, n: 0 })
                 };
-                let table = Tuning::new([of(2, false), of(64, true), of(300, false)]);
+                let table = Tuning::new([
+                    of(2, false, packets),
+                    of(64, true, packets),
+                    of(300, false, false),
+                ]);
                 let calls = [300, 2, 64, 1, 200, 65, 3, 299].repeat(3);
                 let any = Tile { m: 128, n: 128 };
                 let mut exercise = Exercise::new(op, (N, K), any, calls);
