@@ -187,13 +187,14 @@ impl<'a> Job<'a> {
             // SAFETY: the stream outlives this.
             let on_stream = unsafe { RankStream::foreign(world, stream.raw()) }?;
             let times = {
+                let (mut fused, mut exchange) = (fused.on(&on_stream), exchange.on(&on_stream));
                 let mut product = product.as_mut().map(|product| product.on(&on_stream));
                 let given = Given {
-                    fused: Some(&mut fused.on(&on_stream)),
+                    fused: Some(&mut fused),
                     product: product
                         .as_mut()
                         .map(|product| product as &mut dyn Enqueue<Cuda>),
-                    collective: Some(&mut exchange.on(&on_stream)),
+                    collective: Some(&mut exchange),
                 };
                 comparison.run(given, effort)?
             };
