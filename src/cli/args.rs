@@ -45,6 +45,22 @@ pub(crate) enum Command {
     /// turn, in captured graphs, by device time, on operands that are in no cache; the slowest rank's time counts; results are
     /// checked before and after. NVLink multicast is off for all.
     Bench(Box<Bench>),
+    /// Measure which way each operation is best carried out, and keep it in a table that operations then go by
+    ///
+    /// At each point the ways that make sense are measured: for matmul-all-reduce one_shot, in packets or not where rows are few, and
+    /// two_shot; with each tile that the device's fast kernels have, where they have several, and that suits the sizes. The fastest is
+    /// appended to the table as a line of JSON. Points that the table has already, of the same device, compiler, ranks and dtype, are
+    /// left out, so that tuning that was stopped goes on where it was.
+    ///
+    /// Operations that are given neither a variant nor a tile go by the table in IRIS_TUNING, else by tuning.jsonl in the cache's
+    /// directory (IRIS_CACHE_DIR, else XDG_CACHE_HOME/iris, else ~/.cache/iris), where --out leaves it unless it says otherwise; then by the
+    /// table that iris comes with. A row holds for sizes near its own: N and K within a factor of 1.4, and up to M rows.
+    ///
+    /// On GPUs times are the device's, of captured graphs, on operands that are in no cache; on the host they are the clock's. The
+    /// slowest rank's counts. Results on GPUs are checked before and after.
+    ///
+    /// Exit status: 0 where all points are in the table, 2 where the arguments cannot be used, 1 for a failure.
+    Tune(Box<Tune>),
     /// Compile kernels for GPUs ahead of time, by the compilers of this machine; no GPU is needed
     ///
     /// Of the operations, the kernels with tiles of 128x128, or of what --tile says: the portable ones, and for sm_90a, f16 and bf16 the
@@ -169,9 +185,51 @@ pub(crate) struct How {
     /// Tile of the product, such as 64x64 [default: chosen by the sizes]
     #[arg(long, value_name = "MxN", value_parser = parse_tile)]
     pub(crate) tile: Option<Tile>,
+    /// Leave out tables of what was measured (see `iris tune`), and choose by the sizes alone
+    #[arg(long)]
+    pub(crate) no_tuning: bool,
     /// How long a wait for a peer may last before the call is given up as faulty
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_budget, allow_negative_numbers = true)]
     pub(crate) budget: Duration,
+}
+
+/// Sizes that are measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Sweep {
+    /// Rows of A and C; of several sizes each with each is measured [default: 1024, with --llama 1,2,4 and so on up to 16384]
+    #[arg(long, value_name = "M,...", value_delimiter = ',')]
+    pub(crate) m: Vec<NonZeroUsize>,
+    /// Columns of B and C [default: 1024]
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub(crate) n: Vec<NonZeroUsize>,
+    /// Columns of A, rows of B [default: 1024]
+    #[arg(long, value_name = "K,...", value_delimiter = ',')]
+    pub(crate) k: Vec<NonZeroUsize>,
+    /// A file of sizes to measure, three numbers a line: M N K
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["m", "n", "k"])]
+    pub(crate) sweep: Option<PathBuf>,
+    /// N and K of the projections of Llama 3 models that each operation serves: of attention's output and the MLP's last for
+    /// matmul-all-reduce and matmul-reduce-scatter, of q, k, v and of gate and up for all-gather-matmul
+    #[arg(long, value_enum, value_name = "MODEL,...", value_delimiter = ',', conflicts_with_all = ["n", "k", "sweep", "per_rank"])]
+    pub(crate) llama: Vec<Llama>,
+    /// Sizes are those of one rank's product: K is its depth where that is split, N its columns where A is gathered first, M its
+    /// rows where C is
+    #[arg(long)]
+    pub(crate) per_rank: bool,
+}
+
+/// A Llama 3 model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Llama {
+    /// 8 billion parameters
+    #[value(name = "8b")]
+    B8,
+    /// 70 billion parameters
+    #[value(name = "70b")]
+    B70,
+    /// 405 billion parameters
+    #[value(name = "405b")]
+    B405,
 }
 
 /// `iris bench`.
@@ -180,37 +238,8 @@ pub(crate) struct Bench {
     /// The operations
     #[arg(value_name = "OP", value_enum, required_unless_present = "results")]
     pub(crate) operations: Vec<Operation>,
-    /// Rows of A and C; of several sizes each with each is measured
-    #[arg(
-        long,
-        value_name = "M,...",
-        default_value = "1024",
-        value_delimiter = ','
-    )]
-    pub(crate) m: Vec<NonZeroUsize>,
-    /// Columns of B and C
-    #[arg(
-        long,
-        value_name = "N,...",
-        default_value = "1024",
-        value_delimiter = ','
-    )]
-    pub(crate) n: Vec<NonZeroUsize>,
-    /// Columns of A, rows of B
-    #[arg(
-        long,
-        value_name = "K,...",
-        default_value = "1024",
-        value_delimiter = ','
-    )]
-    pub(crate) k: Vec<NonZeroUsize>,
-    /// A file of sizes to measure, three numbers a line: M N K
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["m", "n", "k"])]
-    pub(crate) sweep: Option<PathBuf>,
-    /// Sizes are those of one rank's product: K is its depth where that is split, N its columns where A is gathered first, M its
-    /// rows where C is
-    #[arg(long)]
-    pub(crate) per_rank: bool,
+    #[command(flatten)]
+    pub(crate) sizes: Sweep,
     /// Seed of the random matrices
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -246,6 +275,42 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "FILE")]
     pub(crate) write_baseline: Option<PathBuf>,
     /// Print one JSON object a line and nothing else on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `iris tune`.
+#[derive(Debug, Args)]
+pub(crate) struct Tune {
+    /// The operations
+    #[arg(value_name = "OP", value_enum, required = true)]
+    pub(crate) operations: Vec<Operation>,
+    #[command(flatten)]
+    pub(crate) sizes: Sweep,
+    /// Seed of the random matrices
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
+    /// f32, f16 or bf16
+    #[arg(long, default_value_t = DType::F32)]
+    pub(crate) dtype: DType,
+    /// all-gather-matmul only: whether A is split by its rows or its columns
+    #[arg(long, value_enum)]
+    pub(crate) gather: Option<Gather>,
+    /// How long a wait for a peer may last before the call is given up as faulty
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_budget, allow_negative_numbers = true)]
+    pub(crate) budget: Duration,
+    /// How often each way is measured
+    #[arg(long, default_value = "9")]
+    pub(crate) pairs: NonZeroUsize,
+    /// The table [default: what IRIS_TUNING names, else tuning.jsonl in the cache's directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Measure points again that the table has already; the last row of a point counts
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Print the rows that were measured as JSON, one a line, and nothing else on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use iris::ops::tuning::TuningError;
+
 use crate::cli::launch;
 use crate::cli::size::Bytes;
 
@@ -86,6 +88,12 @@ pub(crate) enum Unusable {
     },
     #[error("--out {file}: {detail}", file = file.display())]
     Out { file: PathBuf, detail: String },
+    #[error(transparent)]
+    Tuning(#[from] TuningError),
+    #[error(
+        "there is no place for a table, since IRIS_TUNING or IRIS_CACHE_DIR is set to nothing, or there is no home; give --out"
+    )]
+    NoTable,
     #[error("--define {given} is not of the form NAME or NAME=VALUE")]
     Define { given: String },
     #[error("there is no cache to fill, since IRIS_CACHE_DIR is set to nothing; give --out")]
@@ -102,9 +110,12 @@ pub(crate) enum Unusable {
     #[error("{m} x {n} x {k} is more than can be addressed")]
     TooLarge { m: usize, n: usize, k: usize },
     #[error(
-        "`iris bench` does not measure the {backend} backend; `--backend host` runs everywhere"
+        "`iris {command}` does not measure the {backend} backend; `--backend host` runs everywhere"
     )]
-    Backend { backend: &'static str },
+    Backend {
+        command: &'static str,
+        backend: &'static str,
+    },
     #[error("--backend {backend} cannot be had here: {detail}; `--backend host` runs everywhere")]
     NoBackend {
         backend: &'static str,

@@ -47,10 +47,11 @@ impl Footprint {
         let padded_rows = m.checked_add(high[0].checked_mul(world)?)?;
         let result = product(&[padded_rows, n.checked_add(high[1])?])?;
         let gathered = product(&[padded_rows, k.checked_add(world)?])?;
-        // Two banks of every rank's partial tiles, of gathered pieces, and of f32 sums.
+        // Two banks of every rank's partial tiles, of gathered pieces, and of f32 sums; a product that goes before.
         let staging = product(&[2, world, result, element])?
             .checked_add(product(&[2, world, gathered, element])?)?
-            .checked_add(product(&[2, result, 4])?)?;
+            .checked_add(product(&[2, result, 4])?)?
+            .checked_add(product(&[result, element])?)?;
         let workspace = staging.checked_add(words)?;
         let outputs = product(&[
             self.slots.checked_add(1)?,

@@ -25,8 +25,10 @@ mod probe;
 mod problem;
 mod progress;
 mod run;
+mod shared;
 mod size;
 mod split;
+mod tune;
 mod verify;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,6 +55,7 @@ fn dispatch(command: args::Command) -> anyhow::Result<u8> {
     match command {
         args::Command::Run(arguments) => run::run(&arguments),
         args::Command::Bench(arguments) => bench::bench(&arguments),
+        args::Command::Tune(arguments) => tune::tune(&arguments),
         args::Command::Compile(arguments) => compile::compile(&arguments),
         args::Command::Doctor(arguments) => doctor::doctor(&arguments),
     }

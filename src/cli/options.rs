@@ -1,9 +1,10 @@
 //! What of the arguments is looked at before anything is run.
 
-use iris::heap::WorldError;
+use iris::heap::device::DeviceError;
+use iris::heap::{StreamError, WorldError};
 use iris::ops::{GatherDim, OpError, Variant};
 
-use crate::cli::args::{Gather, How, WorldArguments};
+use crate::cli::args::{Gather, WorldArguments};
 use crate::cli::backend;
 use crate::cli::error::Unusable;
 use crate::cli::operation::Operation;
@@ -22,7 +23,7 @@ pub(crate) struct Options {
 pub(crate) fn check(
     operation: Operation,
     world: &WorldArguments,
-    how: &How,
+    gather: Option<Gather>,
     variant: Option<Variant>,
 ) -> Result<Options, Unusable> {
     backend::check(world)?;
@@ -36,12 +37,12 @@ pub(crate) fn check(
         }
         _ => {}
     }
-    if how.gather.is_some() && operation != Operation::AllGatherMatmul {
+    if gather.is_some() && operation != Operation::AllGatherMatmul {
         return Err(not_for("--gather".to_owned()));
     }
     Ok(Options {
         variant,
-        gather: how.gather.unwrap_or(Gather::Rows),
+        gather: gather.unwrap_or(Gather::Rows),
     })
 }
 
@@ -65,6 +66,35 @@ pub(crate) fn heap(
         Some(heap) => Ok(heap.0),
         None => needed.ok_or(Unusable::TooLarge { m, n, k }),
     }
+}
+
+/// Whether something failed for want of memory: of the heap, or of a device.
+pub(crate) fn is_want_of_memory(error: &anyhow::Error) -> bool {
+    let of_device = |error: &DeviceError| matches!(error, DeviceError::OutOfMemory { .. });
+    let of_world = |error: &WorldError| match error {
+        WorldError::HeapFull { .. } | WorldError::HeapTooLarge { .. } => true,
+        WorldError::Device(device) => of_device(device),
+        _ => false,
+    };
+    let of_operation = |error: &OpError| match error {
+        OpError::World(world) => of_world(world),
+        OpError::Stream(StreamError::Device(device)) => of_device(device),
+        _ => false,
+    };
+    error.chain().any(|cause| {
+        cause.downcast_ref().is_some_and(of_device)
+            || cause.downcast_ref().is_some_and(of_world)
+            || cause.downcast_ref().is_some_and(of_operation)
+    })
+}
+
+/// Whether something failed only because another rank did.
+pub(crate) fn is_of_another_rank(error: &anyhow::Error) -> bool {
+    let of_world = |error: &WorldError| matches!(error, WorldError::RankFailed { .. });
+    error.chain().any(|cause| {
+        cause.downcast_ref().is_some_and(of_world)
+            || matches!(cause.downcast_ref(), Some(OpError::World(world)) if of_world(world))
+    })
 }
 
 /// Has `--heap` take the blame where it was given and the heap does not do.

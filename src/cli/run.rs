@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &args::Run) -> anyhow::Result<u8> {
     let options = options::check(
         arguments.operation,
         &arguments.world,
-        &arguments.how,
+        arguments.how.gather,
         arguments.variant,
     )?;
     let out = arguments.out.as_deref().map(Out::check).transpose()?;
@@ -186,6 +186,7 @@ impl Job<'_> {
         let config = FusedConfig {
             bias: matrices.bias.is_some(),
             tile: self.arguments.how.tile,
+            tuned: !self.arguments.how.no_tuning,
             first: i64::from(self.arguments.first_call),
             budget: self.arguments.how.budget,
             ..FusedConfig::new(m, self.split.size.n, self.split.size.k)

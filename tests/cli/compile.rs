@@ -220,11 +220,11 @@ fn a_directory_gets_a_file_for_each_source_dtype_and_architecture() {
     names.sort();
     assert_eq!(names, expected);
     assert!(
-        ran.stdout.ends_with(&format!("42 in {out}\n")),
+        ran.stdout.ends_with(&format!("48 in {out}\n")),
         "{}",
         ran.stdout
     );
-    assert_eq!((compilations(&files), images(&files)), (42, 0));
+    assert_eq!((compilations(&files), images(&files)), (48, 0));
 }
 
 #[test]

@@ -186,22 +186,105 @@ fn ours_is_measured_beside_the_vendors_and_checked() {
                 number("us_collective") <= number("us_collective_ours"),
                 "{row}"
             );
+            // With one row, some ranks have no rows to multiply, and then it is measured on none.
+            let multiplies = !operation.starts_with("matmul-all-gather") || row["m"] != 1;
+            assert_eq!(row["us_product_ours"].is_number(), multiplies, "{row}");
         }
-        for wrong in ["fused", "exchange"] {
+        for wrong in ["fused", "exchange", "matmul"] {
             command.env("STAND_IN_WRONG", wrong);
             let ran = Ran::from(command.output().unwrap());
             assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
-            let what = if wrong == "fused" {
-                "the fused operation"
-            } else {
-                "our collective"
+            let what = match wrong {
+                "fused" => "the fused operation",
+                "exchange" => "our collective",
+                _ => "our product",
             };
             assert!(
-                ran.stderr.contains(&format!(
-                    "{what}: operands 0: the result at row 0, column 0"
-                )),
+                ran.stderr
+                    .contains(&format!("{what}: operands 0: the result at row ")),
                 "{ran:?}"
             );
+        }
+    }
+}
+
+#[test]
+fn tuning_keeps_the_fastest_way_and_operations_go_by_it() {
+    let files = Files::new();
+    let table = files.path("tuning.jsonl");
+    let tune = |more: &str, wrong: &str| {
+        let arguments = format!(
+            "tune matmul-all-reduce matmul-reduce-scatter all-gather-matmul --dtype bf16 --m 1,5 --n 12 --k 14 --pairs 1 --json --out {} {more}",
+            table.display()
+        );
+        let mut command = command(&arguments, 2)?;
+        command
+            .env("STAND_IN_OPERATIONS", "1")
+            .env("STAND_IN_WRONG", wrong)
+            // Nothing of the vendor's is needed.
+            .env("IRIS_CUBLASLT_LIBRARY", "/nowhere/libcublasLt.so")
+            .env("IRIS_NCCL_LIBRARY", "/nowhere/libnccl.so");
+        Some(Ran::from(command.output().unwrap()))
+    };
+    let Some(wrong) = tune("", "fused") else {
+        return;
+    };
+    assert_eq!(
+        (wrong.status, wrong.stdout.as_str()),
+        (Some(1), ""),
+        "{wrong:?}"
+    );
+    assert!(
+        wrong.stderr.contains("nothing of this measurement counts") && !table.exists(),
+        "{wrong:?}"
+    );
+    let ran = tune("", "").unwrap();
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    let found = rows(&ran);
+    assert_eq!(found.len(), 6);
+    for row in &found {
+        assert_eq!(
+            (&row["device"], &row["compiler"], &row["ranks"]),
+            (&"Stand-in".into(), &"NVRTC 13.0".into(), &2.into())
+        );
+        assert!(row["us"].as_f64().unwrap() > 0.0, "{row}");
+        let variants: &[&str] = match row["op"].as_str() {
+            Some("matmul_all_reduce") => &["one_shot", "two_shot"],
+            _ => &["auto"],
+        };
+        assert!(
+            variants.contains(&row["variant"].as_str().unwrap()),
+            "{row}"
+        );
+    }
+    // All is there, so that nothing can be wrong.
+    let again = tune("", "fused").unwrap();
+    assert_eq!(
+        (again.status, again.stdout.as_str()),
+        (Some(0), ""),
+        "{again:?}"
+    );
+    // By itself the operation is one-shot here: see above.
+    let two_shot = std::fs::read_to_string(&table)
+        .unwrap()
+        .replace(
+            "\"one_shot\",\"packets\":true",
+            "\"two_shot\",\"packets\":false",
+        )
+        .replace("one_shot", "two_shot");
+    std::fs::write(&table, two_shot).unwrap();
+    for (more, variant) in [("", "two_shot"), (" --no-tuning", "one_shot")] {
+        let arguments = format!(
+            "bench matmul-all-reduce --dtype bf16 --m 1,5 --n 12 --k 14 --pairs 1 --json{more}"
+        );
+        let mut command = command(&arguments, 2).unwrap();
+        command
+            .env("STAND_IN_OPERATIONS", "1")
+            .env("IRIS_TUNING", &table);
+        let ran = Ran::from(command.output().unwrap());
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+        for row in rows(&ran) {
+            assert_eq!(row["variant"], variant, "{row}");
         }
     }
 }

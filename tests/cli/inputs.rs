@@ -68,6 +68,32 @@ fn arguments_out_of_range_are_refused() {
             "does not measure the hip backend",
         ),
         (
+            "tune matmul-all-reduce --backend hip",
+            "`iris tune` does not measure the hip backend",
+        ),
+        (
+            "tune matmul-all-reduce --share-devices --out t.jsonl",
+            "--share-devices is for `iris run`",
+        ),
+        (
+            "tune matmul-all-reduce --gather rows --out t.jsonl",
+            "--gather has no meaning for matmul_all_reduce",
+        ),
+        (
+            "tune matmul-all-gather --llama 8b --out t.jsonl",
+            "--llama has no meaning for matmul_all_gather",
+        ),
+        ("tune matmul-all-reduce", "give --out"),
+        (
+            "tune matmul-all-reduce --out /nowhere/at/all/t.jsonl",
+            "No such file or directory",
+        ),
+        (
+            "bench matmul-all-reduce --llama 8b --n 4096",
+            "cannot be used with",
+        ),
+        ("bench matmul-all-reduce --llama 13b", "possible values: 8b"),
+        (
             "run matmul-all-reduce --a x.safetensors:x",
             "--a and --b belong together",
         ),
@@ -108,6 +134,7 @@ fn help_and_version_are_no_errors() {
         "--help",
         "--version",
         "run --help",
+        "tune --help",
         "bench --help",
         "doctor --help",
     ] {

@@ -7,3 +7,4 @@ mod gpu;
 mod inputs;
 mod processes;
 mod results;
+mod tune;

@@ -225,7 +225,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
             &rank.device,
             rank.stream,
             &rank.kernels,
-            &rank.communicator,
+            Some(&rank.communicator),
             &plan,
             seed,
         )?;
@@ -259,6 +259,11 @@ impl<'r, 'a> Comparison<'r, 'a> {
     /// `count` elements of this rank's result on a set of operands, to check ours by.
     pub fn samples(&self, set: usize, count: usize) -> Samples {
         Samples::of_result(&self.plan, self.seed, set, count)
+    }
+
+    /// `count` elements of this rank's product on a set of operands.
+    pub fn product_samples(&self, set: usize, count: usize) -> Samples {
+        Samples::of_product(&self.plan, self.seed, set, count)
     }
 
     /// `count` elements of the whole A, as an all-gather of all ranks' parts leaves it.

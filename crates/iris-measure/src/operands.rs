@@ -66,13 +66,13 @@ pub(crate) fn sets(plan: &Plan) -> Result<usize, MeasureError> {
 }
 
 impl<'a> Operands<'a> {
-    /// The sets that a plan needs. Collective.
+    /// The sets that a plan needs; without a communicator only what ours take: A and B. Collective.
     pub(crate) fn new(
         world: &World,
         device: &Device<Cuda>,
         stream: &Stream<Cuda>,
         kernels: &Kernels,
-        communicator: &'a Communicator,
+        communicator: Option<&'a Communicator>,
         plan: &Plan,
         seed: u64,
     ) -> Result<Self, MeasureError> {
@@ -80,6 +80,10 @@ impl<'a> Operands<'a> {
         let bytes = |elements: usize| elements * plan.case.dtype.bytes();
         let gathers_first = plan.case.operation.gathers_first();
         let memory = |elements: usize| Memory::new(device, bytes(elements));
+        let of_vendor = |elements: usize| match communicator {
+            Some(_) => elements,
+            None => 0,
+        };
         let in_window = [
             (bytes(plan.send).next_multiple_of(ALIGN)
                 + bytes(plan.receive).next_multiple_of(ALIGN)),
@@ -90,9 +94,15 @@ impl<'a> Operands<'a> {
                 Ok::<_, MeasureError>(Set {
                     a: memory(if gathers_first { 0 } else { plan.a.len() })?,
                     b: memory(plan.b.len())?,
-                    send: memory(plan.send)?,
-                    receive: memory(plan.receive)?,
-                    product: memory(if gathers_first { plan.m * plan.n } else { 0 })?,
+                    send: memory(match gathers_first {
+                        true => plan.send,
+                        false => of_vendor(plan.send),
+                    })?,
+                    receive: memory(of_vendor(plan.receive))?,
+                    product: memory(match gathers_first {
+                        true => of_vendor(plan.m * plan.n),
+                        false => 0,
+                    })?,
                 })
             })
             .collect::<Result<_, _>>();
@@ -100,7 +110,10 @@ impl<'a> Operands<'a> {
         let operands = Self {
             gathers_first,
             sets,
-            window: communicator.window(count * in_window[0])?,
+            window: match communicator {
+                Some(communicator) => communicator.window(count * in_window[0])?,
+                None => None,
+            },
             in_window,
         };
         for set in 0..count {
@@ -110,7 +123,9 @@ impl<'a> Operands<'a> {
             let plain = operands.plain(set);
             let memory = &operands.sets[set];
             // Padding is given to collectives, too: zeros, lest it be whatever was there.
-            stream.fill(&memory.send, 0, memory.send.len(), 0)?;
+            if !memory.send.is_empty() {
+                stream.fill(&memory.send, 0, memory.send.len(), 0)?;
+            }
             a.fill(kernels, stream, plain.a, &plan.a)?;
             b.fill(kernels, stream, plain.b, &plan.b)?;
             if let Some(windowed) = operands.windowed(set) {

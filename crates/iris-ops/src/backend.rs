@@ -4,6 +4,7 @@ use crate::call::Arguments;
 use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Target};
+use crate::tuning::Machine;
 use iris_heap::{Backend, Faults, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
 use iris_sync::Word;
@@ -38,6 +39,9 @@ pub trait Executor<T: Element, W: Word, B: Backend>: Faults + Watched + Sized + 
 
     /// How the backend's programs lay out their memory.
     fn target(world: &World<B>) -> Target;
+
+    /// What this rank's operations are measured on.
+    fn machine(world: &World<B>) -> Machine;
 
     /// Compiles and loads what calls will run. Not collective.
     ///

@@ -1,5 +1,6 @@
 //! What an operation is created with.
 
+use crate::tuning::Tuning;
 use iris_kernels::Tile;
 use iris_kernels::host::GatherDim;
 use iris_sync::{Phase, Probe, Rules};
@@ -11,7 +12,8 @@ use std::time::Duration;
 /// How `matmul_all_reduce` brings the ranks' partial sums together. The other operations have one way each, `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Variant {
-    /// `one_shot` for small results, `two_shot` for others; fixed by `m` when the operation is created.
+    /// What a [table](crate::tuning) says, or else `one_shot` for small results and `two_shot` for others; fixed by `m` when the
+    /// operation is created.
     #[default]
     Auto,
     /// Every rank sends every tile to every rank, and each reduces all of them. Fewest steps; traffic and staging grow with
@@ -112,6 +114,10 @@ pub struct FusedConfig {
     /// Whether `one_shot` and `auto` calls of few rows go in packets on devices: tiles that carry their own signals. They do unless
     /// this says no.
     pub packets: bool,
+    /// Whether [tables](crate::tuning) of what was measured are asked, where the variant is `auto` and no tile is given.
+    pub tuned: bool,
+    /// The table to ask first, in place of the user's file. Rank 0's counts for all ranks.
+    pub tuning: Option<Arc<Tuning>>,
     /// The rules kept; for negative controls in tests.
     #[doc(hidden)]
     pub rules: Rules,
@@ -125,7 +131,7 @@ pub struct FusedConfig {
 
 impl FusedConfig {
     /// For up to `m` rows, `n` columns and depth `k`, and otherwise the defaults: no bias, [`Variant::Auto`], A split by rows,
-    /// a tile that suits, values from 1, a budget of 30 seconds, symmetric outputs.
+    /// a tile that suits, values from 1, a budget of 30 seconds, symmetric outputs, tables of what was measured.
     pub fn new(m: usize, n: usize, k: usize) -> Self {
         Self {
             m,
@@ -140,6 +146,8 @@ impl FusedConfig {
             plain_output: false,
             portable: false,
             packets: true,
+            tuned: true,
+            tuning: None,
             rules: Rules::ALL,
             stall: None,
             probe: None,
@@ -209,6 +217,20 @@ impl FusedConfig {
         self
     }
 
+    /// Sets [`FusedConfig::tuned`].
+    #[must_use]
+    pub fn tuned(mut self, tuned: bool) -> Self {
+        self.tuned = tuned;
+        self
+    }
+
+    /// Sets [`FusedConfig::tuning`].
+    #[must_use]
+    pub fn tuning(mut self, tuning: Arc<Tuning>) -> Self {
+        self.tuning = Some(tuning);
+        self
+    }
+
     /// Has `probe` look into this rank's calls. For tests: a probe that takes time stalls the rank.
     #[doc(hidden)]
     #[must_use]
@@ -249,6 +271,7 @@ impl fmt::Debug for FusedConfig {
             .field("plain_output", &self.plain_output)
             .field("portable", &self.portable)
             .field("packets", &self.packets)
+            .field("tuned", &self.tuned)
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with an operation.
 
+use crate::tuning::TuningError;
 use iris_heap::device::DeviceError;
 use iris_heap::{StreamError, Verdict, WorldError};
 use iris_kernels::Tile;
@@ -158,9 +159,7 @@ pub enum OpError {
         created: &'static str,
     },
     /// A tile was asked for that the backend's programs do not have.
-    #[error(
-        "{operation}: a tile of {}x{}, whose sides must be multiples of {}x{} and at most {}x{}", .tile.m, .tile.n, .step.m, .step.n, .most.m, .most.n
-    )]
+    #[error("{operation}: a tile of {}x{}, {}", .tile.m, .tile.n, which_tiles(.step, .most, .also))]
     Tile {
         /// The operation.
         operation: &'static str,
@@ -170,6 +169,8 @@ pub enum OpError {
         step: Tile,
         /// The most they may be.
         most: Tile,
+        /// Tiles that there are besides.
+        also: Vec<Tile>,
     },
     /// The world has more ranks than the backend's programs can address.
     #[error("{operation}: a world of {ranks} ranks, and kernels have room for {most}")]
@@ -219,6 +220,9 @@ pub enum OpError {
         /// The operation.
         operation: &'static str,
     },
+    /// A table of what was measured cannot be used.
+    #[error(transparent)]
+    Tuning(#[from] TuningError),
     /// A kernel could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -275,6 +279,18 @@ pub enum OpError {
     /// An earlier call faulted, and the operation has not been reset since.
     #[error("{0}")]
     Fault(Arc<Verdict>),
+}
+
+/// Which tiles there are, in words.
+pub(crate) fn which_tiles(step: &Tile, most: &Tile, also: &[Tile]) -> String {
+    let mut words = format!(
+        "whose sides must be multiples of {}x{} and at most {}x{}",
+        step.m, step.n, most.m, most.n
+    );
+    for tile in also {
+        words += &format!(", or {}x{}", tile.m, tile.n);
+    }
+    words
 }
 
 impl From<DeviceError> for OpError {

@@ -90,6 +90,7 @@ mod matrix;
 mod operation;
 mod ops;
 mod plan;
+pub mod tuning;
 pub mod unfused;
 mod workspace;
 

@@ -6,6 +6,7 @@ use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::matrix::{MatrixMut, MatrixRef, span};
 use crate::plan::{Blueprint, Kind, Plan, variant_of};
+use crate::tuning::{self, Asked};
 use crate::workspace::FusedWorkspace;
 use iris_heap::{Backend, Buffer, Host, Point, Queue, World};
 use iris_kernels::host::Parts;
@@ -25,12 +26,22 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
     pub(crate) fn new(kind: Kind, world: &World<B>, config: FusedConfig) -> Result<Self, OpError> {
         let operation = kind.operation();
         let target = B::Kernel::target(world);
-        let blueprint = Blueprint::new::<T, W>(kind, &config, world.size(), &target);
+        let asked = Asked {
+            kind,
+            config: &config,
+            target: &target,
+        };
+        let choices = tuning::choices::<T, W, B>(world, &asked)?;
+        let blueprint = Blueprint::new::<T, W>(kind, &config, world.size(), &target, &choices);
         let plan = blueprint.as_ref().map(|blueprint| {
             let steps = blueprint.steps.iter();
             let said = steps.map(|step| {
                 let Tile { m, n } = step.shape.tile;
-                format!("{:?} in {m}x{n} up to {} rows", step.program, step.rows)
+                let before = if step.fused { "" } else { "a product, then " };
+                format!(
+                    "{before}{:?} in {m}x{n} up to {} rows",
+                    step.program, step.rows
+                )
             });
             said.collect::<Vec<_>>().join(", ")
         });
@@ -46,6 +57,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
             ("bias", config.bias.to_string()),
             ("variant", config.variant.to_string()),
             ("gather", format!("{:?}", config.gather).to_lowercase()),
+            ("tuned", config.tuned.to_string()),
             ("tile", tile.unwrap_or_else(|| "chosen".to_owned())),
             ("plan", plan.unwrap_or_else(|_| "none".to_owned())),
             ("first", config.first.to_string()),
@@ -98,6 +110,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
         (1..=self.config.m).contains(&m).then(|| Plan {
             variant: variant_of(blueprint.step(m).program),
             tile: blueprint.step(m).shape.tile,
+            fused: blueprint.step(m).fused,
         })
     }
 
@@ -424,7 +437,7 @@ impl Check {
     }
 
     /// That a buffer is this rank's: of its device, and of no other rank's symmetric heap.
-    fn own<T: Element, B: Backend>(
+    pub(crate) fn own<T: Element, B: Backend>(
         &self,
         tensor: &'static str,
         world: &World<B>,

@@ -2,6 +2,7 @@
 
 use crate::config::{FusedConfig, Variant};
 use crate::error::OpError;
+use crate::tuning::Choice;
 use iris_kernels::host::{Accumulators, Needs, Program, Shape, Staging};
 use iris_kernels::{Element, Tile};
 use iris_sync::{Layout, Word};
@@ -25,6 +26,8 @@ pub struct Plan {
     pub variant: Variant,
     /// The tile that signals speak of.
     pub tile: Tile,
+    /// Whether one kernel does all of it; else a product goes before it.
+    pub fused: bool,
 }
 
 /// Which operation, before its variant is known.
@@ -37,6 +40,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::AllReduce,
+        Self::ReduceScatter,
+        Self::AllGatherMatmul,
+        Self::MatmulAllGather,
+    ];
+
     pub fn operation(self) -> &'static str {
         match self {
             Self::AllReduce => "matmul_all_reduce",
@@ -58,6 +68,8 @@ pub struct Target {
     /// What a tile's sides must be multiples of, and the most they may be; `None` where any tile will do, which is then made no
     /// larger than the result.
     pub tiles: Option<(Tile, Tile)>,
+    /// Tiles that there are besides.
+    pub also: &'static [Tile],
     /// What a program needs for up to so many rows, on so many ranks.
     pub needs: fn(Program, usize, Shape, usize) -> Needs,
     /// The bytes of a staging slot of a program, for so many bytes an element.
@@ -66,11 +78,25 @@ pub struct Target {
     pub packets: bool,
 }
 
+impl Target {
+    /// Whether there are programs of a tile.
+    pub(crate) fn has(&self, tile: Tile) -> bool {
+        let fits =
+            |side: usize, step: usize, most: usize| side.is_multiple_of(step) && side <= most;
+        let of_steps = self.tiles.is_none_or(|(step, most)| {
+            fits(tile.m, step.m, most.m) && fits(tile.n, step.n, most.n)
+        });
+        of_steps || self.also.contains(&tile)
+    }
+}
+
 /// How calls of up to so many rows are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     pub rows: usize,
     pub program: Program,
+    /// Whether the program multiplies; else it is given what a product has left in the workspace.
+    pub fused: bool,
     /// The problem, with the tile of these calls.
     pub shape: Shape,
     /// Relative to the workspace. Each source has the same bytes in each bank, whatever the step: a call's bank is never another
@@ -91,6 +117,8 @@ pub struct Blueprint {
     /// Where packets lie, and how many bytes they take, if there are any.
     pub packets: Option<(usize, usize)>,
     pub accumulators: Accumulators,
+    /// Where products are left, if there are steps that are not fused.
+    pub product: Option<usize>,
     /// Where plain outputs are bounced, if they may be plain.
     pub bounce: Option<usize>,
     /// The bytes of the whole workspace at each rank.
@@ -103,6 +131,7 @@ impl Blueprint {
         config: &FusedConfig,
         world: usize,
         target: &Target,
+        choices: &[Choice],
     ) -> Result<Self, OpError> {
         let operation = kind.operation();
         let &FusedConfig { m, n, k, .. } = config;
@@ -146,19 +175,24 @@ impl Blueprint {
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or_else(too_large)?;
         let element = size_of::<T>();
-        if let (Some(tile), Some((step, most))) = (config.tile, target.tiles) {
-            let fits =
-                |side: usize, step: usize, most: usize| side.is_multiple_of(step) && side <= most;
-            if !fits(tile.m, step.m, most.m) || !fits(tile.n, step.n, most.n) {
+        let chosen = choices.iter().filter_map(|choice| choice.tile);
+        for tile in config.tile.into_iter().chain(chosen) {
+            if let (false, Some((step, most))) = (target.has(tile), target.tiles) {
                 return Err(OpError::Tile {
                     operation,
                     tile,
                     step,
                     most,
+                    also: target.also.to_vec(),
                 });
             }
         }
-        let tile_of = |kind: Kind, rows: usize| match (config.tile, target.tiles) {
+        let tile_asked = |rows: usize| {
+            let chosen =
+                || choice_of(choices, rows, [n, world, element]).and_then(|choice| choice.tile);
+            config.tile.or_else(chosen)
+        };
+        let tile_of = |kind: Kind, rows: usize| match (tile_asked(rows), target.tiles) {
             (Some(tile), Some(_)) => tile,
             (None, Some(_)) => (target.tile)(kind, [m, rows], n, world, element),
             (given, None) => {
@@ -171,7 +205,7 @@ impl Blueprint {
             }
         };
         let in_packets = target.packets && config.packets;
-        let mut steps = steps(kind, config, world, element, in_packets, tile_of);
+        let mut steps = steps(kind, config, choices, world, element, in_packets, tile_of);
         let needs_of = |step: &Step| (target.needs)(step.program, step.rows, step.shape, world);
         let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);
 
@@ -228,6 +262,11 @@ impl Blueprint {
             elements: needs.accumulators,
         };
         accumulators.offset = take(accumulators.bytes()).ok_or_else(too_large)?;
+        let unfused = steps.iter().filter(|step| !step.fused);
+        let product = match unfused.map(|step| product_rows(step, world)).max() {
+            Some(rows) => Some(take((rows * n).checked_mul(element)).ok_or_else(too_large)?),
+            None => None,
+        };
         let stored = steps.iter().any(|step| step.program.stores_to_peers());
         let bounce = if config.plain_output && stored {
             Some(take((m * n).checked_mul(size_of::<T>())).ok_or_else(too_large)?)
@@ -240,6 +279,7 @@ impl Blueprint {
             staging,
             packets,
             accumulators,
+            product,
             bounce,
             bytes: end,
         })
@@ -254,6 +294,14 @@ impl Blueprint {
     pub(crate) fn step_index(&self, m: usize) -> usize {
         let found = self.steps.iter().position(|step| m <= step.rows);
         found.unwrap_or(self.steps.len() - 1)
+    }
+}
+
+/// The most rows of the product of a step that is not fused.
+fn product_rows(step: &Step, world: usize) -> usize {
+    match step.program {
+        Program::MatmulAllGather => step.rows.div_ceil(world),
+        _ => step.rows,
     }
 }
 
@@ -306,6 +354,7 @@ fn lcm(a: usize, b: usize) -> Option<usize> {
 fn steps(
     kind: Kind,
     config: &FusedConfig,
+    choices: &[Choice],
     world: usize,
     element: usize,
     packets: bool,
@@ -326,29 +375,70 @@ fn steps(
     let powers = (0..usize::BITS).map(|power| 1 << power);
     let mut ends: Vec<usize> = powers.take_while(|&rows| rows < m).collect();
     ends.extend([small.map_or(m, |(rows, _)| rows), m]);
+    ends.extend(choices.iter().map(|choice| choice.rows.min(m)));
     ends.sort_unstable();
     ends.dedup();
     let mut steps: Vec<Step> = Vec::new();
     for rows in ends {
-        let program = match small {
+        let modelled = match small {
             Some((most, small)) if rows <= most => small,
             _ => program,
         };
+        let choice = choice_of(choices, rows, [n, world, element]);
+        let program = choice.map_or(modelled, |choice| chosen(kind, choice, program));
         let step = Step {
             rows,
             program,
+            fused: choice.is_none_or(|choice| choice.fused),
             shape: shape_of(program, rows),
             staging: Staging::default(),
             packets: Staging::default(),
         };
         match steps.last_mut() {
-            Some(last) if (last.program, last.shape) == (step.program, step.shape) => {
+            Some(last)
+                if (last.program, last.shape, last.fused)
+                    == (step.program, step.shape, step.fused) =>
+            {
                 last.rows = rows;
             }
             _ => steps.push(step),
         }
     }
     steps
+}
+
+/// What a table says of calls of so many rows, if `auto` can have the staging for it: what all send to all has to be kept, twice, and in
+/// packets takes twice the room.
+fn choice_of(choices: &[Choice], rows: usize, sizes: [usize; 3]) -> Option<&Choice> {
+    let choice = choices.iter().find(|choice| rows <= choice.rows)?;
+    let copies = match (choice.variant, choice.packets) {
+        (Variant::OneShot, false) => 2,
+        (Variant::OneShot, true) => 4,
+        _ => return Some(choice),
+    };
+    let bytes = sizes
+        .into_iter()
+        .try_fold(copies * rows, usize::checked_mul);
+    bytes.filter(|&bytes| bytes <= ONE_SHOT_CAP)?;
+    Some(choice)
+}
+
+/// The program of an operation for few rows in packets, if it has one.
+pub(crate) fn packets_of(kind: Kind) -> Option<Program> {
+    match kind {
+        Kind::AllReduce => Some(Program::OneShotPackets),
+        Kind::ReduceScatter => Some(Program::ReduceScatterPackets),
+        Kind::AllGatherMatmul | Kind::MatmulAllGather => None,
+    }
+}
+
+/// The program that a table asks for; `program` is that of many rows.
+fn chosen(kind: Kind, choice: &Choice, program: Program) -> Program {
+    match (choice.packets, choice.variant) {
+        (true, _) => packets_of(kind).unwrap_or(program),
+        (false, Variant::OneShot) => Program::OneShot,
+        (false, _) => program,
+    }
 }
 
 /// The program; and up to how many rows it is another one all the same, if it is for any.
@@ -421,13 +511,14 @@ mod tests {
             Tile { m, n: 128 }
         },
         tiles: Some((Tile { m: 32, n: 32 }, Tile { m: 128, n: 256 })),
+        also: &[Tile { m: 8, n: 8 }],
         needs: Program::needs,
         slot: |_, needs, element| needs.slot_elements.checked_mul(element),
         packets: false,
     };
 
     fn blueprint(kind: Kind, config: &FusedConfig) -> Blueprint {
-        Blueprint::new::<f32, i32>(kind, config, 3, &TARGET).unwrap()
+        Blueprint::new::<f32, i32>(kind, config, 3, &TARGET, &[]).unwrap()
     }
 
     #[test]
@@ -459,7 +550,7 @@ mod tests {
         };
         for kind in [Kind::AllReduce, Kind::ReduceScatter, Kind::AllGatherMatmul] {
             let config = FusedConfig::new(700, 300, 77);
-            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &target).unwrap();
+            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &target, &[]).unwrap();
             let bank = |step: &Step| 3 * step.staging.slots * step.staging.slot_bytes;
             let all: Vec<_> = blueprint.steps.iter().map(bank).collect();
             assert!(all.iter().all(|&bank| bank == all[0]), "{kind:?}: {all:?}");
@@ -492,7 +583,7 @@ mod tests {
             let config = FusedConfig::new(5000, 700, 70)
                 .variant(variant)
                 .packets(true);
-            let blueprint = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target);
+            let blueprint = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target, &[]);
             let blueprint = blueprint.unwrap();
             let few = PACKET_BYTES / (2 * 700 * 4);
             assert_eq!(blueprint.step(few).program, Program::OneShotPackets);
@@ -518,6 +609,201 @@ mod tests {
             blueprint(Kind::AllReduce, &FusedConfig::new(50, 70, 7)).packets,
             None
         );
+    }
+
+    fn choice(rows: usize, variant: Variant, packets: bool, tile: [usize; 2]) -> Choice {
+        let [m, n] = tile;
+        Choice {
+            rows,
+            variant,
+            packets,
+            tile: (m > 0).then_some(Tile { m, n }),
+            fused: true,
+        }
+    }
+
+    #[test]
+    fn products_that_go_before_have_room_of_their_own() {
+        for (kind, variant, rows) in [
+            (Kind::AllReduce, Variant::TwoShot, 500),
+            (Kind::ReduceScatter, Variant::Auto, 500),
+            (Kind::MatmulAllGather, Variant::Auto, 167),
+        ] {
+            let all = [
+                choice(64, variant, false, [0, 0]),
+                Choice {
+                    fused: false,
+                    ..choice(usize::MAX, variant, false, [0, 0])
+                },
+            ];
+            let config = FusedConfig::new(500, 300, 70).plain_output(true);
+            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &all).unwrap();
+            assert!(
+                blueprint.step(64).fused && !blueprint.step(65).fused,
+                "{kind:?}"
+            );
+            let product = blueprint.product.unwrap();
+            let end = product + rows * 300 * 4;
+            let before = blueprint.accumulators;
+            assert!(
+                product >= before.offset + before.bytes().unwrap(),
+                "{kind:?}"
+            );
+            assert!(
+                end <= blueprint.bounce.unwrap_or(blueprint.bytes),
+                "{kind:?}"
+            );
+            let fused = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &all[..1]);
+            assert_eq!(fused.unwrap().product, None, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_decides_programs_and_tiles_and_banks_stay_where_they_are() {
+        let target = Target {
+            packets: true,
+            slot: |program, needs, element| match program {
+                Program::OneShotPackets => Some(0),
+                _ => needs.slot_elements.checked_mul(element),
+            },
+            ..TARGET
+        };
+        let choices = [
+            choice(4, Variant::TwoShot, false, [0, 0]),
+            choice(30, Variant::OneShot, true, [32, 160]),
+            choice(100, Variant::OneShot, false, [96, 64]),
+            choice(usize::MAX, Variant::TwoShot, false, [128, 224]),
+        ];
+        let config = FusedConfig::new(700, 300, 77);
+        let new = |choices: &[Choice]| {
+            let blueprint =
+                Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target, choices);
+            blueprint.unwrap()
+        };
+        let blueprint = new(&choices);
+        let of = |rows| {
+            let step = blueprint.step(rows);
+            (step.program, [step.shape.tile.m, step.shape.tile.n])
+        };
+        for (rows, program, tile) in [
+            (1, Program::TwoShot, [64, 128]),
+            (4, Program::TwoShot, [64, 128]),
+            (5, Program::OneShotPackets, [32, 160]),
+            (30, Program::OneShotPackets, [32, 160]),
+            (31, Program::OneShot, [96, 64]),
+            (100, Program::OneShot, [96, 64]),
+            (101, Program::TwoShot, [128, 224]),
+            (700, Program::TwoShot, [128, 224]),
+        ] {
+            assert_eq!(of(rows), (program, tile), "{rows}");
+        }
+        let first = &blueprint.steps[0];
+        for step in &blueprint.steps {
+            let bank = |staging: Staging| (staging.offset, staging.slots * staging.slot_bytes);
+            if step.staging.slots > 0 {
+                assert_eq!(bank(step.staging), bank(first.staging), "{step:?}");
+            }
+            assert_eq!(bank(step.packets), bank(first.packets), "{step:?}");
+            let needs = step.program.needs(step.rows, step.shape, 3);
+            match step.program {
+                Program::OneShotPackets => assert!(needs.packet_slots <= step.packets.slots),
+                _ => assert!(needs.slots <= step.staging.slots),
+            }
+        }
+        // Beyond what a table speaks of, the model decides.
+        let little = new(&choices[..1]);
+        assert_eq!(little.step(5), new(&[]).step(5));
+        assert_ne!(little.step(4).program, new(&[]).step(4).program);
+    }
+
+    #[test]
+    fn a_table_does_not_make_staging_larger_than_auto_does() {
+        let config = FusedConfig::new(4000, 3000, 77);
+        let choices = [choice(4000, Variant::OneShot, false, [96, 160])];
+        let of = |config: &FusedConfig, choices: &[Choice]| {
+            Blueprint::new::<f32, i32>(Kind::AllReduce, config, 3, &TARGET, choices).unwrap()
+        };
+        let blueprint = of(&config, &choices);
+        let of_auto = of(&config, &[]);
+        let how = |step: &Step| (step.program, step.shape);
+        assert_eq!(how(blueprint.step(4000)), how(of_auto.step(4000)));
+        // 2 x 3 x 3000 x 4 bytes a row.
+        let most = ONE_SHOT_CAP / 72_000;
+        assert!(
+            blueprint
+                .steps
+                .iter()
+                .all(|step| { (step.program == Program::OneShot) == (step.rows <= most) })
+        );
+        assert!(blueprint.steps.len() > 1);
+    }
+
+    #[test]
+    fn few_rows_are_in_packets_where_a_table_says_so() {
+        let target = Target {
+            packets: true,
+            slot: |program, needs, element| match in_packets(program) {
+                true => Some(0),
+                false => needs.slot_elements.checked_mul(element),
+            },
+            ..TARGET
+        };
+        // More rows than by the model, and fewer.
+        let config = FusedConfig::new(5000, 700, 70);
+        let of = |choices: &[Choice], rows| {
+            let kind = Kind::ReduceScatter;
+            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &target, choices);
+            blueprint.unwrap().step(rows).program
+        };
+        let (few, many) = (Program::ReduceScatterPackets, Program::ReduceScatter);
+        assert_eq!((of(&[], 8), of(&[], 2000)), (few, many));
+        let all = [choice(usize::MAX, Variant::Auto, true, [0, 0])];
+        assert_eq!((of(&all, 8), of(&all, 2000)), (few, few));
+        let none = [choice(usize::MAX, Variant::Auto, false, [0, 0])];
+        assert_eq!((of(&none, 8), of(&none, 2000)), (many, many));
+    }
+
+    #[test]
+    fn tiles_are_whole_steps_or_named() {
+        for (m, n, there) in [
+            (32, 32, true),
+            (128, 256, true),
+            (160, 32, false),
+            (32, 40, false),
+            (8, 8, true),
+            (8, 32, false),
+        ] {
+            let tile = Tile { m, n };
+            assert_eq!(TARGET.has(tile), there, "{m}x{n}");
+            let config = FusedConfig::new(500, 300, 70).tile(tile);
+            let made = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &TARGET, &[]);
+            assert_eq!(made.is_ok(), there, "{m}x{n}");
+        }
+    }
+
+    #[test]
+    fn other_operations_take_tiles_from_a_table() {
+        for kind in [
+            Kind::ReduceScatter,
+            Kind::AllGatherMatmul,
+            Kind::MatmulAllGather,
+        ] {
+            let choices = [choice(usize::MAX, Variant::Auto, false, [96, 160])];
+            let config = FusedConfig::new(500, 300, 70);
+            let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &choices);
+            let step = *blueprint.unwrap().step(500);
+            assert_eq!(
+                (step.shape.tile.m, step.shape.tile.n),
+                (96, 160),
+                "{kind:?}"
+            );
+            let plain = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &[]).unwrap();
+            assert_eq!(step.program, plain.step(500).program);
+            // Rank 0's device has it, and this one does not.
+            let choices = [choice(usize::MAX, Variant::Auto, false, [96, 161])];
+            let refused = Blueprint::new::<f32, i32>(kind, &config, 3, &TARGET, &choices);
+            assert!(matches!(refused, Err(OpError::Tile { .. })), "{kind:?}");
+        }
     }
 
     #[test]

@@ -147,6 +147,8 @@ impl<T: Element, B: Runs<T, i32>> Collective<T, B> {
         let config = FusedConfig {
             k: world.size(),
             bias: false,
+            // Tables tell of products and what follows them.
+            tuned: false,
             ..config
         };
         Operation::new(kind, world, config).map(Self)

@@ -7,12 +7,12 @@ use iris::heap::device::{Device, DeviceConfig, RankStream, Stream};
 use iris::heap::{World, WorldConfig};
 use iris::ops::{DType, Element, FusedConfig, Variant};
 use iris_measure::{
-    Case, Comparison, Effort, Item, Operation as Measured, Ours as Given, Plan, Rank, Storage,
-    Times,
+    Case, Comparison, Effort, Enqueue, Item, Operation as Measured, Ours as Given, Plan, Rank,
+    Storage, Times,
 };
 
-use crate::cli::args::{self, Gather};
-use crate::cli::bench::ours::{self, Ours};
+use crate::cli::args::{self, Gather, WorldArguments};
+use crate::cli::bench::ours::{self, Exchange, Fused, Multiplication};
 use crate::cli::bench::points::Point;
 use crate::cli::bench::record::{Gpu, Record};
 use crate::cli::bench::results;
@@ -23,9 +23,9 @@ use crate::cli::progress::Progress;
 use crate::cli::split::Split;
 
 /// What the ranks' handles on each other need of a heap.
-const HEAP_BYTES: usize = 1 << 20;
+pub(crate) const HEAP_BYTES: usize = 1 << 20;
 /// How long ranks wait for each other: some may have kernels to compile, or algorithms to try.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A bench on GPUs that was found possible.
 pub(crate) struct Job<'a> {
@@ -52,14 +52,41 @@ pub(crate) fn devices(ranks: usize) -> Result<usize, Unusable> {
 }
 
 /// Whether each rank has a GPU of its own.
-pub(crate) fn are_enough(place: &Place, arguments: &args::Bench) -> bool {
+pub(crate) fn are_enough(place: &Place, world: &WorldArguments) -> bool {
     let count = Device::<Cuda>::count().unwrap_or(0);
     match place {
         // A launcher may have given each of its processes a device of its own.
         Place::Rank(launch) => count == 1 || count >= launch.size(),
         // Without a number, as many ranks as there are GPUs.
-        _ => count > 0 && arguments.world.ranks.is_none_or(|ranks| count >= ranks),
+        _ => count > 0 && world.ranks.is_none_or(|ranks| count >= ranks),
     }
+}
+
+/// Where the ranks are: as many as there are GPUs, unless somebody says otherwise.
+pub(crate) fn place(world: &WorldArguments) -> Result<Place, Unusable> {
+    match Place::find(world)? {
+        place @ Place::Rank(_) => Ok(place),
+        place if world.ranks.is_some() => Ok(place),
+        place => Place::find(&WorldArguments {
+            ranks: Some(devices(place.ranks())?),
+            ..world.clone()
+        }),
+    }
+}
+
+/// Looks whether there are GPUs for all ranks.
+pub(crate) fn check(place: &Place) -> Result<(), Unusable> {
+    let ranks = place.ranks();
+    let devices = devices(ranks)?;
+    // A launcher may have given each of its processes a device of its own.
+    let own = matches!(place, Place::Rank(_)) && devices == 1;
+    if devices < ranks && !own {
+        return Err(Unusable::Devices {
+            ranks,
+            detail: format!("{devices} are visible"),
+        });
+    }
+    Ok(())
 }
 
 /// The name of the devices.
@@ -68,29 +95,14 @@ pub(crate) fn device_name() -> anyhow::Result<String> {
 }
 
 impl<'a> Job<'a> {
-    /// Looks whether there are GPUs for all ranks.
-    pub(crate) fn check(
-        arguments: &'a args::Bench,
-        place: &'a Place,
-        points: Vec<Point>,
-    ) -> Result<Self, Unusable> {
-        let ranks = place.ranks();
-        let devices = devices(ranks)?;
-        // A launcher may have given each of its processes a device of its own.
-        let own = matches!(place, Place::Rank(_)) && devices == 1;
-        if devices < ranks && !own {
-            return Err(Unusable::Devices {
-                ranks,
-                detail: format!("{devices} are visible"),
-            });
-        }
-        Ok(Self {
+    pub(crate) fn new(arguments: &'a args::Bench, place: &'a Place, points: Vec<Point>) -> Self {
+        Self {
             arguments,
             place,
             dtype: arguments.how.dtype.unwrap_or(DType::F32),
             gather: arguments.how.gather.unwrap_or(Gather::Rows),
             points,
-        })
+        }
     }
 
     /// Measures all points, and returns their rows in rank 0's process. Each point's are kept as soon as it is measured.
@@ -153,6 +165,7 @@ impl<'a> Job<'a> {
             .with(self.arguments.variant.unwrap_or_default(), self.gather);
         let config = FusedConfig {
             tile: self.arguments.how.tile,
+            tuned: !self.arguments.how.no_tuning,
             budget: self.arguments.how.budget,
             ..FusedConfig::new(point.size.m, point.size.n, point.size.k)
         };
@@ -162,20 +175,33 @@ impl<'a> Job<'a> {
         let cell = std::cell::RefCell::new(&mut comparison);
         let (variant, times) = ours::with_heap(world, least, |world| {
             let mut comparison = cell.borrow_mut();
-            let mut ours = Ours::<T>::new(world, &comparison, stream, op, config.clone())?;
-            let variant = ours.variant().unwrap_or(Variant::Auto);
+            let samples = [0, comparison.operands().sets() - 1]
+                .map(|set| comparison.samples(set, ours::SAMPLES));
+            let (plan, operands) = (comparison.plan(), comparison.operands());
+            let mut fused =
+                Fused::<T>::new(world, plan, operands, samples.into(), op, config.clone())?;
+            let mut product = Multiplication::<T>::new(world, &comparison)?;
+            let of_exchange = op.configure(config.clone());
+            let mut exchange = Exchange::<T>::new(world, &comparison, stream, of_exchange)?;
+            let variant = fused.how().map_or(Variant::Auto, |plan| plan.variant);
             // SAFETY: the stream outlives this.
             let on_stream = unsafe { RankStream::foreign(world, stream.raw()) }?;
-            let (mut fused, mut collective) = ours.split(&on_stream);
-            let given = Given {
-                fused: Some(&mut fused),
-                product: None,
-                collective: Some(&mut collective),
+            let times = {
+                let (mut fused, mut exchange) = (fused.on(&on_stream), exchange.on(&on_stream));
+                let mut product = product.as_mut().map(|product| product.on(&on_stream));
+                let given = Given {
+                    fused: Some(&mut fused),
+                    product: product
+                        .as_mut()
+                        .map(|product| product as &mut dyn Enqueue<Cuda>),
+                    collective: Some(&mut exchange),
+                };
+                comparison.run(given, effort)?
             };
-            let times = comparison.run(given, effort)?;
-            drop((fused, collective));
             drop(on_stream);
-            ours.free()?;
+            drop(product);
+            fused.free()?;
+            exchange.free()?;
             Ok((variant, times))
         })?;
         let variant = variant.to_string();
@@ -184,13 +210,7 @@ impl<'a> Job<'a> {
 
     fn case(&self, point: &Point) -> Case {
         Case {
-            operation: match (point.operation, self.gather) {
-                (Operation::MatmulAllReduce, _) => Measured::MatmulAllReduce,
-                (Operation::MatmulReduceScatter, _) => Measured::MatmulReduceScatter,
-                (Operation::AllGatherMatmul, Gather::Rows) => Measured::AllGatherMatmulRows,
-                (Operation::AllGatherMatmul, Gather::Columns) => Measured::AllGatherMatmulColumns,
-                (Operation::MatmulAllGather, _) => Measured::MatmulAllGather,
-            },
+            operation: measured(point.operation, self.gather),
             m: point.size.m,
             n: point.size.n,
             k: point.size.k,
@@ -270,6 +290,17 @@ impl<'a> Job<'a> {
     /// How A is split, where that can be chosen.
     fn gather_of(&self, point: &Point) -> Option<String> {
         gather(point.operation, self.gather)
+    }
+}
+
+/// An operation as what is measured.
+pub(crate) fn measured(operation: Operation, gather: Gather) -> Measured {
+    match (operation, gather) {
+        (Operation::MatmulAllReduce, _) => Measured::MatmulAllReduce,
+        (Operation::MatmulReduceScatter, _) => Measured::MatmulReduceScatter,
+        (Operation::AllGatherMatmul, Gather::Rows) => Measured::AllGatherMatmulRows,
+        (Operation::AllGatherMatmul, Gather::Columns) => Measured::AllGatherMatmulColumns,
+        (Operation::MatmulAllGather, _) => Measured::MatmulAllGather,
     }
 }
 

@@ -4,35 +4,27 @@
 //! collective alone, and both in sequence. A measurement begins at a barrier and ends when the slowest rank is done; what
 //! takes little time is repeated back to back within it. Reported are medians over the pairs.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
-
 use iris::heap::{Stream, World, WorldConfig};
 use iris::ops::{Bound, DType, Element, FusedConfig, OpError, Variant};
 use iris_measure::timing::median;
 use iris_testkit::{AnyOperation, Number};
 
 use crate::cli::args;
+use crate::cli::bench::clock;
 use crate::cli::bench::points::Point;
 use crate::cli::bench::record::Record;
 use crate::cli::bench::results;
-use crate::cli::derive::{Derivation, Matrices};
+use crate::cli::derive::Derivation;
 use crate::cli::footprint::Footprint;
 use crate::cli::launch::Place;
 use crate::cli::measure::{BoundUnfused, Unfused};
 use crate::cli::operands::Operands;
 use crate::cli::operation::Operation;
 use crate::cli::options::{self, Options};
-use crate::cli::problem::{Problem, check_memory};
+use crate::cli::problem::check_memory;
 use crate::cli::progress::Progress;
+use crate::cli::shared::Shared;
 use crate::cli::split::{Size, Split};
-
-/// A measurement repeats what takes less than this until it takes this long.
-const LONG_ENOUGH: Duration = Duration::from_millis(5);
-/// But no more often than this.
-const MOST_REPEATS: u32 = 200;
-/// Calls of each before anything is counted.
-const WARM_UP: u32 = 2;
 
 /// A bench on the host that was found possible.
 pub(crate) struct Job<'a> {
@@ -74,7 +66,7 @@ impl<'a> Job<'a> {
             let options = options::check(
                 point.operation,
                 &arguments.world,
-                &arguments.how,
+                arguments.how.gather,
                 arguments.variant,
             )?;
             let footprint = Footprint {
@@ -120,17 +112,15 @@ impl<'a> Job<'a> {
         config: &WorldConfig,
     ) -> anyhow::Result<Option<Vec<Record>>> {
         // Ranks of one process draw a point's matrices once, and give them up once all have taken their parts.
-        let matrices: Vec<_> = self
-            .points
-            .iter()
-            .map(|_| Mutex::new(Weak::new()))
-            .collect();
+        let matrices: Vec<_> = self.points.iter().map(|_| Shared::<T>::new()).collect();
         self.place.run(config, |world| {
             let mut rows = Vec::new();
             for ((point, options), matrices) in self.points.iter().zip(&matrices) {
                 let split = self.split(*point, *options);
                 let operands = Operands::new(world, split, false, false)?;
-                operands.fill(&*self.matrices::<T>(*point, matrices), Derivation::Given)?;
+                let matrices = matrices.draw(point.size, self.arguments.seed);
+                operands.fill(&matrices, Derivation::Given)?;
+                drop(matrices);
                 let measured = self.on_rank(world, split, *options, &operands)?;
                 operands.free(world)?;
                 if let (Some(file), 0) = (&self.arguments.resume, world.rank()) {
@@ -139,20 +129,6 @@ impl<'a> Job<'a> {
                 rows.extend(measured);
             }
             Ok((world.rank() == 0).then_some(rows))
-        })
-    }
-
-    fn matrices<T: Element + Number>(
-        &self,
-        point: Point,
-        shared: &Mutex<Weak<Matrices<T>>>,
-    ) -> Arc<Matrices<T>> {
-        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let problem = Problem::random(point.size, self.dtype);
-            let drawn = Arc::new(problem.matrices(self.arguments.seed));
-            *shared = Arc::downgrade(&drawn);
-            drawn
         })
     }
 
@@ -173,6 +149,7 @@ impl<'a> Job<'a> {
         for variant in variants {
             let config = FusedConfig {
                 tile: self.arguments.how.tile,
+                tuned: !self.arguments.how.no_tuning,
                 budget: self.arguments.how.budget,
                 ..FusedConfig::new(m, n, k)
             };
@@ -238,39 +215,20 @@ impl<T: Element> Measured<'_, T> {
     /// Median microseconds of a fused call, the product, the collective, and both.
     fn medians(&mut self, pairs: usize, progress: &mut Progress) -> anyhow::Result<[f64; 4]> {
         const STEPS: [Step; 4] = [Step::Fused, Step::Product, Step::Collective, Step::Both];
+        let (world, stream) = (self.world, self.stream);
         let mut repeats = [1; 4];
         for (step, repeats) in STEPS.into_iter().zip(&mut repeats) {
-            self.measure(step, WARM_UP)?;
-            // The same on all ranks, because the time is.
-            let once = self.measure(step, 1)?.max(1e-3);
-            let enough = (LONG_ENOUGH.as_secs_f64() * 1e6 / once).ceil();
-            *repeats = enough.clamp(1.0, f64::from(MOST_REPEATS)) as u32;
+            *repeats = clock::repeats(world, stream, &mut || self.enqueue(step))?;
         }
         let mut times = [const { Vec::new() }; 4];
         for _ in 0..pairs {
             for ((step, repeats), times) in STEPS.into_iter().zip(repeats).zip(&mut times) {
-                times.push(self.measure(step, repeats)?);
+                let us = clock::measure(world, stream, repeats, &mut || self.enqueue(step))?;
+                times.push(us);
             }
             progress.step();
         }
         Ok(times.map(|times| median(&times)))
-    }
-
-    /// Microseconds of one call out of `repeats`, on the slowest rank. Collective.
-    fn measure(&mut self, step: Step, repeats: u32) -> anyhow::Result<f64> {
-        self.world.barrier()?;
-        let start = Instant::now();
-        for _ in 0..repeats {
-            self.enqueue(step)?;
-        }
-        self.stream.synchronize()?;
-        let seconds = start.elapsed().as_secs_f64();
-        let slowest = self
-            .world
-            .all_gather(seconds)?
-            .into_iter()
-            .fold(0.0, f64::max);
-        Ok(slowest * 1e6 / f64::from(repeats))
     }
 
     fn enqueue(&mut self, step: Step) -> Result<(), OpError> {

@@ -5,13 +5,15 @@
 //! against a baseline.
 
 mod chart;
+pub(in crate::cli) mod clock;
 mod compare;
-mod gpu;
+pub(in crate::cli) mod gpu;
 mod host;
-mod ours;
-mod points;
+mod llama;
+pub(in crate::cli) mod ours;
+pub(in crate::cli) mod points;
 mod record;
-mod results;
+pub(in crate::cli) mod results;
 mod table;
 
 use iris::ops::{DType, Variant};
@@ -33,8 +35,12 @@ pub(crate) fn bench(arguments: &args::Bench) -> anyhow::Result<u8> {
     }
     match arguments.world.backend {
         Backend::Cuda => on_gpus(arguments),
-        Backend::Hip => Err(Unusable::Backend { backend: "hip" }.into()),
-        Backend::Auto if gpu::are_enough(&Place::find(&arguments.world)?, arguments) => {
+        Backend::Hip => Err(Unusable::Backend {
+            command: "bench",
+            backend: "hip",
+        }
+        .into()),
+        Backend::Auto if gpu::are_enough(&Place::find(&arguments.world)?, &arguments.world) => {
             on_gpus(arguments)
         }
         Backend::Auto | Backend::Host => on_host(arguments),
@@ -42,7 +48,10 @@ pub(crate) fn bench(arguments: &args::Bench) -> anyhow::Result<u8> {
 }
 
 /// Refuses arguments that were given and have no effect.
-fn refuse(given: &[(bool, &'static str)], only_for: &'static str) -> Result<(), Unusable> {
+pub(in crate::cli) fn refuse(
+    given: &[(bool, &'static str)],
+    only_for: &'static str,
+) -> Result<(), Unusable> {
     match given.iter().find(|(given, _)| *given) {
         Some(&(_, argument)) => Err(Unusable::NotForBackend {
             argument,
@@ -63,7 +72,7 @@ fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
         "`iris run`",
     )?;
     let place = Place::find(&arguments.world)?;
-    let points = points::points(arguments, place.ranks())?;
+    let points = points::points(&arguments.operations, &arguments.sizes, place.ranks())?;
     let wanted = Wanted {
         backend: "host",
         ranks: place.ranks(),
@@ -99,18 +108,10 @@ fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
     } else {
         arguments.variant.unwrap_or_default().to_string()
     };
-    let mut world = arguments.world.clone();
-    let place = match Place::find(&world)? {
-        place @ Place::Rank(_) => place,
-        place if world.ranks.is_some() => place,
-        place => {
-            world.ranks = Some(gpu::devices(place.ranks())?);
-            Place::find(&world)?
-        }
-    };
+    let place = gpu::place(&arguments.world)?;
     let gather = arguments.how.gather.unwrap_or(Gather::Rows);
-    let points = points::points(arguments, place.ranks())?;
-    gpu::devices(place.ranks())?;
+    let points = points::points(&arguments.operations, &arguments.sizes, place.ranks())?;
+    gpu::check(&place)?;
     let wanted = Wanted {
         backend: "cuda",
         ranks: place.ranks(),
@@ -120,7 +121,7 @@ fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
         gather: &|operation| gpu::gather(operation, gather),
     };
     let (done, left) = wanted.sort(arguments, &points)?;
-    let job = gpu::Job::check(arguments, &place, left)?;
+    let job = gpu::Job::new(arguments, &place, left);
     if let Place::Parent { ranks } = place {
         return launch::processes(ranks);
     }

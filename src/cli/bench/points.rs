@@ -4,7 +4,8 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use crate::cli::args;
+use crate::cli::args::Sweep;
+use crate::cli::bench::llama;
 use crate::cli::error::Unusable;
 use crate::cli::operation::Operation;
 use crate::cli::split::Size;
@@ -17,15 +18,30 @@ pub(crate) struct Point {
 }
 
 /// All points of a bench, in order: those of one operation together, and of one (N, K) by M.
-pub(crate) fn points(arguments: &args::Bench, ranks: usize) -> Result<Vec<Point>, Unusable> {
-    let sizes = match &arguments.sweep {
+pub(crate) fn points(
+    operations: &[Operation],
+    sizes: &Sweep,
+    ranks: usize,
+) -> Result<Vec<Point>, Unusable> {
+    let given = match &sizes.sweep {
         Some(file) => sweep(file)?,
-        None => cross(&arguments.m, &arguments.n, &arguments.k),
+        None => cross(
+            &or(&sizes.m, 1024),
+            &or(&sizes.n, 1024),
+            &or(&sizes.k, 1024),
+        ),
     };
     let mut points = Vec::new();
-    for &operation in &arguments.operations {
-        for &size in &sizes {
-            let size = if arguments.per_rank {
+    for &operation in operations {
+        let of_models;
+        let of_operation = if sizes.llama.is_empty() {
+            &given
+        } else {
+            of_models = llama::sizes(operation, &sizes.llama, &sizes.m)?;
+            &of_models
+        };
+        for &size in of_operation {
+            let size = if sizes.per_rank {
                 whole(operation, size, ranks)?
             } else {
                 size
@@ -39,7 +55,15 @@ pub(crate) fn points(arguments: &args::Bench, ranks: usize) -> Result<Vec<Point>
     Ok(points)
 }
 
-fn cross(m: &[NonZeroUsize], n: &[NonZeroUsize], k: &[NonZeroUsize]) -> Vec<Size> {
+/// The sizes given, or one where there are none.
+fn or(given: &[NonZeroUsize], default: usize) -> Vec<NonZeroUsize> {
+    match given {
+        [] => NonZeroUsize::new(default).into_iter().collect(),
+        given => given.to_vec(),
+    }
+}
+
+pub(super) fn cross(m: &[NonZeroUsize], n: &[NonZeroUsize], k: &[NonZeroUsize]) -> Vec<Size> {
     let of = |n: NonZeroUsize, k: NonZeroUsize| {
         m.iter().map(move |m| Size {
             m: m.get(),
@@ -116,6 +140,7 @@ fn whole(operation: Operation, size: Size, ranks: usize) -> Result<Size, Unusabl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args;
     use clap::Parser;
 
     fn of(arguments: &str, ranks: usize) -> Result<Vec<Point>, Unusable> {
@@ -124,7 +149,7 @@ mod tests {
             .unwrap()
             .command
         {
-            args::Command::Bench(bench) => points(&bench, ranks),
+            args::Command::Bench(bench) => points(&bench.operations, &bench.sizes, ranks),
             _ => unreachable!(),
         }
     }
@@ -157,6 +182,30 @@ mod tests {
         let largest = usize::MAX / 2;
         let error = of(&format!("matmul-all-gather --per-rank --m {largest}"), 4).unwrap_err();
         assert!(matches!(error, Unusable::TooLarge { .. }));
+    }
+
+    #[test]
+    fn models_have_sizes_of_their_own_for_each_operation() {
+        let points = of("matmul-all-reduce all-gather-matmul --llama 8b --m 1,2", 2).unwrap();
+        assert_eq!(
+            sizes(&points),
+            [
+                [1, 4096, 4096],
+                [2, 4096, 4096],
+                [1, 4096, 14336],
+                [2, 4096, 14336],
+                [1, 6144, 4096],
+                [2, 6144, 4096],
+                [1, 28672, 4096],
+                [2, 28672, 4096],
+            ]
+        );
+        let of_default = of("matmul-reduce-scatter --llama 8b,70b,405b", 8).unwrap();
+        assert_eq!(of_default.len(), 6 * 15);
+        assert_eq!(of_default.last().unwrap().size.m, 16384);
+        assert_eq!(of("matmul-all-reduce", 2).unwrap()[0].size.m, 1024);
+        let error = of("matmul-all-gather --llama 8b", 2).unwrap_err();
+        assert!(error.to_string().contains("--llama"), "{error}");
     }
 
     #[test]

@@ -241,7 +241,7 @@ static void nothing(void *arguments) { (void)arguments; }
 
 /// The twin of `Args` in iris-kernels, as far as it is looked at.
 typedef struct {
-    uint64_t heap[16], world, rank, blocks, m, n, k, given, a, a_row, a_col, b, b_row, b_col, bias, c, c_row, output, output_row, bounced;
+    uint64_t heap[16], world, rank, blocks, m, n, k, m_share, n_share, k_share, given, a, a_row, a_col, b, b_row, b_col, bias, c, c_row, output, output_row, bounced;
 } Args;
 typedef struct { Args args; char name[48]; int type; } Operation;
 static struct { pthread_barrier_t met; int made; const Operation *of[MOST]; } together;
@@ -269,6 +269,13 @@ static void operation(void *arguments) {
     Args *it = &own->args;
     uint64_t world = it->world, rank = it->rank, m = it->m, n = it->n, k = it->k;
     if (!world) return; // launched to be loaded
+    if (!strcmp(own->name, "iris_matmul")) {
+        for (uint64_t at = 0; at < m * n; at++) {
+            float sum = element(own, at / n, at % n, k) + (float)wrong("matmul") * 8;
+            put((void *)it->c, at / n * it->c_row + at % n, own->type, sum);
+        }
+        return;
+    }
     pthread_mutex_lock(&lock);
     if (!together.made++) pthread_barrier_init(&together.met, NULL, (unsigned)world);
     pthread_mutex_unlock(&lock);

@@ -25,6 +25,9 @@ use crate::host::{GatherDim, Program};
 /// The kernels' tile where none is asked for.
 pub const TILE: Tile = Tile { m: 128, n: 128 };
 
+/// The source of the product by itself, and its kernel's name: it takes the argument of the operations' kernels, in a world of one rank.
+pub const PRODUCT: (&str, &str) = ("matmul.hip", "iris_matmul");
+
 impl Program {
     /// All of them.
     pub const ALL: [Self; 10] = [

@@ -232,6 +232,8 @@ mod tests {
             let (source, kernel) = program.kernel();
             assert!(file(source).unwrap().contains(kernel), "{program:?}");
         }
+        let (source, kernel) = crate::device::PRODUCT;
+        assert!(file(source).unwrap().contains(kernel));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The real compilers, where they are there.
 
 use crate::fake::architecture;
-use iris_kernels::DType;
-use iris_kernels::device::TILE;
 use iris_kernels::device::compile::{
     self, Architecture, Cache, CacheUse, CompileError, Compiler, Hiprtc, Request, Source, find,
 };
+use iris_kernels::device::fast::{Crews, is_fast};
 use iris_kernels::device::nvrtc::Nvrtc;
+use iris_kernels::device::{PRODUCT, TILE};
 use iris_kernels::host;
+use iris_kernels::{DType, Tile};
 use iris_testkit::skipped;
 
 /// Those that are there and know an architecture.
@@ -84,6 +85,37 @@ fn a_program_of_ours_compiles_and_is_kept() {
 }
 
 /// A user's own source with headers of ours and of theirs, one of which has an error: it is shown where it stands.
+/// In tiles that operations take without being asked: portable everywhere, and by crews on Hopper.
+#[test]
+fn the_product_by_itself_compiles() {
+    for name in ["gfx942", "sm_90a"] {
+        let architecture = architecture(name);
+        for compiler in compilers("the product", &architecture) {
+            let cache = Cache::off();
+            // Of a small tile the portable kernel, which then is the reference, may keep a register in memory.
+            let check = |request: &Request, most_scratch: u64| {
+                let image = cache.compile(compiler, request).unwrap();
+                let resources = image.resources().unwrap();
+                let definitions = request.definitions();
+                assert_eq!(resources.len(), 1, "{definitions:?}");
+                assert_eq!(resources[0].kernel, PRODUCT.1);
+                let scratch = u64::from(resources[0].scratch);
+                assert!(scratch <= most_scratch, "{definitions:?}: {scratch}");
+            };
+            let hopper = is_fast(name, DType::BF16);
+            let smallest = if hopper { 64 } else { 128 };
+            for (m, n) in [(smallest, smallest), (128, 128), (128, 256)] {
+                let tile = Tile { m, n };
+                let request = || Request::product(DType::BF16, tile, architecture.clone());
+                check(&request().portable(tile), if n < 128 { 16 } else { 0 });
+                if hopper {
+                    check(&Crews::of(tile).unwrap().request(request()), 0);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn errors_are_shown_by_file_and_line() {
     let text = |wrong: &str| {

@@ -1,7 +1,6 @@
 //! What a call is launched with on Hopper: tensor maps of its operands, where they can be mapped.
 
 use super::kernel::Places;
-use crate::plan::Step;
 use iris_heap::device::{Boxes, Device, Driver};
 use iris_kernels::device::Args;
 use iris_kernels::device::fast::{FastArgs, SLAB_K, TensorMap};
@@ -54,17 +53,18 @@ impl Maps {
 
 /// The argument of the fast kernel; `None` where an operand cannot be mapped, and the portable kernel is to be taken.
 ///
-/// `args` is what the portable kernel is given.
+/// `args` is what the portable kernel is given; without a program it is that of the product alone.
 pub(super) fn arguments<D: Driver>(
     device: &Device<D>,
     maps: &Maps,
-    step: &Step,
+    program: Option<Program>,
+    tile: Tile,
     dtype: DType,
     args: &Args,
     places: &Places,
 ) -> Option<FastArgs> {
     let bf16 = dtype == DType::BF16;
-    let Tile { m, n } = step.shape.tile;
+    let Tile { m, n } = tile;
     let encode = |boxes: Boxes| maps.encode(device, boxes);
     let heap = *args.heap.get(args.rank as usize)?;
     // Where there is no depth, slabs of zeros are loaded, which are what lies outside of this. See `slabs_of` in `crews.h`.
@@ -123,13 +123,13 @@ pub(super) fn arguments<D: Driver>(
     let a_rows = rows_of_box(places.a_rows);
     // Where its own columns are gathered with the others', a rank's A is not mapped.
     let gathers_all = matches!(
-        step.program,
-        Program::AllGatherMatmul(GatherDim::Columns) if args.world > 1
+        program,
+        Some(Program::AllGatherMatmul(GatherDim::Columns)) if args.world > 1
     );
     let a = if gathers_all { nothing } else { a };
     let (a_deep, a) = map(a, a_rows as u32)?;
     let (b_deep, b) = map(b, n as u32)?;
-    if !takes(step.program, args, a_deep) {
+    if program.is_some_and(|program| !takes(program, args, a_deep)) {
         return None;
     }
     let mut fast = FastArgs::default();
@@ -140,14 +140,14 @@ pub(super) fn arguments<D: Driver>(
     fast.a_bytes = slab(if a_deep { a_rows } else { m as u64 });
     (fast.a, fast.b) = (a, b);
     // What finished tiles are copied into, and what its rows are apart.
-    let c = match step.program {
-        Program::TwoShot | Program::MatmulAllGather => {
+    let c = match program {
+        Some(Program::TwoShot | Program::MatmulAllGather) => {
             Some((heap + args.output, args.m, args.n, args.output_row))
         }
-        Program::ReduceScatter | Program::AllGatherMatmul(_) => {
+        Some(Program::ReduceScatter | Program::AllGatherMatmul(_)) | None => {
             Some((args.c, places.c_rows, places.c_cols, args.c_row))
         }
-        _ => None,
+        Some(_) => None,
     };
     let c = c.and_then(|(address, rows, columns, row)| {
         let boxes = Boxes {
@@ -163,15 +163,15 @@ pub(super) fn arguments<D: Driver>(
     });
     fast.c_mapped = u64::from(c.is_some());
     fast.c = c.unwrap_or_default();
-    if matches!(step.program, Program::AllGatherMatmul(_)) && args.world > 1 {
+    if matches!(program, Some(Program::AllGatherMatmul(_))) && args.world > 1 {
         let both_banks = 2 * args.world * args.slots * args.slot_bytes;
-        let pitch = (step.shape.k as u64).next_multiple_of(UNIT / ELEMENT);
+        let pitch = args.k.next_multiple_of(UNIT / ELEMENT);
         let box_rows = rows_of_box(args.m);
         fast.gathered_bytes = slab(box_rows);
         fast.gathered = encode(Boxes {
             bf16,
             address: heap + args.staging,
-            lens: [step.shape.k as u64, both_banks / (pitch * ELEMENT)],
+            lens: [args.k, both_banks / (pitch * ELEMENT)],
             stride: pitch * ELEMENT,
             sides: [SLAB_K as u32, box_rows as u32],
         })?;

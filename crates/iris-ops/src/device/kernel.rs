@@ -6,18 +6,21 @@
 
 use super::control::{Control, report};
 use super::fast;
+use super::product::Multiplication;
 use super::program::{self, Loaded};
 use crate::backend::{Executor, Runs};
 use crate::call::{Arguments, Strided};
 use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Step, Target};
+use crate::tuning::Machine;
 use iris_heap::cuda::Cuda;
 use iris_heap::device::{DeviceError, Driver, RankStream};
 use iris_heap::hip::Hip;
 use iris_heap::{Activity, AnyBuffer, Faults, Heap, Report, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
 use iris_kernels::device::Args;
+use iris_kernels::host::Program;
 use iris_sync::{Cause, SignalCounter};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -184,12 +187,74 @@ impl Places {
     }
 }
 
+impl<T: Element, D: Driver> DeviceKernel<T, D> {
+    /// Enqueues the product of a step that is not fused, and has the program take what it leaves at `place` in the workspace.
+    ///
+    /// # Safety
+    /// `args` are those of a call whose operands were checked, of the sizes `places`, and stay allocated until it has run. The workspace has
+    /// room for the product, which nobody else uses.
+    unsafe fn multiply(
+        &self,
+        stream: &RankStream<D>,
+        product: &Loaded<D>,
+        step: &Step,
+        places: &Places,
+        place: usize,
+        args: &mut Args,
+    ) -> Result<(), OpError> {
+        // What is only gathered gets its bias before it is rounded.
+        let before = step.program == Program::MatmulAllGather;
+        let left = self.common.heap[self.world.rank()] + (self.offset + place) as u64;
+        let of_product = Args {
+            m: places.a_rows,
+            n: places.b_cols,
+            k: places.a_cols,
+            a: args.a,
+            a_row: args.a_row,
+            a_col: args.a_col,
+            b: args.b,
+            b_row: args.b_row,
+            b_col: args.b_col,
+            bias: if before { args.bias } else { 0 },
+            c: left,
+            c_row: places.b_cols,
+            ..Args::default()
+        };
+        // A rank without rows or depth has nothing to give, and is not asked for it.
+        if of_product.m.min(of_product.n).min(of_product.k) > 0 {
+            let multiplication = Multiplication {
+                world: &self.world,
+                kernels: product,
+                maps: &self.maps,
+                tile: step.shape.tile,
+                dtype: T::DTYPE,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { multiplication.enqueue(stream, &of_product) }?;
+        }
+        if before {
+            args.bias = 0;
+        }
+        args.given = 1;
+        (args.a, args.a_row, args.a_col) = (left, places.b_cols, 1);
+        (args.b, args.b_row, args.b_col) = (0, 0, 0);
+        Ok(())
+    }
+}
+
 impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     type Prepared = Vec<Loaded<D>>;
 
     fn target(world: &World<D>) -> Target {
         let hopper = world.device().info().architecture.starts_with("sm_90");
         program::target(hopper, size_of::<T>())
+    }
+
+    fn machine(world: &World<D>) -> Machine {
+        Machine {
+            device: world.device().info().name.clone(),
+            compiler: program::compiler(world.device()),
+        }
     }
 
     fn prepare(
@@ -242,11 +307,10 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         for (rank, base) in common.heap.iter_mut().take(world.size()).enumerate() {
             *base = world.base(rank);
         }
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
             world: world.clone(),
             operation: kind.operation(),
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            number: super::next_number(),
             blueprint,
             offset,
             resident: Arc::new(Resident {
@@ -321,12 +385,23 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         // One for each step, in their order.
         let loaded = &this.resident.loaded[this.blueprint.step_index(arguments.m)];
         let mut args = this.arguments(step, &arguments);
+        let places = Places::of(&arguments);
+        let places = match (&loaded.before, this.blueprint.product, places) {
+            (Some(product), Some(place), Some(places)) => {
+                // SAFETY: as below; the product's place in the workspace is this rank's alone, and large enough for this step.
+                unsafe { this.multiply(stream, product, step, &places, place, &mut args) }?;
+                None
+            }
+            (_, _, places) => places,
+        };
         let work = program::work(step.program, arguments.m, step.shape, this.world.size()) as u64;
-        let fast = loaded.fast.as_ref().zip(Places::of(&arguments));
+        let fast = loaded.fast.as_ref().zip(places);
         let fast = fast.and_then(|(kernel, places)| {
             args.blocks = work.min(u64::from(kernel.most_blocks));
             let device = this.world.device();
-            let fast = fast::arguments(device, &this.maps, step, T::DTYPE, &args, &places)?;
+            let (program, tile) = (Some(step.program), step.shape.tile);
+            let maps = &this.maps;
+            let fast = fast::arguments(device, maps, program, tile, T::DTYPE, &args, &places)?;
             Some((kernel, fast))
         });
         // SAFETY: each kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The

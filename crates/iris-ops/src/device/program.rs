@@ -1,10 +1,11 @@
 //! The kernels of an operation, compiled and loaded, and how many blocks each is launched with.
 
+use super::product;
 use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Step, Target, variant_of};
 use iris_heap::World;
-use iris_heap::device::{DeviceError, Driver, Function, Module, Stream};
+use iris_heap::device::{Device, DeviceError, Driver, Function, Module, Stream};
 use iris_kernels::device::compile::{self, Architecture, Request};
 use iris_kernels::device::fast::{Crews, FastArgs, LARGEST, is_fast, waves_n};
 use iris_kernels::device::{Args, CompileError, MAX_RANKS, TILE, needs, slot_bytes};
@@ -15,6 +16,16 @@ use std::panic::resume_unwind;
 
 /// What a tile that is asked for must be made of.
 const STEP: Tile = Tile { m: 32, n: 128 };
+
+/// Those of the fast kernels: see [`Crews::of`].
+const CREWS: [Tile; 6] = [
+    Tile { m: 64, n: 64 },
+    Tile { m: 64, n: 128 },
+    Tile { m: 64, n: 256 },
+    Tile { m: 128, n: 64 },
+    Tile { m: 128, n: 128 },
+    Tile { m: 128, n: 256 },
+];
 
 /// How kernels lay out an operation's memory, on Hopper or elsewhere, for elements of so many bytes.
 pub(super) fn target(hopper: bool, element: usize) -> Target {
@@ -31,6 +42,10 @@ pub(super) fn target(hopper: bool, element: usize) -> Target {
             |_, _, _, _, _| TILE
         },
         tiles: Some((STEP, most)),
+        also: match hopper && element == 2 {
+            true => &CREWS,
+            false => &[],
+        },
         needs,
         slot: slot_bytes,
         packets: true,
@@ -71,15 +86,27 @@ fn words(layout: Layout) -> usize {
     cells(layout) + 4 * layout.words()
 }
 
+/// What kernels are compiled by for a device; nothing where nothing is found, which creating an operation then says.
+pub(super) fn compiler<D: Driver>(device: &Device<D>) -> String {
+    let architecture = device.info().architecture.parse::<Architecture>().ok();
+    let identity = architecture.and_then(|architecture| {
+        let target = compile::target(&architecture).ok()?;
+        Some(compile::find(&target).ok()?.identity())
+    });
+    identity.map_or_else(String::new, |it| format!("{} {}", it.kind, it.version))
+}
+
 /// One kernel of an operation.
 #[derive(Debug)]
 pub struct Loaded<D: Driver> {
-    /// The program it is.
-    pub program: Program,
+    /// The program it is; none where it is the product alone.
+    pub program: Option<Program>,
     /// The kernel for every architecture and all operands.
     pub portable: Kernel<D>,
     /// The one for Hopper and operands that can be mapped.
     pub fast: Option<Kernel<D>>,
+    /// The product that goes before it, where the step is not fused.
+    pub before: Option<Box<Loaded<D>>>,
 }
 
 /// A kernel, loaded.
@@ -110,7 +137,6 @@ pub(super) fn load<T: Element, D: Driver>(
         return Err(OpError::Probe { operation });
     }
     let device = world.device();
-    let ranks_here = world.heap().ranks_here();
     let architecture: Architecture = (device.info().architecture)
         .parse()
         .map_err(CompileError::from)?;
@@ -150,26 +176,9 @@ pub(super) fn load<T: Element, D: Driver>(
             )
         }));
     }
-    let load = |step: &Step, threads, shared, request: &Request| -> Result<Kernel<D>, OpError> {
-        let image = compile::compile(request)?;
-        let module = Module::load(device, image.bytes())?;
+    let load = |step: &Step, threads, shared, request: &Request| {
         let (_, kernel) = step.program.kernel();
-        let function = module.function(kernel, threads, shared)?;
-        let most = function.shape().most_blocks;
-        let most_blocks = world.most_blocks(&function);
-        if most_blocks == 0 {
-            return Err(OpError::NoRoomForBlocks {
-                operation,
-                kernel,
-                rank: world.rank(),
-                most,
-                ranks_here,
-            });
-        }
-        Ok(Kernel {
-            function,
-            most_blocks,
-        })
+        load_kernel(world, operation, kernel, [threads, shared], request)
     };
     // Compilers take their time, and several of them no longer than one.
     let mut kernels = std::thread::scope(|scope| {
@@ -191,14 +200,53 @@ pub(super) fn load<T: Element, D: Driver>(
     .into_iter();
     let mut loaded = Vec::new();
     while let (Some(Some(portable)), Some(fast)) = (kernels.next(), kernels.next()) {
-        let program = blueprint.steps[loaded.len()].program;
+        let step = &blueprint.steps[loaded.len()];
+        let (tile, portable_only) = (step.shape.tile, config.portable);
+        let before = match step.fused {
+            true => None,
+            false => Some(product::load::<T, D>(
+                world,
+                operation,
+                tile,
+                portable_only,
+            )?),
+        };
         loaded.push(Loaded {
-            program,
+            program: Some(step.program),
             portable,
             fast,
+            before: before.map(Box::new),
         });
     }
     Ok(loaded)
+}
+
+/// Compiles and loads a kernel, to be launched with so many threads a block and bytes of dynamic shared memory.
+pub(super) fn load_kernel<D: Driver>(
+    world: &World<D>,
+    operation: &'static str,
+    kernel: &'static str,
+    [threads, shared]: [u32; 2],
+    request: &Request,
+) -> Result<Kernel<D>, OpError> {
+    let image = compile::compile(request)?;
+    let module = Module::load(world.device(), image.bytes())?;
+    let function = module.function(kernel, threads, shared)?;
+    let most = function.shape().most_blocks;
+    let most_blocks = world.most_blocks(&function);
+    if most_blocks == 0 {
+        return Err(OpError::NoRoomForBlocks {
+            operation,
+            kernel,
+            rank: world.rank(),
+            most,
+            ranks_here: world.heap().ranks_here(),
+        });
+    }
+    Ok(Kernel {
+        function,
+        most_blocks,
+    })
 }
 
 /// Launches every kernel once, of a world without ranks, which leaves at once: where all ranks have loaded theirs, and none has a call
@@ -219,7 +267,8 @@ pub(super) fn warm_up<D: Driver>(world: &World<D>, loaded: &[Loaded<D>]) -> Resu
         .map(|stream| &**stream)
         .chain([heap.transfers()]);
     for stream in streams {
-        for step in loaded {
+        let products = loaded.iter().filter_map(|step| step.before.as_deref());
+        for step in loaded.iter().chain(products) {
             step.portable.warm_up(stream, alone, &Args::default())?;
             if let Some(fast) = &step.fast {
                 fast.warm_up(stream, alone, &FastArgs::default())?;
@@ -298,6 +347,16 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
 mod tests {
     use super::*;
     use iris_kernels::host::GatherDim;
+
+    #[test]
+    fn tiles_of_the_fast_kernels_can_be_asked_for_where_there_are_some() {
+        for tile in CREWS {
+            assert!(Crews::of(tile).is_some() && target(true, 2).has(tile));
+        }
+        let narrow = Tile { m: 64, n: 64 };
+        assert!(!target(true, 4).has(narrow) && !target(false, 2).has(narrow));
+        assert!(target(false, 2).has(LARGEST) && !target(false, 4).has(LARGEST));
+    }
 
     #[test]
     fn there_are_no_more_blocks_than_there_is_to_do_for() {

@@ -5,12 +5,15 @@ use crate::call::{Arguments, Strided};
 use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::plan::{Blueprint, Kind, Step, Target};
+use crate::tuning::Machine;
 use iris_heap::{
     Access, Activity, AnyBuffer, Faults, Host, Kernel, KernelArgs, KernelLaunch, Report, Stream,
     StreamError, Verdict, WatchId, Watched, World,
 };
-use iris_kernels::host::{Accumulators, Input, Operands, Output, Rank, Scratch, Staging};
-use iris_kernels::{Element, Tile, View, ViewMut};
+use iris_kernels::host::{
+    Accumulators, Input, Operands, Output, Program, Rank, Scratch, Staging, product,
+};
+use iris_kernels::{DType, Element, Tile, View, ViewMut};
 use iris_sync::{Cause, Mapped, Patience, Port, Probe, Rules, Signal, Word};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -195,11 +198,72 @@ impl<T: Element, W: Word> HostKernel<T, W> {
             },
         };
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let operands = match (step.fused, self.blueprint.product) {
+            (false, Some(product)) => &self.multiply(step, operands, product, &mut scratch),
+            _ => operands,
+        };
         // SAFETY: the operation has checked the operands' sizes, bounds and aliasing, and the stream holds their locks while
         // this runs; all ranks run the same calls in the same order, as whoever calls an operation promises; the workspace is
         // the blueprint's, which covers this program at this `m`.
         unsafe { step.program.run(&rank, operands, &mut scratch) }
     }
+}
+
+impl<T: Element, W: Word> HostKernel<T, W> {
+    /// Multiplies, and leaves the product at `place` in the workspace: the operands of a program to which it is given.
+    fn multiply(
+        &self,
+        step: &Step,
+        operands: &Operands<T>,
+        place: usize,
+        scratch: &mut Scratch,
+    ) -> Operands<T> {
+        let Input::Product { a, b } = operands.input else {
+            return *operands;
+        };
+        let own = self.heap[self.world.rank()];
+        let c = ViewMut {
+            data: own.wrapping_add(self.offset + place).cast::<T>(),
+            rows: a.rows,
+            cols: b.cols,
+            row_stride: b.cols,
+        };
+        // What is only gathered gets its bias before it is rounded.
+        let before = step.program == Program::MatmulAllGather;
+        let of_product = Operands {
+            bias: operands.bias.filter(|_| before),
+            c,
+            ..*operands
+        };
+        // SAFETY: the operands were checked, and the stream holds their locks; the memory is this rank's workspace's, of the blueprint's
+        // size for this step, and nobody else's; the scratch was made for this product, too.
+        unsafe { product(&of_product, scratch) };
+        Operands {
+            input: Input::Given(View {
+                data: c.data.cast_const(),
+                rows: c.rows,
+                cols: c.cols,
+                row_stride: c.row_stride,
+                col_stride: 1,
+            }),
+            bias: operands.bias.filter(|_| !before),
+            ..*operands
+        }
+    }
+}
+
+/// What `rank` works in when it multiplies by itself, in a step that is not fused.
+fn scratch_of_product(dtype: DType, step: &Step, ranks: usize, rank: usize) -> Scratch {
+    let parts = (step.program).parts(step.rows, step.shape, ranks, rank);
+    let rows = match step.program {
+        // Fewer rows may fall to this rank at the largest m than at a smaller one.
+        Program::MatmulAllGather => step.rows.div_ceil(ranks),
+        _ => parts.a.0.len(),
+    };
+    let (depth, cols) = (parts.b.0.len(), parts.b.1.len());
+    // As many rows at once as are multiplied at full speed.
+    let strip = (1024 * 1024 / cols.max(1)).clamp(1, rows.max(1));
+    Scratch::new(dtype, rows * depth, depth * cols, strip * cols)
 }
 
 impl<T: Element, W: Word> Runs<T, W> for Host {
@@ -223,9 +287,18 @@ impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
             words: Mapped::<W>::bytes,
             tile,
             tiles: None,
+            also: &[],
             needs: iris_kernels::host::Program::needs,
             slot: |_, needs, element| needs.slot_elements.checked_mul(element),
             packets: false,
+        }
+    }
+
+    fn machine(_: &World) -> Machine {
+        Machine {
+            device: "host".to_owned(),
+            // What is run was compiled with this.
+            compiler: concat!("iris ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
 
@@ -248,8 +321,12 @@ impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
             .iter()
             .map(|step| {
                 let rank = world.rank();
-                step.program
-                    .scratch(T::DTYPE, step.rows, step.shape, ranks, rank)
+                let of_program =
+                    (step.program).scratch(T::DTYPE, step.rows, step.shape, ranks, rank);
+                match step.fused {
+                    true => of_program,
+                    false => of_program.or(scratch_of_product(T::DTYPE, step, ranks, rank)),
+                }
             })
             .reduce(Scratch::or)
             .unwrap_or_default();

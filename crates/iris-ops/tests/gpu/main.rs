@@ -13,3 +13,4 @@ mod rig;
 mod shapes;
 mod sharing;
 mod support;
+mod tuning;

@@ -37,7 +37,7 @@ mod resources;
 mod source;
 
 pub use architecture::{Architecture, UnknownArchitecture, Vendor};
-pub use cache::{Cache, CacheError, CacheUse, Damage};
+pub use cache::{Cache, CacheError, CacheUse, Damage, directory};
 pub use compiler::{Compiler, Identity, Output};
 pub use error::CompileError;
 pub use hiprtc::Hiprtc;
@@ -77,7 +77,16 @@ impl Request {
         tile: Tile,
         architecture: Architecture,
     ) -> Self {
-        Self::new(Source::program(program), architecture)
+        Self::tiled(Source::program(program), dtype, tile, architecture)
+    }
+
+    /// The product by itself, likewise.
+    pub fn product(dtype: DType, tile: Tile, architecture: Architecture) -> Self {
+        Self::tiled(Source::product(), dtype, tile, architecture)
+    }
+
+    fn tiled(source: Source, dtype: DType, tile: Tile, architecture: Architecture) -> Self {
+        Self::new(source, architecture)
             .define("IRIS_DTYPE", dtype)
             .define("IRIS_TILE_M", tile.m)
             .define("IRIS_TILE_N", tile.n)

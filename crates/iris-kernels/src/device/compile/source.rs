@@ -17,8 +17,16 @@ pub struct Source {
 impl Source {
     /// The source of one of our programs. Its [kernel](Program::kernel) is one of those that it defines.
     pub fn program(program: Program) -> Self {
-        let (name, _) = program.kernel();
-        // The programs' sources are embedded: `sources::tests::every_program_is_embedded`.
+        Self::embedded(program.kernel().0)
+    }
+
+    /// The source of the product by itself: [`PRODUCT`](crate::device::PRODUCT).
+    pub fn product() -> Self {
+        Self::embedded(crate::device::PRODUCT.0)
+    }
+
+    fn embedded(name: &str) -> Self {
+        // What is asked for is embedded: `sources::tests::every_program_is_embedded`.
         Self::user(name, sources::file(name).unwrap_or_default())
     }
 

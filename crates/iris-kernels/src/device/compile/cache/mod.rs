@@ -249,21 +249,33 @@ impl Cache {
     }
 }
 
-fn place(lookup: &dyn Fn(&str) -> Option<OsString>) -> Place {
+/// The directory in which everything lies that iris keeps, images in `kernels` below it; nothing where there is none, as asked for.
+///
+/// # Errors
+/// [`CacheError::NoDirectory`] where the variables that `lookup` looks up say of none.
+pub fn directory(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, CacheError> {
     let absolute = |name: &str| {
         lookup(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    let base = match lookup(DIRECTORY) {
-        Some(directory) if directory.is_empty() => return Place::Off,
-        Some(directory) => PathBuf::from(directory),
+    match lookup(DIRECTORY) {
+        Some(directory) if directory.is_empty() => Ok(None),
+        Some(directory) => Ok(Some(PathBuf::from(directory))),
         // The standard has paths that are not absolute be ignored.
         None => match (absolute("XDG_CACHE_HOME"), absolute("HOME")) {
-            (Some(cache), _) => cache.join("iris"),
-            (None, Some(home)) => home.join(".cache").join("iris"),
-            (None, None) => return Place::Nowhere(CacheError::NoDirectory),
+            (Some(cache), _) => Ok(Some(cache.join("iris"))),
+            (None, Some(home)) => Ok(Some(home.join(".cache").join("iris"))),
+            (None, None) => Err(CacheError::NoDirectory),
         },
+    }
+}
+
+fn place(lookup: &dyn Fn(&str) -> Option<OsString>) -> Place {
+    let base = match directory(lookup) {
+        Ok(Some(base)) => base,
+        Ok(None) => return Place::Off,
+        Err(error) => return Place::Nowhere(error),
     };
     match lookup(BYTES) {
         None => Place::There(Directory::new(base.join("kernels"), DEFAULT_BYTES)),

@@ -1,0 +1,239 @@
+//! What rank 0's tables say of an operation, for all ranks.
+
+use super::lookup::Query;
+use super::{Tuning, TuningError, TuningRow};
+use crate::backend::{Executor, Runs};
+use crate::config::{FusedConfig, Variant};
+use crate::error::{OpError, which_tiles};
+use crate::plan::{Kind, Target, packets_of};
+use iris_heap::{World, WorldError};
+use iris_kernels::{Element, Tile};
+use iris_sync::Word;
+
+/// How calls of up to so many rows are carried out, as a table says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) rows: usize,
+    pub(crate) variant: Variant,
+    pub(crate) packets: bool,
+    pub(crate) tile: Option<Tile>,
+    pub(crate) fused: bool,
+}
+
+/// What tables are asked by.
+pub(crate) struct Asked<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) config: &'a FusedConfig,
+    pub(crate) target: &'a Target,
+}
+
+impl Asked<'_> {
+    /// Whether there is anything to ask.
+    fn asks(&self) -> bool {
+        let FusedConfig {
+            tuned,
+            variant,
+            tile,
+            ..
+        } = self.config;
+        *tuned && *variant == Variant::Auto && tile.is_none()
+    }
+
+    /// What this rank's tables say.
+    fn look_up(&self, query: &Query<'_>) -> Result<Vec<Choice>, TuningError> {
+        let named;
+        let users = match &self.config.tuning {
+            Some(given) => Some(&**given),
+            None => {
+                named = Tuning::of_environment()?;
+                named.as_ref()
+            }
+        };
+        for table in users.into_iter().chain([Tuning::shipped()]) {
+            let choices = self.of(table, query)?;
+            if !choices.is_empty() {
+                return Ok(choices);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// What a table says, up to the most rows of the operation.
+    fn of(&self, table: &Tuning, query: &Query<'_>) -> Result<Vec<Choice>, TuningError> {
+        let found = table.nearest(query);
+        let largest = found.last().map_or(0, |(_, row)| row.m);
+        let mut choices: Vec<Choice> = Vec::new();
+        for (line, row) in found {
+            self.check(table, line, row)?;
+            // For more rows, too, unless all is sent to all.
+            let holds = row.m == largest && row.variant != Variant::OneShot;
+            choices.push(Choice {
+                rows: if holds { usize::MAX } else { row.m },
+                variant: row.variant,
+                packets: row.packets,
+                tile: row.tile,
+                fused: row.fused,
+            });
+            if row.m >= self.config.m {
+                break;
+            }
+        }
+        Ok(choices)
+    }
+
+    /// Whether the backend can do what a row says.
+    fn check(&self, table: &Tuning, line: usize, row: &TuningRow) -> Result<(), TuningError> {
+        let wrong = |field: &str, value: String, expected: String| TuningError::Field {
+            table: table.name.clone(),
+            line,
+            field: field.to_owned(),
+            value,
+            expected,
+        };
+        if let (Some(tile), Some((step, most))) = (row.tile, self.target.tiles)
+            && !self.target.has(tile)
+        {
+            return Err(wrong(
+                "tile",
+                format!("{}x{}", tile.m, tile.n),
+                format!(
+                    "a tile that {} has, {}",
+                    row.device,
+                    which_tiles(&step, &most, self.target.also)
+                ),
+            ));
+        }
+        if row.packets && !(self.target.packets && packets_of(self.kind).is_some()) {
+            let expected = format!("false: {} on {} has none", row.op, row.device);
+            return Err(wrong("packets", "true".to_owned(), expected));
+        }
+        Ok(())
+    }
+}
+
+/// What rank 0's tables say; nothing where they say nothing, or are not asked. Collective.
+///
+/// # Errors
+/// Where rank 0's table cannot be used, on all ranks.
+pub(crate) fn choices<T: Element, W: Word, B: Runs<T, W>>(
+    world: &World<B>,
+    asked: &Asked<'_>,
+) -> Result<Vec<Choice>, OpError> {
+    // Exchanged in any case: whether there is anything to ask may differ between ranks, which is found later.
+    let operation = asked.kind.operation();
+    let own = match world.rank() == 0 && asked.asks() {
+        true => asked.look_up(&Query {
+            machine: &B::Kernel::machine(world),
+            ranks: world.size(),
+            op: operation,
+            gather: (asked.kind == Kind::AllGatherMatmul).then_some(asked.config.gather),
+            dtype: T::DTYPE,
+            n: asked.config.n,
+            k: asked.config.k,
+            packets: asked.config.packets,
+        }),
+        false => Ok(Vec::new()),
+    };
+    let said = match &own {
+        Ok(choices) => encode(choices),
+        Err(error) => format!("{FAILED}{error}"),
+    };
+    let gathered = world.all_gather_bytes(said.as_bytes())?;
+    own?;
+    let of_first = String::from_utf8_lossy(gathered.first().map_or(&[][..], Vec::as_slice));
+    if let Some(error) = of_first.strip_prefix(FAILED) {
+        return Err(OpError::World(WorldError::RankFailed {
+            rank: 0,
+            during: operation.to_owned(),
+            error: error.to_owned(),
+        }));
+    }
+    decode(&of_first).ok_or_else(|| {
+        OpError::World(WorldError::Protocol {
+            detail: format!("rank 0's choices for {operation} are malformed: {of_first}"),
+        })
+    })
+}
+
+/// What stands before an error in place of choices.
+const FAILED: char = '!';
+
+/// A choice a line: rows, variant, packets, whether it is fused, and the tile, if there is one.
+fn encode(choices: &[Choice]) -> String {
+    let line = |choice: &Choice| {
+        let tile = choice
+            .tile
+            .map(|Tile { m, n }| format!(" {m} {n}"))
+            .unwrap_or_default();
+        let Choice {
+            rows,
+            variant,
+            packets,
+            fused,
+            ..
+        } = choice;
+        format!("{rows} {variant} {packets} {fused}{tile}\n")
+    };
+    choices.iter().map(line).collect()
+}
+
+fn decode(text: &str) -> Option<Vec<Choice>> {
+    let choice = |line: &str| {
+        let words: Vec<_> = line.split(' ').collect();
+        let [rows, variant, packets, fused, tile @ ..] = &words[..] else {
+            return None;
+        };
+        Some(Choice {
+            rows: rows.parse().ok()?,
+            variant: variant.parse().ok()?,
+            packets: packets.parse().ok()?,
+            fused: fused.parse().ok()?,
+            tile: match tile {
+                [] => None,
+                [m, n] => Some(Tile {
+                    m: m.parse().ok()?,
+                    n: n.parse().ok()?,
+                }),
+                _ => return None,
+            },
+        })
+    };
+    text.lines().map(choice).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_come_over_as_they_are() {
+        let choices = [
+            Choice {
+                rows: 16,
+                variant: Variant::OneShot,
+                packets: true,
+                tile: Some(Tile { m: 64, n: 256 }),
+                fused: true,
+            },
+            Choice {
+                rows: usize::MAX,
+                variant: Variant::Auto,
+                packets: false,
+                tile: None,
+                fused: false,
+            },
+        ];
+        assert_eq!(decode(&encode(&choices)).unwrap(), choices);
+        assert_eq!(decode("").unwrap(), []);
+        for bad in [
+            "16",
+            "16 auto",
+            "x auto false",
+            "16 auto false",
+            "16 auto false true 64",
+            "16 none false true",
+        ] {
+            assert_eq!(decode(bad), None, "{bad}");
+        }
+    }
+}

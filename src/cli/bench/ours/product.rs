@@ -1,0 +1,89 @@
+//! Our product alone, on the vendor's operands.
+
+use iris::heap::cuda::Cuda;
+use iris::heap::device::{CapturedGraph, RankStream};
+use iris::heap::{Buffer, World};
+use iris::ops::device::{Captured, Product};
+use iris::ops::{Element, MatrixMut, OpError};
+use iris_measure::{Comparison, Plan};
+
+use super::SAMPLES;
+use super::calls::{Callable, Measured, each, matrix, stored};
+
+/// What the product takes of one set of operands, and where its result goes.
+pub(crate) struct Set<T> {
+    a: Buffer<T, Cuda>,
+    b: Buffer<T, Cuda>,
+    c: Buffer<T, Cuda>,
+}
+
+/// The product alone, to be measured.
+pub(crate) type Multiplication<T> = Measured<T, Product<T, Cuda>>;
+
+impl<T: Element> Multiplication<T> {
+    /// Makes it for a comparison's plan and operands, which outlive it; nothing where a rank has nothing to multiply. Collective, since
+    /// all ranks have one or none.
+    pub(crate) fn new(
+        world: &World<Cuda>,
+        comparison: &Comparison<'_, '_>,
+    ) -> anyhow::Result<Option<Self>> {
+        let plan = comparison.plan();
+        // The last rank has the least of everything.
+        let least = Plan::new(plan.case, plan.world, plan.world - 1)?;
+        if least.m.min(least.n).min(least.k) == 0 {
+            return Ok(None);
+        }
+        let operands = comparison.operands();
+        let sets = (0..operands.sets())
+            .map(|set| {
+                let at = operands.plain(set);
+                let a = if plan.case.operation.gathers_first() {
+                    at.receive
+                } else {
+                    at.a
+                };
+                // SAFETY: the comparison's memory, which outlives this, and which the vendor's library and our kernels use on one
+                // stream.
+                let foreign = |address, len| unsafe { world.foreign_buffer(address, len) };
+                Ok(Set {
+                    a: foreign(a, plan.m * plan.k)?,
+                    b: foreign(at.b, plan.b.len())?,
+                    c: world.plain_buffer(plan.m * plan.n)?,
+                })
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let product = Product::new(world, plan.m, plan.k, plan.n);
+        let operation = world.all_succeed("our product", product)?;
+        let samples = [0, sets.len() - 1].map(|set| comparison.product_samples(set, SAMPLES));
+        Ok(Some(Self {
+            operation,
+            plan: plan.clone(),
+            sets,
+            samples: samples.into(),
+            result: |set| &set.c,
+            world: world.clone(),
+        }))
+    }
+}
+
+impl<T: Element> Callable<T> for Product<T, Cuda> {
+    type Set = Set<T>;
+
+    fn calls(
+        &mut self,
+        plan: &Plan,
+        stream: &RankStream<Cuda>,
+        sets: &mut dyn Iterator<Item = &Set<T>>,
+        capture: bool,
+    ) -> Result<Option<CapturedGraph<Cuda>>, OpError> {
+        each(stream, sets, capture, |set| {
+            let a = stored(&set.a, plan.m, plan.k, plan.product_a);
+            let c = MatrixMut::new(&set.c, plan.m, plan.n);
+            self.call(stream, a, matrix(&set.b, &plan.b), c)
+        })
+    }
+
+    fn captured(&mut self) -> &mut dyn Captured<Cuda> {
+        self
+    }
+}

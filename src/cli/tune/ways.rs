@@ -1,0 +1,267 @@
+//! The ways to carry out a call that are worth measuring.
+
+use iris::kernels::device::fast::Crews;
+use iris::ops::tuning::{Machine, TuningRow, has_packets};
+use iris::ops::{DType, Tile, Variant};
+
+use crate::cli::args::Gather;
+use crate::cli::bench::points::Point;
+use crate::cli::operation::Operation;
+use crate::cli::split::Size;
+
+/// Packets are measured up to so many bytes of partial sums that a rank hands to all its peers together: four times what is expected to
+/// be best for them.
+const PACKET_BYTES: usize = 4 << 20;
+/// One-shot is, up to so many bytes of staging at a rank: a fourth of what `auto` takes at most.
+const ONE_SHOT_BYTES: usize = 16 << 20;
+/// 64-row tiles are, for so many rows at most.
+const LOW_ROWS: usize = 256;
+
+/// A way to carry out a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) variant: Variant,
+    pub(super) packets: bool,
+    pub(super) tile: Option<Tile>,
+    /// Whether one kernel does all of it.
+    pub(super) fused: bool,
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let packets = if self.packets { " in packets" } else { "" };
+        let before = if self.fused { "" } else { "a product, then " };
+        write!(f, "{before}{}{packets}", self.variant)?;
+        match self.tile {
+            Some(tile) => write!(f, ", {}x{}", tile.m, tile.n),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a backend has to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backend {
+    /// Whether there are packets.
+    pub(super) packets: bool,
+    /// Where there are fast kernels of several tiles, the multiprocessors of a device.
+    pub(super) multiprocessors: Option<usize>,
+}
+
+impl Backend {
+    /// The ways that make sense for a call of all rows of a point.
+    pub(super) fn ways(self, point: &Point, ranks: usize, dtype: DType) -> Vec<Way> {
+        let Size { m, n, .. } = point.size;
+        // More than fits an integer is more than is measured.
+        let bytes = |factor: usize| {
+            [m, n, dtype.bytes()]
+                .into_iter()
+                .try_fold(factor, usize::checked_mul)
+                .unwrap_or(usize::MAX)
+        };
+        // All of a rank's sums go to every peer; of a reduce-scatter's, each to its owner.
+        let handed_out = match point.operation {
+            Operation::MatmulReduceScatter => bytes(1),
+            _ => bytes(ranks.saturating_sub(1).max(1)),
+        };
+        let few = self.packets && has_packets(point.operation.name()) && handed_out <= PACKET_BYTES;
+        let small = bytes(2 * ranks) <= ONE_SHOT_BYTES;
+        let variants = match point.operation {
+            Operation::MatmulAllReduce => vec![
+                (few, Variant::OneShot, true),
+                (small, Variant::OneShot, false),
+                (true, Variant::TwoShot, false),
+            ],
+            _ => vec![(few, Variant::Auto, true), (true, Variant::Auto, false)],
+        };
+        let tiles = |packets| match self.multiprocessors {
+            Some(multiprocessors) => tiles(point, packets, ranks, multiprocessors),
+            None => vec![None],
+        };
+        let worth: Vec<_> = variants.into_iter().filter(|(worth, ..)| *worth).collect();
+        let way = |&(_, variant, packets): &(bool, Variant, bool), tile, fused| Way {
+            variant,
+            packets,
+            tile,
+            fused,
+        };
+        let fused = worth
+            .iter()
+            .flat_map(|of| tiles(of.2).into_iter().map(move |tile| way(of, tile, true)));
+        // With the tile that a product has by the sizes. What gathers first is always fused.
+        let unfused = worth
+            .iter()
+            .filter(|_| point.operation != Operation::AllGatherMatmul)
+            .map(|of| way(of, None, false));
+        fused.chain(unfused).collect()
+    }
+}
+
+/// The tiles of the fast kernels that suit a point: none lower than its rows ask for, nor much higher; and none that leave most
+/// multiprocessors without one where others do not.
+fn tiles(point: &Point, packets: bool, ranks: usize, multiprocessors: usize) -> Vec<Option<Tile>> {
+    let Size { m, n, .. } = point.size;
+    // Rows and columns of a grid of tiles, and how many of these grids a rank multiplies.
+    let (high, wide, grids) = match point.operation {
+        Operation::MatmulAllReduce => (m, n, 1),
+        // In packets a tile has rows of several owners.
+        Operation::MatmulReduceScatter if packets => (m, n, 1),
+        Operation::MatmulReduceScatter => (m.div_ceil(ranks), n, ranks),
+        Operation::AllGatherMatmul => (m, n.div_ceil(ranks), 1),
+        Operation::MatmulAllGather => (m.div_ceil(ranks), n, 1),
+    };
+    let suit = [64, 128]
+        .into_iter()
+        .filter(|&m| if m == 64 { high <= LOW_ROWS } else { high > 64 });
+    let all: Vec<_> = suit
+        .flat_map(|m| [64, 128, 256].map(|n| Tile { m, n }))
+        .filter(|&tile| Crews::of(tile).is_some())
+        .map(|tile| {
+            let tiles = grids * high.div_ceil(tile.m) * wide.div_ceil(tile.n);
+            (tile, tiles.min(multiprocessors))
+        })
+        .collect();
+    let most = all.iter().map(|(_, busy)| *busy).max().unwrap_or(0);
+    all.into_iter()
+        .filter(|(_, busy)| 5 * busy >= 2 * most)
+        .map(|(tile, _)| Some(tile))
+        .collect()
+}
+
+/// The row that says to go a way at a point; how long it takes is not known yet.
+pub(super) fn row(
+    way: Way,
+    point: &Point,
+    gather: Gather,
+    ranks: usize,
+    dtype: DType,
+    machine: &Machine,
+) -> TuningRow {
+    let Size { m, n, k } = point.size;
+    let gathers = point.operation == Operation::AllGatherMatmul;
+    TuningRow {
+        device: machine.device.clone(),
+        ranks,
+        op: point.operation.name(),
+        gather: gathers.then_some(gather.into()),
+        dtype,
+        compiler: machine.compiler.clone(),
+        m,
+        n,
+        k,
+        variant: way.variant,
+        packets: way.packets,
+        tile: way.tile,
+        fused: way.fused,
+        us: f64::INFINITY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOPPER: Backend = Backend {
+        packets: true,
+        multiprocessors: Some(132),
+    };
+
+    fn ways(backend: Backend, operation: Operation, m: usize) -> Vec<String> {
+        let size = Size {
+            m,
+            n: 8192,
+            k: 7168,
+        };
+        let ways = backend.ways(&Point { operation, size }, 2, DType::BF16);
+        ways.iter().map(Way::to_string).collect()
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_not_measured() {
+        let of = |m| ways(HOPPER, Operation::MatmulAllReduce, m);
+        assert_eq!(
+            of(16),
+            [
+                "one_shot in packets, 64x64",
+                "one_shot in packets, 64x128",
+                "one_shot, 64x64",
+                "one_shot, 64x128",
+                "two_shot, 64x64",
+                "two_shot, 64x128",
+                "a product, then one_shot in packets",
+                "a product, then one_shot",
+                "a product, then two_shot",
+            ]
+        );
+        assert_eq!(of(128).len(), 3 * 6, "{:?}", of(128));
+        assert!(!of(128).contains(&"two_shot, 128x256".to_owned()));
+        assert_eq!(
+            of(8192),
+            [
+                "two_shot, 128x64",
+                "two_shot, 128x128",
+                "two_shot, 128x256",
+                "a product, then two_shot"
+            ]
+        );
+        // Few rows are those of one grid in packets, and of one for each owner otherwise.
+        let scatter = ways(HOPPER, Operation::MatmulReduceScatter, 16);
+        assert_eq!(
+            scatter,
+            [
+                "auto in packets, 64x64",
+                "auto in packets, 64x128",
+                "auto, 64x64",
+                "auto, 64x128",
+                "auto, 64x256",
+                "a product, then auto in packets",
+                "a product, then auto"
+            ]
+        );
+        let scatter = ways(HOPPER, Operation::MatmulReduceScatter, 8192);
+        assert_eq!(
+            scatter,
+            [
+                "auto, 128x64",
+                "auto, 128x128",
+                "auto, 128x256",
+                "a product, then auto"
+            ]
+        );
+    }
+
+    #[test]
+    fn elsewhere_the_tile_is_left_as_it_is() {
+        let host = Backend {
+            packets: false,
+            multiprocessors: None,
+        };
+        let of = |operation, m| {
+            let mut ways = ways(host, operation, m);
+            ways.retain(|way| !way.starts_with("a product"));
+            ways
+        };
+        assert_eq!(of(Operation::MatmulAllReduce, 16), ["one_shot", "two_shot"]);
+        assert_eq!(of(Operation::MatmulAllReduce, 8192), ["two_shot"]);
+        assert_eq!(of(Operation::AllGatherMatmul, 16), ["auto"]);
+        let portable = Backend {
+            packets: true,
+            ..host
+        };
+        assert_eq!(
+            ways(portable, Operation::MatmulAllReduce, 16)[..3],
+            ["one_shot in packets", "one_shot", "two_shot"]
+        );
+        assert_eq!(ways(portable, Operation::AllGatherMatmul, 16), ["auto"]);
+        let vast = Size {
+            m: usize::MAX,
+            n: 3,
+            k: 1,
+        };
+        let point = Point {
+            operation: Operation::MatmulAllReduce,
+            size: vast,
+        };
+        assert_eq!(portable.ways(&point, 2, DType::F32).len(), 2);
+    }
+}
