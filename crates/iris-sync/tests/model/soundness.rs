@@ -384,7 +384,7 @@ fn the_reduced_search_agrees_with_the_plain_one_on_relaxed_epochs() {
 
 /// How far a word is from what is waited for, counted in calls, which is where the size of the smallest ring comes from. A
 /// word that is 3 ahead must lie in the half lap that counts as reached, so the half lap has 3 values behind the target; and
-/// one that is 2 behind must not.
+/// one that is 1 behind must not.
 #[test]
 fn words_stay_within_three_calls_of_what_is_waited_for() {
     let mut all = crate::engine::Distances::new();
