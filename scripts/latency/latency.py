@@ -27,7 +27,7 @@ START = time.time()
 KERNELS = json.load(open(f"{HERE}/kernels.json"))
 BF16 = torch.bfloat16
 cuda = ctypes.CDLL("libcuda.so.1")
-FIELDS = """world rank blocks m n k given a a_row a_col b b_row b_col bias c c_row output output_row bounced cells words tiles locks
+FIELDS = """world rank blocks m n k m_share n_share k_share given a a_row a_col b b_row b_col bias c c_row output output_row bounced cells words tiles locks
 staging slots slot_bytes packets packet_slots packet_bytes accumulators accumulator_elements first budget_ns abort fault operation removed
 stall_rank stall_index stall_phase stall_ns""".split()
 
@@ -99,16 +99,16 @@ class Operation:
 
     def call(self, rank, m, a, b, bias, c):
         """A launch, to be made on a stream as often as one likes. Without `b`, `a` is what is reduced."""
-        device, about = self.devices[rank], self.about
+        device, about, world = self.devices[rank], self.about, len(self.devices)
         tiles = -(-m // about["m"]) * -(-self.n // about["n"])
         values = dict(
-            self.common, rank=rank, blocks=min(self.most, tiles), m=m, k=self.k, given=int(b is None), a=a.data_ptr(), a_row=a.stride(0),
+            self.common, m_share=-(-m // world), n_share=-(-self.n // world), k_share=-(-self.k // world), rank=rank, blocks=min(self.most, tiles), m=m, k=self.k, given=int(b is None), a=a.data_ptr(), a_row=a.stride(0),
             a_col=a.stride(1), bias=0 if bias is None else bias.data_ptr(), c=c.data_ptr(), c_row=c.stride(0), output=self.output,
             output_row=self.pitch, fault=self.faults[rank].data_ptr())
         if b is not None:
             values.update(b=b.data_ptr(), b_row=b.stride(0), b_col=b.stride(1))
         heaps = [heap.data_ptr() for heap in self.heaps] + [0] * (16 - len(self.heaps))
-        blob = struct.pack("<57Q", *heaps, *[values.get(field, 0) for field in FIELDS])
+        blob = struct.pack("<60Q", *heaps, *[values.get(field, 0) for field in FIELDS])
         if about["fast"]:
             deep = b.stride(0) == 1 and b.stride(1) != 1
             box = min(about["m"], -(-m // 8) * 8)
@@ -123,7 +123,7 @@ class Operation:
             into = {"iris_two_shot": (heaps[rank] + self.output, self.pitch), "iris_matmul": (c.data_ptr(), c.stride(0))}.get(about["kernel"])
             maps += tensor_map(into[0], (self.n, m), into[1] * 2, (64, 64)) if into else b"\0" * 128
             maps += b"\0" * 128
-            blob += struct.pack("<5Q", 1, int(deep), box * 128, 0, int(into is not None)) + b"\0" * 16 + maps
+            blob += struct.pack("<5Q", 1, int(deep), box * 128, 0, int(into is not None)) + b"\0" * 56 + maps
         raw = ctypes.create_string_buffer(len(blob) + 64)
         at = ctypes.addressof(raw) + 63 & ~63
         ctypes.memmove(at, blob, len(blob))

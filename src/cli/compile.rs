@@ -253,7 +253,7 @@ fn operation(program: Program) -> Operation {
         | Program::TwoShot
         | Program::Atomic
         | Program::Spinlock => Operation::MatmulAllReduce,
-        Program::ReduceScatter => Operation::MatmulReduceScatter,
+        Program::ReduceScatter | Program::ReduceScatterPackets => Operation::MatmulReduceScatter,
         Program::AllGatherMatmul(GatherDim::Rows | GatherDim::Columns) => {
             Operation::AllGatherMatmul
         }
@@ -489,6 +489,7 @@ mod tests {
                 "two_shot.hip",
                 "accumulate.hip",
                 "matmul_reduce_scatter.hip",
+                "matmul_reduce_scatter_packets.hip",
                 "all_gather_matmul.hip",
                 "matmul_all_gather.hip",
             ]

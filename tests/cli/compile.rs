@@ -26,11 +26,12 @@ const KEYS: [&str; 11] = [
     "notes",
     "ms",
 ];
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "accumulate",
     "all_gather_matmul",
     "matmul_all_gather",
     "matmul_reduce_scatter",
+    "matmul_reduce_scatter_packets",
     "one_shot",
     "one_shot_packets",
     "two_shot",

@@ -23,7 +23,7 @@ constexpr u32 PIECE_ROWS = 8;
 constexpr u32 PIECE_DEPTHS = 512;
 constexpr u32 PIECES = 128;
 /// Chunks that a thread copies at a time.
-constexpr u32 COPIED = 2;
+constexpr u32 COPIED = CREWS ? 4 : 2;
 
 /// What the two operations have in common.
 template <bool BY_COLUMNS>
@@ -32,30 +32,49 @@ struct Gather : Operation {
     static constexpr To TO = To::own;
     static constexpr bool SENDS = true;
 
+    /// Where a thread's chunks of a piece lie: in one of its rows, some apart. Neighbouring threads read neighbouring elements, whichever
+    /// way A lies.
+    struct Path {
+        u32 row;
+        u32 first;
+        u32 step;
+        u32 across;
+    };
+
+    /// A piece that is being sent: this thread's way through it, and some chunks of it; and whether these were loaded ahead.
+    struct Parcel {
+        Block piece;
+        Path way;
+        Vec16 chunks[COPIED];
+        bool expected = false;
+    };
+
     IRIS_DEVICE Range rows(u64 source) const {
         const Args& args = reread(this->args);
-        return BY_COLUMNS ? Range{0, args.m} : shard(args.m, args.world, source);
+        return BY_COLUMNS ? Range{0, args.m} : shard(args.m, args.m_share, source);
     }
     IRIS_DEVICE Range depth(u64 source) const {
         const Args& args = reread(this->args);
-        return BY_COLUMNS ? shard(args.k, args.world, source) : Range{0, args.k};
+        return BY_COLUMNS ? shard(args.k, args.k_share, source) : Range{0, args.k};
     }
     IRIS_DEVICE u64 depths() const { return reread(args).k; }
     /// The columns of B, and of C, that `target` has.
     IRIS_DEVICE u64 cols(u64 target) const {
         const Args& args = reread(this->args);
-        return shard(args.n, args.world, target).len();
+        return shard(args.n, args.n_share, target).len();
     }
 
     /// Into how many parts the depth of a piece's rows is cut: the same at all ranks.
-    IRIS_DEVICE u64 parts() const {
-        u64 most = ceil_div(rows(0).len(), PIECE_ROWS);
-        u64 parts = smaller(PIECES / smaller(most, PIECES), ceil_div(depth(0).len(), PIECE_DEPTHS));
-        return opaque(u32(parts == 0 ? 1 : parts));
+    IRIS_DEVICE u32 parts() const {
+        u32 most = PIECES / u32(smaller(strips(0), PIECES));
+        u32 parts = u32(smaller(most, (depth(0).len() + PIECE_DEPTHS - 1) / PIECE_DEPTHS));
+        return opaque(parts == 0 ? 1 : parts);
     }
+    /// Of so many rows of pieces `source`'s part consists.
+    IRIS_DEVICE u64 strips(u64 source) const { return (rows(source).len() + PIECE_ROWS - 1) / PIECE_ROWS; }
     IRIS_DEVICE u64 pieces(u64 source) const {
         bool none = world() == 1 || depth(source).empty();
-        return none ? 0 : ceil_div(rows(source).len(), PIECE_ROWS) * parts();
+        return none ? 0 : strips(source) * parts();
     }
     /// The pieces that make up rows `from` to `to` of A, as far as they are `source`'s.
     IRIS_DEVICE Range pieces_of(u64 source, u64 from, u64 to) const {
@@ -85,77 +104,119 @@ struct Gather : Operation {
         return start < own.start || end > own.end;
     }
 
-    /// A chunk of this rank's part: row `row`, from depth `at` on, of which `count` lie inside.
-    IRIS_DEVICE static Vec16 take(const Lines<Element>& from, bool wide, u64 row, u64 at, u32 count) {
-        const Element* source = from.data + row * from.line_stride + at * from.depth_stride;
+    /// A chunk of a row of this rank's part, from depth `at` on, of which `count` lie inside.
+    IRIS_DEVICE static Vec16 take(const Lines<Element>& from, bool wide, u32 at, u32 count) {
+        const Element* source = from.data + at * from.depth_stride;
         if (wide && count == CHUNK<Element>) {
             return *reinterpret_cast<const Vec16*>(source);
         }
         return gather(source, from.depth_stride, count);
     }
 
-    /// Copies a piece of this rank's part to all who read it.
-    IRIS_DEVICE void send_piece(u64 piece) const {
+    /// The pieces fall to the blocks from the last one on: the first has more to do as the call begins.
+    IRIS_DEVICE u64 first_piece() const { return reread(args).blocks - 1 - block_index(); }
+
+    /// The rows and depths of a piece, within this rank's part.
+    IRIS_DEVICE Block extent(u64 piece) const {
         Range own_rows = rows(me());
         Range own_depth = depth(me());
-        u64 first = piece / parts() * PIECE_ROWS;
-        u32 height = u32(smaller(PIECE_ROWS, own_rows.len() - first));
-        u64 width = ceil_div(ceil_div(own_depth.len(), CHUNK<Element>), parts()) * CHUNK<Element>;
-        u64 left = smaller(piece % parts() * width, own_depth.len());
-        u32 depths = u32(smaller(width, own_depth.len() - left));
-        bool keep = are_gathered(own_rows.start + first, own_rows.start + first + height);
-        Lines<Element> from = rank.a().from(first, left);
+        u32 parts = this->parts();
+        // There are few where there is more than one part.
+        u64 strip = parts == 1 ? piece : u32(piece) / parts;
+        u32 part = parts == 1 ? 0 : u32(piece) % parts;
+        u32 width = (u32((own_depth.len() + CHUNK<Element> - 1) / CHUNK<Element>) + parts - 1) / parts * CHUNK<Element>;
+        u64 left = smaller(u64(part) * width, own_depth.len());
+        u64 first = strip * PIECE_ROWS;
+        return {first, left, u32(smaller(PIECE_ROWS, own_rows.len() - first)), u32(smaller(width, own_depth.len() - left))};
+    }
+
+    /// This thread's.
+    IRIS_DEVICE Path path(const Block& piece) const {
+        Lines<Element> from = rank.a();
+        u32 side = threads() / PIECE_ROWS;
+        u32 across = (piece.cols + CHUNK<Element> - 1) / CHUNK<Element>;
+        bool deep = from.depth_stride == 1 || from.line_stride != 1;
+        u32 row = deep ? thread_index() / side : thread_index() % PIECE_ROWS;
+        u32 first = deep ? thread_index() % side : thread_index() / PIECE_ROWS;
+        // A row that the piece does not have has no chunks.
+        return {row, first, side, row < piece.rows ? across : 0};
+    }
+
+    /// Loads chunks of a piece, from number `next` on.
+    IRIS_DEVICE void fetch(Parcel& parcel, u32 next) const {
+        const Block& piece = parcel.piece;
+        const Path& way = parcel.way;
+        Lines<Element> from = rank.a().from(piece.row + way.row, piece.col);
         bool wide = from.depth_stride == 1
             && aligned16(reinterpret_cast<u64>(from.data) | from.line_stride * sizeof(Element));
-        // Neighbouring threads read neighbouring elements, whichever way A lies.
-        bool deep = from.depth_stride == 1 || from.line_stride != 1;
-        u64 pitch = Rank::pitch(this->depths());
-        u64 place = (own_rows.start + first) * pitch + own_depth.start + left;
-        u32 across = (depths + CHUNK<Element> - 1) / CHUNK<Element>;
-        for (u32 next = thread_index(); next < height * across; next += COPIED * threads()) {
-            Vec16 chunks[COPIED];
+        IRIS_UNROLL
+        for (u32 nth = 0; nth < COPIED; ++nth) {
+            u32 chunk = next + nth * way.step;
+            if (chunk < way.across) {
+                u32 at = chunk * CHUNK<Element>;
+                parcel.chunks[nth] = take(from, wide, at, u32(smaller(piece.cols - at, CHUNK<Element>)));
+            }
+        }
+    }
+
+    /// Stores them at all who read them.
+    IRIS_DEVICE void put(const Parcel& parcel, u32 next) const {
+        const Block& piece = parcel.piece;
+        const Path& way = parcel.way;
+        u64 row = rows(me()).start + piece.row;
+        bool keep = are_gathered(row, row + piece.rows);
+        u64 place = (row + way.row) * Rank::pitch(this->depths()) + depth(me()).start + piece.col;
+        IRIS_ROLLED
+        for (u64 step = 0; step < world(); ++step) {
+            u64 target = (me() + 1 + step) % world();
+            if (cols(target) == 0 || (target == me() && !keep)) {
+                continue;
+            }
+            Element* to = reinterpret_cast<Element*>(rank.staged(target, 0, 0)) + place;
             IRIS_UNROLL
             for (u32 nth = 0; nth < COPIED; ++nth) {
-                u32 chunk = next + nth * threads();
-                if (chunk < height * across) {
-                    u32 at = (deep ? chunk % across : chunk / height) * CHUNK<Element>;
-                    chunks[nth] = take(from, wide, deep ? chunk / across : chunk % height, at, u32(smaller(depths - at, CHUNK<Element>)));
-                }
-            }
-            IRIS_ROLLED
-            for (u64 step = 0; step < world(); ++step) {
-                u64 target = (me() + 1 + step) % world();
-                if (cols(target) == 0 || (target == me() && !keep)) {
-                    continue;
-                }
-                Element* to = reinterpret_cast<Element*>(rank.staged(target, 0, 0)) + place;
-                IRIS_UNROLL
-                for (u32 nth = 0; nth < COPIED; ++nth) {
-                    u32 chunk = next + nth * threads();
-                    if (chunk < height * across) {
-                        u32 row = deep ? chunk / across : chunk % height;
-                        u32 at = (deep ? chunk % across : chunk / height) * CHUNK<Element>;
-                        store_chunk(to + row * pitch + at, chunks[nth], u32(smaller(depths - at, CHUNK<Element>)));
-                    }
+                u32 chunk = next + nth * way.step;
+                if (chunk < way.across) {
+                    u32 at = chunk * CHUNK<Element>;
+                    store_chunk(to + at, parcel.chunks[nth], u32(smaller(piece.cols - at, CHUNK<Element>)));
                 }
             }
         }
     }
 
-    /// Sends all pieces.
-    IRIS_DEVICE bool send() {
-        for (u64 piece = block_index(); piece < pieces(me()); piece += reread(args).blocks) {
-            send_piece(piece);
+    /// Loads the first chunks of this block's first piece, where it is not known yet whether they may be sent.
+    IRIS_DEVICE void expect(Parcel& parcel) const {
+        if (first_piece() < pieces(me())) {
+            parcel.piece = extent(first_piece());
+            parcel.way = path(parcel.piece);
+            fetch(parcel, parcel.way.first);
+            parcel.expected = true;
+        }
+    }
+
+    /// Sends all pieces, of which the first may be expected.
+    IRIS_DEVICE bool send(Parcel& parcel) {
+        for (u64 number = first_piece(); number < pieces(me()); number += reread(args).blocks) {
+            if (!parcel.expected) {
+                parcel.piece = extent(number);
+                parcel.way = path(parcel.piece);
+            }
+            for (u32 next = parcel.way.first; next < parcel.way.across; next += COPIED * parcel.way.step) {
+                if (!parcel.expected) {
+                    fetch(parcel, next);
+                }
+                parcel.expected = false;
+                put(parcel, next);
+            }
+            parcel.expected = false;
             // To itself as well, whether or not it keeps the piece: so no word of a bank's call is left as it was before.
-            rank.call.push_ready_to(piece, [&](u64 target) { return cols(target) != 0; });
+            rank.call.push_ready_to(number, [&](u64 target) { return cols(target) != 0; });
         }
         return true;
     }
-    /// Whether no block has more than one, nor more than one of `tiles` tiles. Then all that a block has to multiply with is free to send
-    /// first: there is nothing that could be multiplied meanwhile.
-    IRIS_DEVICE bool at_once(u64 tiles) const {
-        u64 blocks = reread(args).blocks;
-        return tiles <= blocks && pieces(me()) <= blocks;
+    IRIS_DEVICE bool send() {
+        Parcel parcel;
+        return send(parcel);
     }
 
     /// There is nothing to reduce. Whoever has read peers' rows has met them.
@@ -171,12 +232,11 @@ struct GatherRows : Gather<false> {
 
     IRIS_DEVICE Grid grid() const {
         const Args& args = reread(this->args);
-        // No more rows of tiles together than are this rank's own, which come first: the others' are on their way.
-        u64 own = smaller(rows(args.rank).len() / TILE_M, IRIS_RASTER);
+        // No more rows of tiles together than a rank has, whose own come first: the others' are on their way.
+        u64 own = smaller(args.m_share / TILE_M, IRIS_RASTER);
         return {args.m, cols(args.rank), u32(own == 0 ? 1 : own)};
     }
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
-    IRIS_DEVICE bool sends_at_once() const { return at_once(steps()); }
     IRIS_DEVICE Work work(u64 step) const {
         Range own = rows(me());
         u64 m = reread(args).m;
@@ -190,10 +250,8 @@ struct GatherRows : Gather<false> {
         if (!work.gathered) {
             return true;
         }
-        u64 share = rows(0).len();
         u64 end = work.block.row + work.block.rows;
-        return rank.call.await_ready_of(work.block.row / share, (end - 1) / share, threads(),
-                                        [&](u64 source) { return pieces_of(source, work.block.row, end); });
+        return rank.call.await_ready_of(0, world() - 1, threads(), [&](u64 source) { return pieces_of(source, work.block.row, end); });
     }
 };
 
@@ -203,7 +261,6 @@ struct GatherColumns : Gather<true> {
 
     IRIS_DEVICE Grid grid() const { return {reread(args).m, cols(me())}; }
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
-    IRIS_DEVICE bool sends_at_once() const { return at_once(steps()); }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
         return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)};

@@ -16,7 +16,7 @@ struct MatmulAllGather : Operation {
 
     IRIS_DEVICE Range rows(u64 owner) const {
         const Args& args = reread(this->args);
-        return shard(args.m, args.world, owner);
+        return shard(args.m, args.m_share, owner);
     }
     IRIS_DEVICE Grid grid() const {
         const Args& args = reread(this->args);

@@ -23,7 +23,7 @@ struct ReduceScatter : Operation {
 
     IRIS_DEVICE Range rows(u64 owner) const {
         const Args& args = reread(this->args);
-        return shard(args.m, args.world, owner);
+        return shard(args.m, args.m_share, owner);
     }
     IRIS_DEVICE Grid grid(u64 owner) const { return {rows(owner).len(), reread(args).n}; }
     IRIS_DEVICE u64 tiles(u64 owner) const { return grid(owner).len(); }

@@ -24,7 +24,7 @@ struct OneShotPackets : Operation {
         if (!rank.call.begin() || !rank.call.gate(writes, [](u64) { return u64(0); })) {
             return false;
         }
-        rank.packets().clear([&](u64 slot, u32 row, u32 chunk) {
+        rank.packets().clear([&](u64, u64 slot, u32 row, u32 chunk) {
             if (!writes || slot >= grid().len()) {
                 return false;
             }
@@ -40,14 +40,19 @@ struct OneShotPackets : Operation {
         return {block, block.row, me(), step, false};
     }
     IRIS_DEVICE u64 depths() const { return rank.depth(me()).len(); }
-    IRIS_DEVICE u64 targets() const { return world(); }
-    IRIS_DEVICE u64 target(const Work&, u64 nth) const { return (me() + 1 + nth) % world(); }
+    /// Hands a chunk of a tile to every rank, the next one first.
+    IRIS_DEVICE void push(const Packets& packets, const Work& work, u32 row, u32 chunk, const Vec16& data) const {
+        IRIS_ROLLED
+        for (u64 nth = 0; nth < world(); ++nth) {
+            packets.push((me() + 1 + nth) % world(), work.index, row, chunk, data);
+        }
+    }
 
     // Tile t is reduced by the block that has made it.
     IRIS_DEVICE bool reduce() {
         for (u64 tile = block_index(); tile < grid().len(); tile += reread(args).blocks) {
             Block block = grid().block(tile);
-            bool whole = rank.reduce_packets(tile, block, [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
+            bool whole = rank.reduce_packets(tile, 0, block, [&](u32 row, u32 col, const f32(&values)[CHUNK<Element>], u32 count) {
                 rank.store_own(block.row + row, block.col + col, values, count);
             });
             if (!whole) {

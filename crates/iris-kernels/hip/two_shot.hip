@@ -28,7 +28,7 @@ struct TwoShot : Operation {
         const Args& args = reread(this->args);
         return {args.m, args.n};
     }
-    IRIS_DEVICE Range owned(u64 owner) const { return shard(grid().len(), world(), owner); }
+    IRIS_DEVICE Range owned(u64 owner) const { return shard(grid().len(), ceil_div(grid().len(), world()), owner); }
     IRIS_DEVICE bool has_depth() const { return !rank.depth(me()).empty(); }
 
     IRIS_DEVICE bool begin() {

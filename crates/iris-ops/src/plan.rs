@@ -9,7 +9,7 @@ use iris_sync::{Layout, Word};
 /// An all-reduce of up to this many elements is bound by the number of steps and not by traffic: `auto` makes it one-shot.
 /// Measured on a CPU, where a step costs about as much as copying a few thousand elements; see `docs/performance.md`.
 const ONE_SHOT_ELEMENTS: usize = 4096;
-/// On devices, calls are one-shot in packets up to so many bytes of partial sums that a rank hands to all its peers together: beyond,
+/// On devices, calls are made in packets up to so many bytes of partial sums that a rank hands to all its peers together: beyond,
 /// the links take the time, and packets take twice the bytes. From a model (docs/performance.md), not yet from measurements.
 const PACKET_BYTES: usize = 1 << 20;
 /// `auto` does not take more one-shot staging than this at a rank, in bytes.
@@ -158,7 +158,7 @@ impl Blueprint {
                 });
             }
         }
-        let tile_of = |rows: usize| match (config.tile, target.tiles) {
+        let tile_of = |kind: Kind, rows: usize| match (config.tile, target.tiles) {
             (Some(tile), Some(_)) => tile,
             (None, Some(_)) => (target.tile)(kind, [m, rows], n, world, element),
             (given, None) => {
@@ -262,7 +262,7 @@ fn packets(steps: &mut [Step], element: usize, needs_of: impl Fn(&Step) -> Needs
     // Whole slots of every step that has some, and whole rows of all.
     let (mut most, mut whole) = (0usize, 1usize);
     for step in steps.iter_mut() {
-        let has = step.program == Program::OneShotPackets;
+        let has = in_packets(step.program);
         let needs = needs_of(step);
         let row = step.shape.tile.n.checked_mul(2 * element)?;
         let slot_bytes = match has {
@@ -285,6 +285,14 @@ fn packets(steps: &mut [Step], element: usize, needs_of: impl Fn(&Step) -> Needs
     Some(bytes)
 }
 
+/// Whether a program's tiles travel in packets.
+fn in_packets(program: Program) -> bool {
+    matches!(
+        program,
+        Program::OneShotPackets | Program::ReduceScatterPackets
+    )
+}
+
 /// The least common multiple, where it fits an integer.
 fn lcm(a: usize, b: usize) -> Option<usize> {
     let (mut x, mut y) = (a, b);
@@ -301,13 +309,17 @@ fn steps(
     world: usize,
     element: usize,
     packets: bool,
-    tile_of: impl Fn(usize) -> Tile,
+    tile_of: impl Fn(Kind, usize) -> Tile,
 ) -> Vec<Step> {
     let &FusedConfig { m, n, k, .. } = config;
-    let shape_of = |rows| Shape {
-        n,
-        k,
-        tile: tile_of(rows),
+    // In packets, the tiles of a reduce-scatter are those of all rows, as an all-reduce's.
+    let shape_of = |program, rows| {
+        let kind = match program {
+            Program::ReduceScatterPackets => Kind::AllReduce,
+            _ => kind,
+        };
+        let tile = tile_of(kind, rows);
+        Shape { n, k, tile }
     };
     let (small, program) = program(kind, config, world, element, packets, &shape_of);
     // Rows are told apart by powers of 2 of them, and as the program asks.
@@ -318,13 +330,14 @@ fn steps(
     ends.dedup();
     let mut steps: Vec<Step> = Vec::new();
     for rows in ends {
+        let program = match small {
+            Some((most, small)) if rows <= most => small,
+            _ => program,
+        };
         let step = Step {
             rows,
-            program: match small {
-                Some((most, small)) if rows <= most => small,
-                _ => program,
-            },
-            shape: shape_of(rows),
+            program,
+            shape: shape_of(program, rows),
             staging: Staging::default(),
             packets: Staging::default(),
         };
@@ -345,15 +358,25 @@ fn program(
     world: usize,
     element: usize,
     packets: bool,
-    shape_of: &impl Fn(usize) -> Shape,
+    shape_of: &impl Fn(Program, usize) -> Shape,
 ) -> (Option<(usize, Program)>, Program) {
     let FusedConfig { m, n, .. } = *config;
-    // Few rows in packets.
-    let pushed = world.saturating_sub(1).max(1) * n * element;
-    let few = Some(m.min(PACKET_BYTES / pushed)).filter(|&rows| packets && rows > 0);
-    let few = few.map(|rows| (rows, Program::OneShotPackets));
+    // Few rows in packets: all of a rank's go to every peer, or each of them to its owner.
+    let peers = world.saturating_sub(1).max(1);
+    let few = |program, rows: usize| {
+        let few = Some(m.min(rows)).filter(|&rows| packets && rows > 0);
+        few.map(|rows| (rows, program))
+    };
+    let scattered = few(
+        Program::ReduceScatterPackets,
+        PACKET_BYTES / (peers * n * element) * world,
+    );
+    let few = few(
+        Program::OneShotPackets,
+        PACKET_BYTES / (peers * n * element),
+    );
     let program = match (kind, config.variant) {
-        (Kind::ReduceScatter, _) => Program::ReduceScatter,
+        (Kind::ReduceScatter, _) => return (scattered, Program::ReduceScatter),
         (Kind::AllGatherMatmul, _) => Program::AllGatherMatmul(config.gather),
         (Kind::MatmulAllGather, _) => Program::MatmulAllGather,
         (Kind::AllReduce, Variant::OneShot) => return (few, Program::OneShot),
@@ -363,7 +386,8 @@ fn program(
         (Kind::AllReduce, Variant::Auto) if few.is_some() => return (few, Program::TwoShot),
         (Kind::AllReduce, Variant::Auto) => {
             let small = m.min(ONE_SHOT_ELEMENTS / n);
-            let needs = Program::OneShot.needs(small, shape_of(small.max(1)), world);
+            let shape = shape_of(Program::OneShot, small.max(1));
+            let needs = Program::OneShot.needs(small, shape, world);
             let bytes = Staging::new(0, needs.slots, needs.slot_elements * element).bytes(world);
             let fits = small > 0 && bytes.is_some_and(|bytes| bytes <= ONE_SHOT_CAP);
             return (fits.then_some((small, Program::OneShot)), Program::TwoShot);
@@ -379,9 +403,10 @@ pub(crate) fn variant_of(program: Program) -> Variant {
         Program::TwoShot => Variant::TwoShot,
         Program::Atomic => Variant::Atomic,
         Program::Spinlock => Variant::Spinlock,
-        Program::ReduceScatter | Program::AllGatherMatmul(_) | Program::MatmulAllGather => {
-            Variant::Auto
-        }
+        Program::ReduceScatter
+        | Program::ReduceScatterPackets
+        | Program::AllGatherMatmul(_)
+        | Program::MatmulAllGather => Variant::Auto,
     }
 }
 

@@ -81,6 +81,9 @@ struct Plan {
         } else if (op == "atomic" || op == "spinlock") {
             accumulators = largest * c.n;
             locks = tiles;
+        } else if (op == "matmul_reduce_scatter_packets") {
+            packet_slots = ceil_div(c.n, c.tile_n);
+            packet_bytes = rows * c.tile_n * bytes * 2;
         } else if (op == "matmul_reduce_scatter") {
             slots = ceil_div(rows, c.tile_m) * ceil_div(c.n, c.tile_n);
         } else if (op == "matmul_all_gather") {
@@ -111,7 +114,8 @@ struct Plan {
     }
     Part cols(u64 rank) const { return gathers_a ? shard(c.n, c.world, rank) : Part{0, c.n}; }
     Part c_rows(u64 m, u64 rank) const {
-        return c.op == "matmul_reduce_scatter" ? shard(m, c.world, rank) : Part{0, m};
+        bool scattered = c.op == "matmul_reduce_scatter" || c.op == "matmul_reduce_scatter_packets";
+        return scattered ? shard(m, c.world, rank) : Part{0, m};
     }
 };
 
@@ -293,6 +297,9 @@ struct Runner {
         args.rank = rank;
         args.blocks = c.blocks[rank % c.blocks.size()];
         args.m = m;
+        args.m_share = ceil_div(m, c.world);
+        args.n_share = ceil_div(c.n, c.world);
+        args.k_share = ceil_div(c.k, c.world);
         args.a = a.address;
         args.a_row = a.row;
         args.a_col = a.col;

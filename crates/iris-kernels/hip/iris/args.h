@@ -26,6 +26,11 @@ struct Args {
     u64 m;
     u64 n;
     u64 k;
+    /// The largest part of each that falls to a rank: as many of them, divided by the ranks and rounded up. A kernel that begins has no
+    /// time for divisions.
+    u64 m_share;
+    u64 n_share;
+    u64 k_share;
     /// Whether `a` is a matrix to be exchanged as it is, in place of a product: the operation is then the collective alone.
     u64 given;
     /// This rank's A: its address, and the elements from one row, and one column, to the next.
@@ -85,7 +90,7 @@ struct Args {
     u64 stall_ns;
 };
 
-static_assert(sizeof(Args) == 8 * (MAX_RANKS + 41), "8-byte fields without gaps");
+static_assert(sizeof(Args) == 8 * (MAX_RANKS + 44), "8-byte fields without gaps");
 
 /// The words that a rank waits for, numbered as `iris_sync::WordKind`.
 enum class WordKind : u64 { entered, ready, gathered, added, lock, barrier };

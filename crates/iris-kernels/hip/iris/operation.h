@@ -6,8 +6,7 @@
 // is a type made from the arguments and from what a block shares. Of everything that a rank does in a call it says the following,
 // in this order; `Operation` has what most have in common. Whatever can wait returns whether to go on.
 //
-// - `begin` begins the call and passes the gate; `send` then hands parts of A to peers, of which each block has one at most where it
-//   `sends_at_once`.
+// - `begin` begins the call and passes the gate; `send` then hands parts of A to peers.
 // - `steps` is how many tiles the rank multiplies, and `work(step)` which one comes when; tile t falls to block t mod `blocks`. A tile
 //   without rows is none.
 // - `depths` is how deep all tiles are, and `arrived(work)` waits until their rows of A are there.
@@ -47,7 +46,7 @@ enum class To {
     own,
     /// Into all ranks' outputs.
     outputs,
-    /// Into packets of this rank's at all targets: nothing else tells of it.
+    /// Into packets, as the operation's `push` says: nothing else tells of it.
     packets,
 };
 
@@ -111,7 +110,7 @@ struct Rank {
     /// The depth that falls to `rank`.
     IRIS_DEVICE Range depth(u64 rank) const {
         const Args& args = reread(this->args);
-        return shard(args.k, args.world, rank);
+        return shard(args.k, args.k_share, rank);
     }
 
     /// A by rows.
@@ -170,9 +169,10 @@ struct Rank {
 
     IRIS_DEVICE Packets packets() { return {call}; }
 
-    /// Waits for the packets of a tile from all ranks that have depth, chunk by chunk, and sums them as `reduce` does.
+    /// Waits for the packets of a tile, or of some rows of it, from all ranks that have depth, chunk by chunk, and sums them as `reduce`
+    /// does. In slot `slot` they are the rows from `first` on.
     template <class Sink>
-    IRIS_DEVICE bool reduce_packets(u64 slot, const Block& block, Sink sink) {
+    IRIS_DEVICE bool reduce_packets(u64 slot, u32 first, const Block& block, Sink sink) {
         call.stall(Phase::reduce);
         u32 deep = with_depth();
         u32 across = (block.cols + CHUNK<Element> - 1) / CHUNK<Element>;
@@ -183,7 +183,7 @@ struct Rank {
             f32 sum[CHUNK<Element>] = {};
             for (u64 source = 0; source < args.world; source += AWAITED) {
                 Vec16 partials[AWAITED];
-                whole = whole && packets().await(source, deep >> source, slot, row, chunk, partials);
+                whole = whole && packets().await(source, deep >> source, slot, first + row, chunk, partials);
                 IRIS_UNROLL
                 for (u32 each = 0; each < AWAITED; ++each) {
                     if ((deep >> (source + each) & 1) != 0) {
@@ -216,7 +216,7 @@ struct Rank {
         if (!call.gate(writes, used)) {
             return false;
         }
-        packets().clear([](u64, u32, u32) { return false; });
+        packets().clear([](u64, u64, u32, u32) { return false; });
         return true;
     }
 
@@ -367,7 +367,6 @@ struct Operation {
     /// Whether there are no peers at all.
     static constexpr bool ALONE = false;
     IRIS_DEVICE bool send() { return true; }
-    IRIS_DEVICE bool sends_at_once() const { return false; }
     IRIS_DEVICE bool arrived(const Work&) { return true; }
     /// The bias of what is multiplied here, if it is added here.
     IRIS_DEVICE const Element* bias() const { return nullptr; }

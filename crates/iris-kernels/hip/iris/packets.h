@@ -68,8 +68,8 @@ struct Packets {
         return global<u64>(slots + slot * args.packet_bytes + row * PACKET_ROW + (half * ACROSS + chunk) * 16);
     }
 
-    /// Behind the gate, all blocks together clear this rank's packets of this bank that the call does not fill, at all ranks;
-    /// `fills(slot, row, chunk)` says which it does. They do so in the calls of two values, 1 and 3: so a packet that holds 1 is
+    /// Behind the gate, all blocks together clear this rank's packets of this bank that the call does not fill;
+    /// `fills(target, slot, row, chunk)` says which it does at a rank. They do so in the calls of two values, 1 and 3: so a packet that holds 1 is
     /// cleared, or filled anew, in the call after the next, and any other at the latest in the bank's next call of value 1; each
     /// long before its own value and bank come around together, which takes two laps.
     template <class Fills>
@@ -85,11 +85,11 @@ struct Packets {
             u32 chunk = u32(nth % ACROSS);
             u32 row = u32(nth / ACROSS % rows);
             u64 slot = nth / ACROSS / rows;
-            if (fills(slot, row, chunk)) {
-                continue;
-            }
             IRIS_ROLLED
             for (u64 target = 0; target < args.world; ++target) {
+                if (fills(target, slot, row, chunk)) {
+                    continue;
+                }
                 store_pair(at(target, args.rank, slot, row, chunk, 0), 0, 0, 0);
                 store_pair(at(target, args.rank, slot, row, chunk, 1), 0, 0, 0);
             }

@@ -93,13 +93,17 @@ struct Call {
     u64 bank;
     u32 turn;
     bool met;
+    /// Whether `glance` has been called; and what it has seen: not 0 where this rank is to leave, and the word of the gate.
+    bool glanced;
+    u64 stopped;
+    u64 at_gate;
     /// Whether the host has asked to leave, as this thread has seen as it began.
     bool asked;
     bool stalled;
 
     IRIS_DEVICE Call(const Args& args, CallShared& shared)
         : args(args), shared(shared), layout{args.world, args.tiles}, heap{args.heap, args.rank}, index(0), value(0), bank(0),
-          turn(0), met(false), asked(false), stalled(false) {}
+          turn(0), met(false), glanced(false), stopped(0), at_gate(0), asked(false), stalled(false) {}
 
     IRIS_DEVICE bool keeps(Rule rule) const {
 #if defined(IRIS_CONTROLS)
@@ -242,24 +246,39 @@ struct Call {
         }
     }
 
+    /// Loads what a call begins with. Nothing is done with it before `attend`, so what stands between the two is not kept waiting.
+    IRIS_DEVICE void glance() {
+        const Args& args = reread(this->args);
+        glanced = true;
+        // Stored by the last block of the previous call, before its kernel ended.
+        index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
+        // Each thread looks at its words, all at the same time.
+        if (thread_index() < args.world) {
+            stopped = u64(load<Order::relaxed, Scope::system>(word(args.rank, layout.abort(thread_index()))));
+            at_gate = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.entered(thread_index()))));
+        } else if (thread_index() == args.world) {
+            stopped = load<Order::relaxed, Scope::device>(cell(args.rank, layout.poison_cell()));
+        }
+    }
+
     /// Learns which call this is, and returns whether to take part in it.
     IRIS_DEVICE bool attend() {
         const Args& args = reread(this->args);
+        if (!glanced) {
+            glance();
+        }
         if (thread_index() == 0) {
             shared.votes[0] = 0;
         }
         sync_block();
-        // Stored by the last block of the previous call, before its kernel ended.
-        index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
         value = keeps(Rule::value_from_index) ? signal_value(args.first, index) : args.first;
         bank = !keeps(Rule::two_banks) ? 0 : keeps(Rule::bank_from_index) ? index % 2 : value % 2;
-        // Each thread looks at one word, all at the same time.
-        bool go = true;
-        if (thread_index() < args.world) {
-            go = !is_aborted(thread_index(), nullptr);
-        } else if (thread_index() == args.world) {
-            go = !is_poisoned();
+        if (stopped != 0 && thread_index() < args.world) {
+            fault(args, index, value, Cause::aborted, thread_index(), nullptr);
         }
+        bool go = stopped == 0;
+        glanced = false;
+        stopped = 0; // nothing is kept that is not needed any more
         return all_go_on(go);
     }
 
@@ -292,8 +311,10 @@ struct Call {
         if (gated && speaks_to_peer()) {
             // MAX - 1 calls after the value of `i` is the value of `i - 1`.
             u64 previous = signal_value(value, WORD_MAX - 1);
-            passed = wait(WordKind::entered, thread_index(), NO_TILE, layout.entered(thread_index()), previous, false);
+            passed = has_reached(at_gate, previous)
+                || wait(WordKind::entered, thread_index(), NO_TILE, layout.entered(thread_index()), previous, false);
         }
+        at_gate = 0;
         return all_go_on(passed);
     }
 
@@ -377,13 +398,17 @@ struct Call {
     IRIS_DEVICE bool await_ready_of(u64 first, u64 last, u32 threads, Words words) {
         stall(Phase::reduce);
         bool there = true;
+        // Those of one rank behind those of the other, so that each thread has as few as there can be.
+        u32 before = 0;
         IRIS_ROLLED
         for (u64 source = first; source <= last; ++source) {
             auto range = words(source);
+            u32 skip = (thread_index() + threads - before % threads) % threads;
             IRIS_ROLLED
-            for (u64 at = range.start + thread_index(); at < range.end && there; at += threads) {
+            for (u64 at = range.start + skip; at < range.end && there; at += threads) {
                 there = wait(WordKind::ready, source, at, layout.ready(bank, source, at), value, true);
             }
+            before += u32(range.end - range.start);
         }
         if (!all_go_on(there)) {
             return false;

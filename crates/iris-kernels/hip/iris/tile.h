@@ -80,9 +80,8 @@ struct Range {
     IRIS_DEVICE bool empty() const { return end == start; }
 };
 
-/// The part of `total` that falls to `rank`: min(total, r*c) .. min(total, (r+1)*c) with c = ceil(total / world).
-IRIS_DEVICE Range shard(u64 total, u64 world, u64 rank) {
-    u64 size = ceil_div(total, world);
+/// The part of `total` that falls to `rank`: min(total, r*c) .. min(total, (r+1)*c) with c = ceil(total / world), which is `size`.
+IRIS_DEVICE Range shard(u64 total, u64 size, u64 rank) {
     return {smaller(total, rank * size), smaller(total, (rank + 1) * size)};
 }
 

@@ -36,11 +36,7 @@ template <class Op>
 IRIS_DEVICE void store_finished(Op& op, const Work& work, u32 row, u32 col, f32 (&values)[CHUNK<Element>], u32 count) {
     const Rank& rank = op.rank;
     if constexpr (Op::TO == To::packets) {
-        Vec16 chunk = narrow<Element>(values);
-        IRIS_ROLLED
-        for (u64 nth = 0; nth < op.targets(); ++nth) {
-            op.rank.packets().push(op.target(work, nth), work.index, row, col / CHUNK<Element>, chunk);
-        }
+        op.push(op.rank.packets(), work, row, col / CHUNK<Element>, narrow<Element>(values));
     } else if constexpr (Op::TO == To::slots) {
         Vec16 chunk = narrow<Element>(values);
         IRIS_ROLLED

@@ -22,6 +22,12 @@ pub struct Args {
     pub n: u64,
     /// Depth.
     pub k: u64,
+    /// The largest part of `m` that falls to a rank; see [`Args::with_shares`].
+    pub m_share: u64,
+    /// Of `n`.
+    pub n_share: u64,
+    /// Of `k`.
+    pub k_share: u64,
     /// Whether `a` is a matrix to be exchanged as it is, in place of a product.
     pub given: u64,
     /// A: its address, and elements from one row and one column to the next.
@@ -94,7 +100,21 @@ pub struct Args {
     pub stall_ns: u64,
 }
 
-const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 41));
+impl Args {
+    /// The same with the ranks' largest parts of `m`, `n` and `k`: each divided by `world`, and rounded up.
+    #[must_use]
+    pub fn with_shares(self) -> Self {
+        let share = |total: u64| total.div_ceil(self.world.max(1));
+        Self {
+            m_share: share(self.m),
+            n_share: share(self.n),
+            k_share: share(self.k),
+            ..self
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 44));
 
 /// What the first thread that faults writes to host memory. `state` is stored last.
 #[repr(C)]

@@ -30,7 +30,7 @@ pub struct FastArgs {
     pub gathered_bytes: u64,
     /// Whether `c` is C.
     pub c_mapped: u64,
-    reserved: [u64; 2],
+    reserved: [u64; 7],
     /// A.
     pub a: TensorMap,
     /// B.
@@ -41,7 +41,7 @@ pub struct FastArgs {
     pub gathered: TensorMap,
 }
 
-const _: () = assert!(size_of::<FastArgs>() == 512 + 4 * size_of::<TensorMap>());
+const _: () = assert!(size_of::<FastArgs>() == 576 + 4 * size_of::<TensorMap>());
 
 /// Depth of a slab: what 128 bytes hold of 16-bit elements.
 pub const SLAB_K: usize = 64;

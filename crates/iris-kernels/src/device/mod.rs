@@ -27,13 +27,14 @@ pub const TILE: Tile = Tile { m: 128, n: 128 };
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OneShot,
         Self::OneShotPackets,
         Self::TwoShot,
         Self::Atomic,
         Self::Spinlock,
         Self::ReduceScatter,
+        Self::ReduceScatterPackets,
         Self::AllGatherMatmul(GatherDim::Rows),
         Self::AllGatherMatmul(GatherDim::Columns),
         Self::MatmulAllGather,
@@ -48,6 +49,10 @@ impl Program {
             Self::Atomic => ("accumulate.hip", "iris_atomic"),
             Self::Spinlock => ("accumulate.hip", "iris_spinlock"),
             Self::ReduceScatter => ("matmul_reduce_scatter.hip", "iris_matmul_reduce_scatter"),
+            Self::ReduceScatterPackets => (
+                "matmul_reduce_scatter_packets.hip",
+                "iris_matmul_reduce_scatter_packets",
+            ),
             Self::AllGatherMatmul(GatherDim::Rows) => {
                 ("all_gather_matmul.hip", "iris_all_gather_matmul_rows")
             }

@@ -16,6 +16,7 @@ embed![
     "matmul.hip",
     "matmul_all_gather.hip",
     "matmul_reduce_scatter.hip",
+    "matmul_reduce_scatter_packets.hip",
     "one_shot.hip",
     "one_shot_packets.hip",
     "two_shot.hip",

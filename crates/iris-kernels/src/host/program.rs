@@ -28,6 +28,8 @@ pub enum Program {
     Spinlock,
     /// `matmul_reduce_scatter`.
     ReduceScatter,
+    /// The same for few rows, in packets on devices. The host runs `ReduceScatter`.
+    ReduceScatterPackets,
     /// `all_gather_matmul`.
     AllGatherMatmul(GatherDim),
     /// `matmul_all_gather`.
@@ -88,7 +90,7 @@ impl Program {
             | Self::TwoShot
             | Self::Atomic
             | Self::Spinlock => "matmul_all_reduce",
-            Self::ReduceScatter => "matmul_reduce_scatter",
+            Self::ReduceScatter | Self::ReduceScatterPackets => "matmul_reduce_scatter",
             Self::AllGatherMatmul(_) => "all_gather_matmul",
             Self::MatmulAllGather => "matmul_all_gather",
         }
@@ -115,7 +117,7 @@ impl Program {
                 b: (depth, 0..n),
                 c: (0..m, 0..n),
             },
-            Self::ReduceScatter => Parts {
+            Self::ReduceScatter | Self::ReduceScatterPackets => Parts {
                 a: (0..m, depth.clone()),
                 b: (depth, 0..n),
                 c: (rows, 0..n),
@@ -165,6 +167,14 @@ impl Program {
             Self::ReduceScatter => Needs {
                 slots: Grid::new(largest, n, tile).len(),
                 slot_elements: tile.len(),
+                ..Needs::default()
+            },
+            Self::ReduceScatterPackets => Needs {
+                slots: Grid::new(largest, n, tile).len(),
+                slot_elements: tile.len(),
+                // One for each column of tiles, of the rows that are this rank's.
+                packet_slots: n.div_ceil(tile.n),
+                packet_elements: largest.saturating_mul(tile.n),
                 ..Needs::default()
             },
             Self::AllGatherMatmul(gather) => {
@@ -233,7 +243,9 @@ impl Program {
                 Self::TwoShot => two_shot::run(rank, operands, scratch),
                 Self::Atomic => accumulate::run(rank, operands, Adding::Atomic, scratch),
                 Self::Spinlock => accumulate::run(rank, operands, Adding::Spinlock, scratch),
-                Self::ReduceScatter => matmul_reduce_scatter::run(rank, operands, scratch),
+                Self::ReduceScatter | Self::ReduceScatterPackets => {
+                    matmul_reduce_scatter::run(rank, operands, scratch)
+                }
                 Self::AllGatherMatmul(gather) => {
                     all_gather_matmul::run(rank, operands, gather, scratch)
                 }

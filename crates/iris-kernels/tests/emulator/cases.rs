@@ -46,7 +46,8 @@ fn lines(kernel: &str, op: &str) -> Vec<String> {
             );
             // The collective alone: of as much depth as there are ranks, so that every rank takes part.
             if number == 3
-                && (all_reduce || matches!(op, "matmul_reduce_scatter" | "matmul_all_gather"))
+                && (all_reduce
+                    || (op.starts_with("matmul_reduce_scatter") || op == "matmul_all_gather"))
             {
                 lines.push(format!("{line} given=1 k={world}"));
             }

@@ -43,6 +43,12 @@ fn matmul_reduce_scatter() {
 }
 
 #[test]
+fn matmul_reduce_scatter_packets() {
+    let op = "matmul_reduce_scatter_packets";
+    check(op, op);
+}
+
+#[test]
 fn all_gather_matmul_of_rows() {
     check("all_gather_matmul", "all_gather_matmul_rows");
 }

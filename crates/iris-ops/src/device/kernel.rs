@@ -151,7 +151,7 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
             }
             None => args.given = 1,
         }
-        args
+        args.with_shares()
     }
 }
 

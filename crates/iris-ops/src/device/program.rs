@@ -278,7 +278,10 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
     let tiles = |rows: usize, cols: usize| rows.div_ceil(tile.m) * cols.div_ceil(tile.n);
     let share = m.div_ceil(world);
     match program {
-        Program::OneShot | Program::OneShotPackets | Program::TwoShot => tiles(m, n),
+        Program::OneShot
+        | Program::OneShotPackets
+        | Program::TwoShot
+        | Program::ReduceScatterPackets => tiles(m, n),
         // The sums are read in chunks of 16 bytes a thread, by all blocks.
         Program::Atomic | Program::Spinlock => tiles(m, n).max((m * n).div_ceil(1 << 12)),
         Program::ReduceScatter => world * tiles(share, n),
@@ -311,6 +314,7 @@ mod tests {
         assert_eq!(work(Program::TwoShot, 300), 24);
         assert_eq!(work(Program::OneShotPackets, 300), 24);
         assert_eq!(work(Program::ReduceScatter, 300), 2 * 16);
+        assert_eq!(work(Program::ReduceScatterPackets, 300), 24);
         assert_eq!(work(Program::MatmulAllGather, 300), 16);
         // All elements in parts of 4096.
         assert_eq!(work(Program::Atomic, 300), 74);

@@ -31,7 +31,7 @@ struct FastArgs {
     TensorMap gathered;
 };
 
-static_assert(sizeof(FastArgs) == 512 + 4 * sizeof(TensorMap), "aligned to 64 bytes, without other gaps");
+static_assert(sizeof(FastArgs) == 576 + 4 * sizeof(TensorMap), "aligned to 64 bytes, without other gaps");
 
 /// Where a pointer's target lies in the block's shared memory.
 IRIS_DEVICE u32 shared_address(const void* pointer) {

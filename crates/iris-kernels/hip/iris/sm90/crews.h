@@ -5,8 +5,8 @@
 //   movers, and end the call.
 // - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where tiles travel in packets, they
 //   only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
-// - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send. Where no block
-//   has more than one piece to send, the warpgroups do that first.
+// - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send, and then meet
+//   the peers.
 //
 // Where the warpgroups merge, the loader brings them the peers' parts of an own tile in the ring, before the tile's slabs: they are there
 // since peers made them while this block made its tiles before. In a block's first tile they come behind its slabs.
@@ -38,12 +38,11 @@ IRIS_DEVICE u64 slabs_of(u64 depths) {
     return depths == 0 ? 1 : ceil_div(depths, SLAB_K);
 }
 
-/// Fills the ring with the slabs of a tile, with one thread. What it needs of A's rows has come when `arrived` returns; where the ring
-/// is `empty`, B is copied ahead of that, as far as there is room.
+/// Fills the ring with the slabs of a tile, with one thread. What it needs of A has come when `arrived` returns, which tells the first
+/// of its rows; where the ring is `empty`, B is copied ahead of that, as far as there is room.
 template <class Arrived>
-IRIS_DEVICE void load_tile(const FastArgs& fast, const Ring& ring, bool empty, Place& place, const Work& work, u64 first_row,
-                           u64 depths, Arrived arrived) {
-    i32 row = i32(work.gathered ? first_row + work.a_row : work.a_row);
+IRIS_DEVICE void load_tile(const FastArgs& fast, const Ring& ring, bool empty, Place& place, const Work& work, u64 depths,
+                           Arrived arrived) {
     i32 col = i32(work.block.col);
     u32 slabs = u32(slabs_of(depths));
     u32 first_slab = depths == 0 ? 1 : 0;
@@ -55,7 +54,7 @@ IRIS_DEVICE void load_tile(const FastArgs& fast, const Ring& ring, bool empty, P
             early.advance();
         }
     }
-    arrived();
+    i32 row = i32(arrived());
     if (lane_index() == 0) {
         for (u32 slab = 0; slab < slabs; ++slab) {
             i32 depth = i32((first_slab + slab) * SLAB_K);
@@ -106,13 +105,14 @@ IRIS_DEVICE void load_parts(const Op& op, const Ring& ring, Place& place, const 
 template <class Op>
 IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, u32 peers) {
     Place place;
-    bool go = !(Op::SENDS || Op::MERGES) || op.rank.call.attend();
+    bool go = true;
     u64 depths = op.depths();
-    // The first row of this bank's gathered A.
-    u64 first_row = 0;
-    if constexpr (Op::SENDS) {
-        first_row = op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
-    }
+    // Which call this is, nobody has to know before the first slabs are on their way.
+    bool attends = false;
+    auto attend = [&] {
+        go = go && (attends || op.rank.call.attend());
+        attends = true;
+    };
     for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
         Work work = op.work(step);
         if (work.block.rows == 0) {
@@ -121,6 +121,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, u32 
         bool own = Op::MERGES && work.rank == op.me();
         bool first = step == block_index();
         auto parts = [&] {
+            attend();
             go = go && op.rank.call.meet();
             go = go && op.rank.call.await_ready_from(work.index, [&](u64 source) { return (peers >> source & 1) != 0; });
             fence_async();
@@ -133,12 +134,17 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, u32 
         if (own && !first) {
             parts();
         }
-        load_tile(fast, ring, first, place, work, first_row, depths, [&] {
+        load_tile(fast, ring, first, place, work, depths, [&] {
+            u64 row = work.a_row;
             if (Op::SENDS && work.gathered) {
+                attend();
+                // From the first row of this bank's on.
+                row += op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
                 go = go && op.arrived(work);
                 fence_async(); // what arrived by stores is read by copies
                 __syncwarp();
             }
+            return row;
         });
         __syncwarp();
         if (own && first) {
@@ -189,13 +195,8 @@ IRIS_DEVICE void add_parts(Accumulators& sums, const Ring& ring, Place& place, u
 /// Empties the ring.
 template <class Op>
 IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, const CrewsShared& shared) {
-    // The index is read, and a piece sent, while the first slabs are on their way.
-    bool go = true;
-    if (Op::SENDS && op.sends_at_once()) {
-        go = op.begin() && op.send();
-    } else if (Op::TO == To::packets) {
-        go = op.rank.call.attend();
-    }
+    // The index is read while the first slabs are on their way.
+    bool go = Op::TO != To::packets || op.rank.call.attend();
     // Tiles are equally deep.
     u32 slabs = u32(slabs_of(op.depths()));
     u32 group = thread_index() / 128;
@@ -306,20 +307,27 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
     return go;
 }
 
+/// A crew's side of an operation, where its number is known: as a constant, it takes no register.
+template <class Op, u32 CREW>
+IRIS_DEVICE Op side(const FastArgs& fast, CrewsShared& shared) {
+    return Op(fast.args, shared.calls[CREW], Turns{shared.dealt, shared.drawn[CREW]});
+}
+
 /// Walks through a whole call.
 template <class Op>
 IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
     extern __shared__ u8 dynamic[];
     Ring ring{(shared_address(dynamic) + 1023) & ~1023u};
-    u32 crew = crew_of(threadIdx.x).barrier - 1;
-    Op op(fast.args, shared.calls[crew], Turns{shared.dealt, shared.drawn[crew]});
     if (threadIdx.x == LOADER) {
         prefetch_map(fast.a);
         prefetch_map(fast.b);
+        if (Op::SENDS) {
+            prefetch_map(fast.gathered);
+        }
         ring.make();
         shared.dealt = 0;
         shared.failed = 0;
-        shared.peers = deep_peers(op);
+        shared.peers = deep_peers(side<Op, 1>(fast, shared));
     }
     __syncthreads();
     bool go = true;
@@ -328,18 +336,27 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
         }
         if (threadIdx.x < COURIERS) {
+            Op op = side<Op, 1>(fast, shared);
             go = load_tiles(op, fast, ring, shared.peers);
         } else if (threadIdx.x < MOVERS) {
+            Op op = side<Op, 2>(fast, shared);
             if constexpr (Op::TO == To::packets) {
                 go = open_way(op, ring, shared);
             } else {
                 go = deliver_tiles(op, fast, ring);
             }
-        } else if (Op::SENDS) {
-            go = op.sends_at_once() || (op.begin() && op.send());
-        } else if (Op::REDUCES && op.steps() > op.args.blocks) {
-            // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
-            go = op.rank.call.attend() && op.reduce();
+        } else {
+            Op op = side<Op, 3>(fast, shared);
+            if constexpr (Op::SENDS) {
+                // What is sent is awaited by all: it is on its way to this block before the block knows which call this is.
+                op.rank.call.glance();
+                typename Op::Parcel parcel;
+                op.expect(parcel);
+                go = op.begin() && op.send(parcel) && op.reduce();
+            } else if (Op::REDUCES && op.steps() > op.args.blocks) {
+                // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
+                go = op.rank.call.attend() && op.reduce();
+            }
         }
         if (!go) {
             shared.failed = 1;
@@ -349,15 +366,15 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         if (GROUPS == 2) {
             asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
         }
+        Op op = side<Op, 0>(fast, shared);
         go = multiply_tiles(op, fast, ring, shared);
         if (Op::ALONE) {
             __syncthreads();
             return;
         }
         // While the couriers take the last tile away.
-        bool knows = Op::TO == To::packets || (Op::SENDS && op.sends_at_once());
-        go = go && (knows || op.rank.call.attend());
-        go = go && (!(Op::REDUCES || Op::SENDS || Op::TO == To::packets) || op.reduce());
+        go = go && (Op::TO == To::packets || op.rank.call.attend());
+        go = go && (!(Op::REDUCES || Op::TO == To::packets) || op.reduce());
         if (!go) {
             shared.failed = 1;
         }

@@ -38,6 +38,9 @@ IRIS_DEVICE void leave_rows(const Accumulators& sums, const Ring& ring, const El
     u32 row = thread_index() / 32 * 16 + lane % 16;
     IRIS_UNROLL
     for (u32 col = 0; col < TILE_N; col += 16) {
+        if (BIAS && col % 64 == 0) {
+            __syncwarp(); // or ptxas loads the bias of all columns at once, for which there are no registers
+        }
         u32 packed[4];
         IRIS_UNROLL
         for (u32 half = 0; half < 2; ++half) {
@@ -81,10 +84,7 @@ IRIS_DEVICE void push_tile(const Op& op, const Packets& packets, const Ring& rin
     for (u32 at = thread_index(); at < work.block.rows * across; at += threads()) {
         u32 row = at / across;
         u32 chunk = at % across;
-        Vec16 data = left_chunk(ring, row, chunk * CHUNK<Element>);
-        for (u64 nth = 0; nth < op.targets(); ++nth) {
-            packets.push(op.target(work, nth), work.index, row, chunk, data);
-        }
+        op.push(packets, work, row, chunk, left_chunk(ring, row, chunk * CHUNK<Element>));
     }
 }
 

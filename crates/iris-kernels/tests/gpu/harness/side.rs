@@ -275,7 +275,7 @@ impl<'a> Side<'a> {
             ..Args::default()
         };
         args.heap[..world].copy_from_slice(&self.ranks.seen[self.rank]);
-        args
+        args.with_shares()
     }
 
     /// Makes a call.
