@@ -1,9 +1,9 @@
 //! The signal protocol by itself: one rank hands a tile of numbers to another, call after call, and nothing is ever zeroed in
 //! between.
 //!
-//! Rank 0 writes into staging memory of rank 1 and signals `ready`; rank 1 waits, reads, and by ending its call tells `done`,
-//! which is what opens rank 0's gate two calls later. There are two banks of staging, so rank 0 can be one call ahead. The
-//! counter starts four values before the largest of its word, and wraps on the way.
+//! Rank 0 writes into staging memory of rank 1 and signals `ready`; rank 1 waits, reads, and by beginning its next call tells
+//! `entered`, which is what opens rank 0's gate of the call after that. There are two banks of staging, so rank 0 can be one call
+//! ahead. The counter starts four values before the largest of its word, and wraps on the way.
 //!
 //! ```text
 //! cargo run --example signals
@@ -53,7 +53,7 @@ impl Memory<i32> for View<'_> {
 fn send(port: &Port<'_, i32, View<'_>, Patience>) -> Result<(), Fault> {
     for _ in 0..CALLS {
         let call = port.begin(Announcement::default())?;
-        // From here on this call's bank is ours: its reader is done with the call before the last. One tile goes to rank 1.
+        // From here on this call's bank is ours: its reader has left the call before the last. One tile goes to rank 1.
         call.gate(true, |_| 1)?;
         for number in &port.memory.workspace.staging[call.bank()] {
             number.store(call.index(), Ordering::Relaxed);

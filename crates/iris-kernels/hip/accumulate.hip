@@ -40,9 +40,6 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
     if (!call.begin() || !call.gate(has_depth, [](u64) { return u64(0); })) {
         return;
     }
-    if (has_depth && !call.await_cleared()) {
-        return;
-    }
 
     u64 all = has_depth ? grid().len() : 0;
     for (u64 step = block_index(); step < all; step += reread(args).blocks) {
@@ -110,14 +107,14 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
         for (u32 at = 0; at < CHUNK<Element>; ++at) {
             if (at < count) {
                 values[at] = sums[row * args.n + col + at];
-                // For the call after next, whose additions wait for `cleared`.
+                // For the call after next, behind whose gate others add.
                 sums[row * args.n + col + at] = 0.0f;
             }
         }
         add_bias(values, rank.bias(), col, count);
         rank.store_own(row, col, values, count);
     }
-    call.finish_cleared();
+    call.finish(2);
 }
 
 } // namespace

@@ -106,15 +106,6 @@ fn with_a_gate_for_writers_only_an_idle_rank_runs_ahead_of_the_ring() {
 }
 
 #[test]
-fn a_gate_from_the_first_call_on_is_never_passed() {
-    must_fail::<Ring<7>>(
-        one_owner(),
-        &[Rule::GateFromIndexTwo],
-        "nobody is done with call -2",
-    );
-}
-
-#[test]
 fn without_entered_an_output_is_overwritten_while_its_user_reads_it() {
     let case = Case::new(Program::MatmulAllGather, 3, &[1; 5], 2, 2);
     must_fail::<Ring<7>>(case, &[Rule::Entered], "the owner does not wait");

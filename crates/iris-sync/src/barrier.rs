@@ -43,6 +43,6 @@ impl<'a, W: Word, M: Memory<W>, P: Waiting> Barrier<'a, W, M, P> {
     pub fn wait(&self) -> Result<(), Fault> {
         let call = self.port.begin(Announcement::default())?;
         call.meet_as(WordKind::Barrier)?;
-        call.skip()
+        call.finish()
     }
 }

@@ -3,19 +3,27 @@
 //! # The order of a call
 //!
 //! 1. [`Port::begin`] reads the call's index, tells every peer `entered` and what it [announces](Announcement).
-//! 2. [`Call::gate`] waits until every peer has read all of the call before the previous one, whose bank this call reuses.
+//! 2. [`Call::gate`] waits until every peer has entered the previous call: it has then left the one before that, whose bank this
+//!    call reuses.
 //! 3. The kernel produces all its tiles: data into a peer's staging, then [`Call::push_ready`].
 //! 4. The kernel reduces: [`Call::meet`], then [`Call::await_ready`] and the data, tile by tile; what it stores into peers'
 //!    outputs it stores where they [announced](Call::announcement) it.
-//! 5. [`Call::finish`] tells every peer `done`, waits for what makes this rank's output whole, and advances the index.
+//! 5. [`Call::finish`] waits for what makes this rank's output whole, and advances the index.
 //!
-//! No step before 4 waits for anything of the same call but `entered`, so no rank can wait for one that waits for it: in
-//! any set of ranks that wait, the one in the earliest call and the earliest step waits for a signal already sent.
+//! No step before 4 waits for anything but `entered`, of this call or of the one before, and every rank tells that as it begins, so
+//! no rank can wait for one that waits for it: in any set of ranks that wait, the one in the earliest call and the earliest step
+//! waits for a signal already sent.
+//!
+//! # That a rank has left a call
+//!
+//! it tells nobody: it is told by `entered` of its next one. *Invariant:* calls of a workspace run one after the other, on one
+//! thread or ordered like on one; so a rank tells `entered` of a call only when it has read, and cleared, all that it does in the
+//! one before.
 //!
 //! # Memory order
 //!
 //! Every signal is stored with release order and awaited with acquire order, so whoever has seen a signal sees all that its
-//! writer did before it: the data of a tile behind `ready`, the end of all reading behind `done`.
+//! writer did before it: the data of a tile behind `ready`, all of the call before behind `entered`.
 
 use crate::fault::{Cause, Fault, Wait, WordKind};
 use crate::layout::{Announcement, Layout};
@@ -28,6 +36,10 @@ use crate::signal::{Signal, SignalCounter, bank, reached};
 use crate::wait::{Pause, Step, Waiting};
 use crate::word::Word;
 use core::cell::Cell;
+
+/// The values of the calls in which every rank tells `gathered` although nobody stores into outputs: those in which kernels on
+/// devices clear packets, too.
+const SWEEPS: [i64; 2] = [1, 3];
 
 /// One rank's end of a workspace: its view of the words, and how it waits.
 pub struct Port<'a, W: Word, M, P> {
@@ -195,8 +207,8 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
 
     /// Waits until this call's bank may be written, and clears what this call leaves unused in it.
     ///
-    /// From index 2 on, every rank waits for every peer's `done` of index `i - 2`, also a rank that neither writes nor reads in
-    /// this call: it would otherwise run ahead of the ring. `writes` says whether this rank writes, and `used(p)` how many
+    /// From index 2 on, every rank waits for every peer's `entered` of index `i - 1`, also a rank that neither writes nor reads in
+    /// this call: it would otherwise run ahead of the ring. (Calls 0 and 1 have banks that nobody has read.) `writes` says whether this rank writes, and `used(p)` how many
     /// `ready` words it will use at `p` in this call, from the first on. The words beyond, which the bank's previous call used,
     /// are cleared here, behind the gate, so that the words of a bank that are not 0 are always those of its latest call, and
     /// none is ever old enough to be believed again.
@@ -204,16 +216,19 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
     /// # Errors
     /// See [`Call::await_ready`].
     pub fn gate(&self, writes: bool, used: impl Fn(usize) -> usize) -> Result<(), Fault> {
-        let rules = self.port.rules;
-        let gated = rules.keeps(Rule::Gate)
-            && (writes || rules.keeps(Rule::GateOfAll))
-            && (self.index >= 2 || !rules.keeps(Rule::GateFromIndexTwo));
+        let (rules, layout) = (self.port.rules, self.port.layout());
+        let gated =
+            rules.keeps(Rule::Gate) && (writes || rules.keeps(Rule::GateOfAll)) && self.index >= 2;
         if gated {
+            // MAX - 1 calls after the value of `i` is the value of `i - 1`.
+            let previous = self.value.after((W::MAX - 1) as u64);
             for peer in self.port.peers() {
-                self.await_before_previous(WordKind::Done, peer)?;
+                let place = layout.word(WordKind::Entered, peer);
+                self.wait(WordKind::Entered, peer, None, place, previous, |seen| {
+                    self.reached(seen, previous)
+                })?;
             }
         }
-        let layout = self.port.layout();
         for peer in self.port.peers() {
             let cell = self.port.cell(layout.used_cell(self.bank, peer));
             let previous = cell.load(Ordering::Relaxed) as usize;
@@ -311,17 +326,6 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
         self.probe(Phase::Store, Some(tile as u64));
     }
 
-    /// Waits until `peer` has cleared the accumulators of this call's bank.
-    ///
-    /// # Errors
-    /// See [`Call::await_ready`].
-    pub fn await_cleared(&self, peer: usize) -> Result<(), Fault> {
-        if self.index >= 2 && peer != self.port.rank() {
-            self.await_before_previous(WordKind::Cleared, peer)?;
-        }
-        Ok(())
-    }
-
     /// Tells every peer that this rank has added all it adds to its accumulators in this call.
     pub fn push_added(&self) {
         self.probe(Phase::Added, None);
@@ -346,12 +350,6 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
         Ok(())
     }
 
-    /// Tells every peer that this rank has read and cleared its accumulators of this call's bank.
-    pub fn push_cleared(&self) {
-        self.probe(Phase::Cleared, None);
-        self.push_word(WordKind::Cleared);
-    }
-
     /// Takes spin lock `lock` in the memory of `rank`.
     ///
     /// # Errors
@@ -372,12 +370,28 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
         )
     }
 
-    /// Ends a call in which nobody stores into a peer's output.
+    /// Ends a call in which nobody stores into a peer's output, of an operation in which nobody ever does. Nothing is told: that
+    /// this rank has read all it reads, and cleared all it clears, its peers hear by `entered` of its next call.
     ///
     /// # Errors
     /// None today: the signature is that of [`Call::finish_gathered`].
     pub fn finish(self) -> Result<(), Fault> {
-        self.push_done();
+        self.leave();
+        Ok(())
+    }
+
+    /// Ends a call in which nobody stores into a peer's output, while owners do in other calls on the workspace.
+    ///
+    /// Nobody waits for `gathered` here. But it is awaited by equality, and no word may be a lap old when it is, so every rank tells
+    /// it in the calls of two values of each lap. One value would not do: between two calls of that value there is no other of it.
+    ///
+    /// # Errors
+    /// See [`Call::await_ready`].
+    pub fn finish_unowned(self) -> Result<(), Fault> {
+        if SWEEPS.contains(&self.value.get()) && self.port.rules.keeps(Rule::Clear) {
+            self.meet()?;
+            self.push_gathered();
+        }
         self.leave();
         Ok(())
     }
@@ -385,17 +399,15 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
     /// Ends a call in which owners store into their peers' outputs: waits until this rank's output is whole, which it is
     /// once every rank for which `owns` is true has told so.
     ///
-    /// Every rank tells `gathered` in every call, also one that stored nothing, and to no peer before having seen its
-    /// `entered`. So the word is never older than the last call, and never overwritten before the peer has left the call it
-    /// waits for it in.
+    /// Every rank tells `gathered` in every such call, also one that stored nothing, and to no peer before having seen its
+    /// `entered`. So the word is never a lap old (see [`Call::finish_unowned`]), and never overwritten before the peer has left the
+    /// call it waits for it in.
     ///
     /// # Errors
     /// See [`Call::await_ready`].
     pub fn finish_gathered(self, owns: impl Fn(usize) -> bool) -> Result<(), Fault> {
         self.meet()?;
-        self.probe(Phase::Gathered, None);
-        self.push_word(WordKind::Gathered);
-        self.push_done();
+        self.push_gathered();
         if self.port.rules.keeps(Rule::Gathered) {
             for owner in self.port.peers().filter(|&peer| owns(peer)) {
                 let place = self.port.layout().word(WordKind::Gathered, owner);
@@ -408,15 +420,13 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
         Ok(())
     }
 
-    /// Ends a call that used no staging and so owes nobody `done`: a barrier.
-    pub(crate) fn skip(self) -> Result<(), Fault> {
-        self.leave();
-        Ok(())
-    }
-
-    fn push_done(&self) {
-        self.probe(Phase::Done, None);
-        self.push_word(WordKind::Done);
+    /// Tells every peer, all of which have been met, that what this rank stores into its output in this call has arrived.
+    fn push_gathered(&self) {
+        self.probe(Phase::Gathered, None);
+        let place = (self.port.layout()).word(WordKind::Gathered, self.port.rank());
+        for peer in self.port.peers() {
+            self.signal(peer, place, self.value);
+        }
     }
 
     fn leave(self) {
@@ -453,13 +463,6 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
         );
     }
 
-    fn push_word(&self, kind: WordKind) {
-        let place = self.port.layout().word(kind, self.port.rank());
-        for peer in self.port.peers() {
-            self.signal(peer, place, self.value);
-        }
-    }
-
     fn reached(&self, seen: i64, target: Signal<W>) -> bool {
         let rules = self.port.rules;
         if !rules.keeps(Rule::Reached) {
@@ -469,18 +472,6 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
         } else {
             reached(seen, target)
         }
-    }
-
-    /// Waits for an unbanked word of `peer` to reach the value of index `i - 2`.
-    fn await_before_previous(&self, kind: WordKind, peer: usize) -> Result<(), Fault> {
-        // MAX - 2 calls after the value of `i` is the value of `i - 2`; at index 0 and 1, where nobody comes but in a negative
-        // control, it is that of calls never made.
-        let target = self.value.after((W::MAX - 2) as u64);
-        let place = self.port.layout().word(kind, peer);
-        self.wait(kind, peer, None, place, target, |seen| {
-            self.reached(seen, target)
-        })?;
-        Ok(())
     }
 
     /// Waits for the word at `place` of this rank's memory, and returns what it waited for.

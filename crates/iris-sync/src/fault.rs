@@ -7,18 +7,14 @@ use core::fmt;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum WordKind {
-    /// A peer has begun this call.
+    /// A peer has begun this call, or at the gate the one before.
     Entered,
     /// A tile of a peer lies in this rank's staging.
     Ready,
     /// All that a peer stores into this rank's output has arrived.
     Gathered,
-    /// A peer has read all it reads of a call.
-    Done,
     /// A peer has added all it adds to this rank's accumulators.
     Added,
-    /// A peer has cleared its accumulators.
-    Cleared,
     /// A tile's spin lock.
     Lock,
     /// A peer has come to the barrier.
@@ -31,9 +27,7 @@ impl fmt::Display for WordKind {
             Self::Entered => "entered",
             Self::Ready => "ready",
             Self::Gathered => "gathered",
-            Self::Done => "done",
             Self::Added => "added",
-            Self::Cleared => "cleared",
             Self::Lock => "lock",
             Self::Barrier => "barrier",
         })

@@ -47,7 +47,7 @@ impl Layout {
 
     /// How many words a rank holds.
     pub const fn words(&self) -> usize {
-        self.world * (7 + 2 * self.tiles) + self.locks
+        self.world * (5 + 2 * self.tiles) + self.locks
     }
 
     /// How many cells a rank holds.
@@ -64,8 +64,6 @@ impl Layout {
         let row = match kind {
             WordKind::Entered | WordKind::Barrier => 0,
             WordKind::Gathered => 1,
-            WordKind::Done => 2,
-            WordKind::Cleared => 3,
             WordKind::Ready | WordKind::Added | WordKind::Lock => {
                 unreachable!("`{kind}` is not an unbanked word")
             }
@@ -74,21 +72,21 @@ impl Layout {
     }
 
     pub(crate) fn abort(&self, source: usize) -> usize {
-        4 * self.world + source
+        2 * self.world + source
     }
 
     pub(crate) fn added(&self, bank: usize, source: usize) -> usize {
-        (5 + bank) * self.world + source
+        (3 + bank) * self.world + source
     }
 
     pub(crate) fn ready(&self, bank: usize, source: usize, tile: usize) -> usize {
         debug_assert!(tile < self.tiles, "tile {tile} of {}", self.tiles);
-        7 * self.world + (bank * self.world + source) * self.tiles + tile
+        5 * self.world + (bank * self.world + source) * self.tiles + tile
     }
 
     pub(crate) fn lock(&self, lock: usize) -> usize {
         debug_assert!(lock < self.locks, "lock {lock} of {}", self.locks);
-        self.world * (7 + 2 * self.tiles) + lock
+        self.world * (5 + 2 * self.tiles) + lock
     }
 
     pub(crate) const fn index_cell(&self) -> usize {
@@ -146,12 +144,7 @@ mod tests {
             let layout = Layout::new(world, tiles, locks);
             let mut places = Vec::new();
             for source in 0..world {
-                for kind in [
-                    WordKind::Entered,
-                    WordKind::Gathered,
-                    WordKind::Done,
-                    WordKind::Cleared,
-                ] {
+                for kind in [WordKind::Entered, WordKind::Gathered] {
                     places.push(layout.word(kind, source));
                 }
                 places.push(layout.abort(source));

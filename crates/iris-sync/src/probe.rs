@@ -19,17 +19,13 @@ pub enum Phase {
     Gathered,
     /// `added` comes next.
     Added,
-    /// `cleared` comes next.
-    Cleared,
-    /// `done` comes next.
-    Done,
     /// The index is advanced next, and the call left.
     Leave,
 }
 
 impl Phase {
     /// All phases, in the order of a call.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 9] = [
         Self::Begin,
         Self::Gate,
         Self::Ready,
@@ -38,8 +34,6 @@ impl Phase {
         Self::Store,
         Self::Gathered,
         Self::Added,
-        Self::Cleared,
-        Self::Done,
         Self::Leave,
     ];
 }

@@ -4,13 +4,11 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Rule {
-    /// From index 2 on, a rank waits for `done` of `i - 2` from every peer before it signals anything of call `i` but
-    /// `entered`. Without: a bank is overwritten while a slow reader still reads it.
+    /// From index 2 on, a rank waits for `entered` of `i - 1` from every peer, which has then left call `i - 2`, before it signals
+    /// anything of call `i` but `entered`. Without: a bank is overwritten while a slow reader still reads it.
     Gate,
     /// Ranks that neither write nor read in a call keep the gate too. Without: they run ahead of the ring.
     GateOfAll,
-    /// There is no gate at index 0 and 1. Without: nobody ever passes it.
-    GateFromIndexTwo,
     /// Nobody stores into a peer's output before having seen its `entered`. Without: the user's next kernel reads an
     /// output that already belongs to the next call.
     Entered,
@@ -26,7 +24,8 @@ pub enum Rule {
     /// The value follows from the index in device memory. Without (frozen, as by a captured launch argument): later calls
     /// believe the words of earlier ones.
     ValueFromIndex,
-    /// `ready` words that a call leaves unused are cleared by their writer. Without: a word from two laps ago is believed.
+    /// `ready` words that a call leaves unused are cleared by their writer, and `gathered` is told twice a lap at least. Without: a
+    /// word from two laps ago is believed, or from one.
     Clear,
     /// A call ends only when every owner's stores into this rank's output are announced. Without: the user reads an
     /// output with holes.

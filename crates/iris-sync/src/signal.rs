@@ -68,9 +68,8 @@ impl<W> fmt::Display for Signal<W> {
 /// `seen != 0 && (seen - target) mod MAX <= (MAX - 1) / 2`.
 ///
 /// For this to mean *the writer has come at least as far as `target`*, the word must be less than half a lap ahead of the target
-/// and less than half a lap behind, and the gates see to both. At a gate the word is 1 call behind at most, since the gate before
-/// was passed, and 3 ahead at most, since a writer further on would wait for this rank; `entered` lies from 2 behind to 2 ahead.
-/// (The explicit-state models assert these figures over all states.) A ring of 7 holds them, and no smaller odd one. Equality
+/// and less than half a lap behind, and the gates see to both. The word is 1 call behind at most, since the gate before was passed,
+/// and 3 ahead at most, at a gate, since a writer further on would wait for this rank. (The explicit-state models assert these figures over all states.) A ring of 7 holds them, and no smaller odd one. Equality
 /// instead would miss a writer that has moved on, and deadlock; a plain `>=` is false after every wrap.
 pub fn reached<W: Word>(seen: i64, target: Signal<W>) -> bool {
     // Both values lie in 0..=MAX, so the difference lies in -MAX..=MAX and does not overflow.

@@ -176,7 +176,7 @@ struct RankMemory {
     std::int32_t abort = 0;
 };
 
-const char* const WORDS[] = {"entered", "ready", "gathered", "done", "added", "cleared", "lock", "barrier"};
+const char* const WORDS[] = {"entered", "ready", "gathered", "added", "lock", "barrier"};
 const char* const CAUSES[] = {"budget ended", "aborted by", "mismatch", "poisoned"};
 
 std::string describe(const FaultRecord& record) {

@@ -93,7 +93,7 @@ struct Args {
 static_assert(sizeof(Args) == 8 * (MAX_RANKS + 44), "8-byte fields without gaps");
 
 /// The words that a rank waits for, numbered as `iris_sync::WordKind`.
-enum class WordKind : u64 { entered, ready, gathered, done, added, cleared, lock, barrier };
+enum class WordKind : u64 { entered, ready, gathered, added, lock, barrier };
 
 /// Why a rank left a call, numbered as `iris_sync::Cause`.
 enum class Cause : u64 { budget_ended, aborted, mismatch, poisoned };

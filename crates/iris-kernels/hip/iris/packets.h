@@ -75,7 +75,7 @@ struct Packets {
     template <class Fills>
     IRIS_DEVICE void clear(Fills fills) const {
         const Args& args = reread(call.args);
-        if (args.packets == 0 || (call.value != 1 && call.value != 3) || !call.keeps(Rule::clear)) {
+        if (args.packets == 0 || !call.sweeps()) {
             return;
         }
         u64 rows = args.packet_bytes / PACKET_ROW;

@@ -4,14 +4,13 @@
 // # The order of a call
 //
 // 1. `begin` reads the call's index; the first block tells every peer `entered` and what it announces.
-// 2. `gate` waits until every peer has read all of the call before the previous one, whose bank this call reuses.
+// 2. `gate` waits until every peer has entered the previous call: it has then left the one before that, whose bank this call reuses.
 // 3. Every block produces all its tiles: data into a rank's staging, then `push_ready`.
 // 4. The block reduces: `meet`, then `await_ready_from` and the data, tile by tile.
-// 5. `finish` lets the block arrive. The last one to do so tells every peer `done`, waits for what makes this rank's output
-//    whole, and advances the index.
+// 5. `finish` lets the block arrive. The last one to do so waits for what makes this rank's output whole, and advances the index.
 //
-// No step before 4 waits for anything of the same call but `entered`, so no rank can wait for one that waits for it; where crews go
-// through 3 and 4 by turns, `Rounds` says why not either. Tiles of a gathered A wait for what step 3 begins with. Blocks of
+// No step before 4 waits for anything but `entered`, of this call or of the one before, and every rank tells that as it begins, so no
+// rank can wait for one that waits for it; where crews go through 3 and 4 by turns, `Rounds` says why not either. Tiles of a gathered A wait for what step 3 begins with. Blocks of
 // one rank wait for each other too (a rank's own tiles are announced to itself like to its peers), so all of them must be
 // resident at once.
 //
@@ -19,10 +18,13 @@
 //
 // Signals are stored with release order and awaited with acquire order, at system scope, by one thread of a block each; the
 // block synchronises before a signal and after a wait, so that what holds for this thread holds for all. What speaks for the
-// whole rank is signalled by the last block to arrive, and each makes a release fence before it arrives: of system scope where it
-// has stored into peers' outputs, since blocks may have caches of their own. All else that it stores for peers it has told them
-// itself by then, by `ready` words with release order or in packets; that it has read what it reads is between it and the last
-// block, and of the device's scope.
+// whole rank is signalled by the last block to arrive, and each makes a release fence of system scope before it arrives where it has
+// stored into peers' outputs, or added to their sums, since blocks may have caches of their own. All else that it stores for peers it
+// has told them itself by then, by `ready` words with release order or in packets, and it makes no fence.
+//
+// That the rank has left a call is told by `entered` of its next one. *Invariant:* calls of a workspace run one after the other, so
+// the first block of a call begins when all blocks of the call before have ended. The end of a kernel orders all that its blocks have
+// read and stored before what the next one does; so whoever acquires `entered` has all of that behind it.
 //
 // # The host's word
 //
@@ -53,7 +55,6 @@ namespace iris {
 enum class Rule : u32 {
     gate,
     gate_of_all,
-    gate_from_index_two,
     entered,
     reached,
     reached_on_ring,
@@ -68,7 +69,7 @@ enum class Rule : u32 {
 };
 
 /// The points of a call where a test can stall a rank, numbered as `iris_sync::Phase`.
-enum class Phase : u64 { begin, gate, ready, reduce, read, store, gathered, added, cleared, done, leave };
+enum class Phase : u64 { begin, gate, ready, reduce, read, store, gathered, added, leave };
 
 /// What the threads of a block share of a call.
 struct CallShared {
@@ -258,7 +259,7 @@ struct Call {
             stopped = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.abort(thread_index()))));
 #else
             stopped = u64(load<Order::relaxed, Scope::system>(word(args.rank, layout.abort(thread_index()))));
-            at_gate = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.done(thread_index()))));
+            at_gate = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.entered(thread_index()))));
 #endif
         } else if (thread_index() == args.world) {
             stopped = load<Order::relaxed, Scope::device>(cell(args.rank, layout.poison_cell()));
@@ -310,12 +311,13 @@ struct Call {
 
     /// Waits until this call's bank may be written.
     IRIS_DEVICE bool pass_gate(bool writes) {
-        bool gated = keeps(Rule::gate) && (writes || keeps(Rule::gate_of_all))
-            && (index >= 2 || !keeps(Rule::gate_from_index_two));
+        bool gated = keeps(Rule::gate) && (writes || keeps(Rule::gate_of_all)) && index >= 2;
         bool passed = !asked;
         if (gated && speaks_to_peer()) {
-            u64 target = signal_value(value, WORD_MAX - 2);
-            passed = has_reached(at_gate, target) || await_before_previous(WordKind::done, layout.done(thread_index()));
+            // MAX - 1 calls after the value of `i` is the value of `i - 1`.
+            u64 previous = signal_value(value, WORD_MAX - 1);
+            passed = has_reached(at_gate, previous)
+                || wait(WordKind::entered, thread_index(), NO_TILE, layout.entered(thread_index()), previous, false);
         }
         at_gate = 0;
         return all_go_on(passed);
@@ -356,11 +358,9 @@ struct Call {
         return true;
     }
 
-    /// Waits for an unbanked word of rank `thread_index()` to reach the value of index `i - 2`.
-    IRIS_DEVICE bool await_before_previous(WordKind kind, u64 place) const {
-        // MAX - 2 calls after the value of `i` is the value of `i - 2`.
-        return wait(kind, thread_index(), NO_TILE, place, signal_value(value, WORD_MAX - 2), false);
-    }
+    /// Whether this is one of the two calls of each lap in which is swept what is else believed when its value comes around: packets,
+    /// and `gathered` where nobody awaits it. One call a lap would not do.
+    IRIS_DEVICE bool sweeps() const { return (value == 1 || value == 3) && keeps(Rule::clear); }
 
     /// Tells ranks that this rank's tile `tile` lies in their staging: those for which `told` is true. All threads' stores of the
     /// tile's data come before.
@@ -453,15 +453,6 @@ struct Call {
         return all_go_on(entered);
     }
 
-    /// Waits until every peer has cleared the accumulators of this call's bank.
-    IRIS_DEVICE bool await_cleared() {
-        bool cleared = true;
-        if (index >= 2 && speaks_to_peer()) {
-            cleared = await_before_previous(WordKind::cleared, layout.cleared(thread_index()));
-        }
-        return all_go_on(cleared);
-    }
-
     /// Takes spin lock `lock` in the memory of `rank`, for the whole block. The lock is 0 when free and 1 when held: it resets
     /// itself, and no value of the counter is ever in it.
     IRIS_DEVICE bool lock(u64 rank, u64 lock) {
@@ -501,16 +492,23 @@ struct Call {
     }
 
     /// Lets the block arrive, and returns in all its threads whether it is the last to do so. Blocks may arrive several times
-    /// in a call; `times` counts, from 1.
-    template <Scope S = Scope::system>
+    /// in a call; `times` counts, from 1. `SPOKEN_FOR` says that the last one speaks for what all of them have stored for peers: then
+    /// this is released. Else nothing is made known but that the block has come so far, and uses the index no more unless it is the last.
+    template <bool SPOKEN_FOR>
     IRIS_DEVICE bool arrive(u64 times) {
         const Args& args = reread(this->args);
         sync_block();
         if (thread_index() == 0) {
-            if (keeps(Rule::release)) {
-                fence<Order::release, S>();
+            u64* arrivals = cell(args.rank, layout.arrivals_cell());
+            u64 before;
+            if constexpr (SPOKEN_FOR) {
+                if (keeps(Rule::release)) {
+                    fence<Order::release, Scope::system>();
+                }
+                before = fetch_add<Order::acq_rel, Scope::device>(arrivals, u64(1));
+            } else {
+                before = fetch_add<Order::relaxed, Scope::device>(arrivals, u64(1));
             }
-            u64 before = fetch_add<Order::acq_rel, Scope::device>(cell(args.rank, layout.arrivals_cell()), u64(1));
             shared.last = before + 1 == times * args.blocks;
         }
         sync_block();
@@ -521,7 +519,7 @@ struct Call {
     /// all have.
     IRIS_DEVICE bool exchange_added() {
         const Args& args = reread(this->args);
-        if (arrive(1)) {
+        if (arrive<true>(1)) {
             stall(Phase::added);
             if (thread_index() < args.world) {
                 signal(thread_index(), layout.added(bank, args.rank), value);
@@ -539,50 +537,48 @@ struct Call {
         return true;
     }
 
-    /// Ends a call in which this rank has read and cleared accumulators.
-    IRIS_DEVICE void finish_cleared() {
-        if (arrive(2)) {
-            stall(Phase::cleared);
-            if (speaks_to_peer()) {
-                signal(thread_index(), layout.cleared(args.rank), value);
-            }
-            tell_done<false>();
+    /// Ends a call in which nobody stores into a peer's output, of an operation in which nobody ever does; `times` is how often each
+    /// block arrives in it. Nothing is told: that this rank has read all it reads, and cleared all it clears, its peers hear by
+    /// `entered` of its next call.
+    IRIS_DEVICE void finish(u64 times = 1) {
+        if (arrive<false>(times)) {
             leave();
         }
     }
 
-    /// Ends a call in which nobody stores into a peer's output, of an operation in which nobody ever does.
-    IRIS_DEVICE void finish() {
-        if (arrive<Scope::device>(1)) {
-            tell_done<false>();
-            leave();
-        }
-    }
-
-    /// Ends a call in which nobody stores into a peer's output, while owners do in other calls of the operation: nobody waits for
-    /// `gathered` here, but all tell it (see `finish_gathered`). All peers have been met.
+    /// Ends a call in which nobody stores into a peer's output, while owners do in other calls on the workspace.
+    ///
+    /// Nobody waits for `gathered` here. But it is awaited by equality, and no word may be a lap old when it is: so every rank tells
+    /// it in two calls of each lap, and, here too, to no peer before having seen its `entered`.
     IRIS_DEVICE void finish_unowned() {
-        if (arrive<Scope::device>(1)) {
-            tell_done<true>();
-            leave();
+        if (!arrive<false>(1)) {
+            return;
         }
+        if (sweeps()) {
+            if (!meet()) {
+                return;
+            }
+            tell_gathered();
+        }
+        leave();
     }
 
     /// Ends a call in which owners store into their peers' outputs: the last block waits until this rank's output is whole, which
     /// it is once every rank for which `owns` is true has told so. Where the output is bounced, all blocks wait for that, and for
     /// this rank's own stores, since all of them copy.
     ///
-    /// Every rank tells `gathered` in every call, also one that stored nothing, and to no peer before having seen its `entered`.
-    /// So the word is never overwritten before all blocks have left the call that they wait for it in.
+    /// Every rank tells `gathered` in every such call, also one that stored nothing, and to no peer before having seen its `entered`.
+    /// So the word is never a lap old (see `finish_unowned`), nor overwritten before all blocks have left the call that they wait for
+    /// it in.
     template <class Owns>
     IRIS_DEVICE bool finish_gathered(Owns owns) {
         const Args& args = reread(this->args);
-        bool last = arrive(1);
+        bool last = arrive<true>(1);
         if (last) {
             if (!meet()) {
                 return false;
             }
-            tell_done<true>();
+            tell_gathered();
         }
         if (!last && args.bounced == 0) {
             return true;
@@ -601,30 +597,11 @@ struct Call {
         return true;
     }
 
-    /// Tells every peer that this rank has read all it reads in this call; and before, where asked for, every rank, this one too, that
-    /// all that this rank stores into outputs in this call has arrived.
-    template <bool GATHERED>
-    IRIS_DEVICE void tell_done() {
-        const Args& args = reread(this->args);
-        stall(GATHERED ? Phase::gathered : Phase::done);
-        u64 peer = thread_index();
-#if defined(__CUDACC__)
-        // One fence speaks for both words: it takes 2 us on an H100.
-        if (peer < args.world && keeps(Rule::release)) {
-            fence<Order::release, Scope::system>();
-        }
-        auto tell = [&](u64 place) { store<Order::relaxed, Scope::system>(word(peer, place), Word(value)); };
-#else
-        auto tell = [&](u64 place) { signal(peer, place, value); };
-#endif
-        if (GATHERED && peer < args.world) {
-            tell(layout.gathered(args.rank));
-        }
-        if (GATHERED) {
-            stall(Phase::done);
-        }
-        if (speaks_to_peer()) {
-            tell(layout.done(args.rank));
+    /// Tells every rank, this one too, that all that this rank stores into outputs in this call has arrived.
+    IRIS_DEVICE void tell_gathered() {
+        stall(Phase::gathered);
+        if (thread_index() < args.world) {
+            signal(thread_index(), layout.gathered(args.rank), value);
         }
     }
 

@@ -24,7 +24,7 @@ IRIS_DEVICE u64 signal_value(u64 first, u64 index) {
 
 /// Whether a word that reads `seen` holds `target` or one of the half lap of values after it.
 ///
-/// The gates see to it that a writer is at most 2 calls ahead of who waits, and its word at most 4 calls old.
+/// The gates see to it that a word is at most 1 call behind what is waited for, and 3 ahead.
 IRIS_DEVICE bool reached(u64 seen, u64 target) {
     u64 ahead = seen >= target ? seen - target : seen + WORD_MAX - target;
     return seen != 0 && ahead <= (WORD_MAX - 1) / 2;
@@ -51,14 +51,12 @@ struct Layout {
 
     IRIS_DEVICE u64 entered(u64 source) const { return source; }
     IRIS_DEVICE u64 gathered(u64 source) const { return world + source; }
-    IRIS_DEVICE u64 done(u64 source) const { return 2 * world + source; }
-    IRIS_DEVICE u64 cleared(u64 source) const { return 3 * world + source; }
-    IRIS_DEVICE u64 abort(u64 source) const { return 4 * world + source; }
-    IRIS_DEVICE u64 added(u64 bank, u64 source) const { return (5 + bank) * world + source; }
+    IRIS_DEVICE u64 abort(u64 source) const { return 2 * world + source; }
+    IRIS_DEVICE u64 added(u64 bank, u64 source) const { return (3 + bank) * world + source; }
     IRIS_DEVICE u64 ready(u64 bank, u64 source, u64 tile) const {
-        return 7 * world + (bank * world + source) * tiles + tile;
+        return 5 * world + (bank * world + source) * tiles + tile;
     }
-    IRIS_DEVICE u64 lock(u64 lock) const { return world * (7 + 2 * tiles) + lock; }
+    IRIS_DEVICE u64 lock(u64 lock) const { return world * (5 + 2 * tiles) + lock; }
 
     /// The index of the next call: how many this rank has completed since the last reset.
     IRIS_DEVICE u64 index_cell() const { return 0; }

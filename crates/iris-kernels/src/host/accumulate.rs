@@ -45,9 +45,6 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     if has_depth {
         // SAFETY: the operands are valid by the caller's promise.
         let source = unsafe { Source::new(operands, scratch) };
-        for target in call.peers() {
-            call.await_cleared(target)?;
-        }
         for tile in (0..grid.len()).map(|step| (step + me) % grid.len()) {
             let block = grid.block(tile);
             let len = block.rows.len() * block.cols.len();
@@ -71,7 +68,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
                     .zip(tile_values.chunks_exact(block.cols.len()))
                 {
                     for (col, &value) in block.cols.clone().zip(values) {
-                        // SAFETY: the target has cleared this bank, and reads it only after this rank's `added`; others that
+                        // SAFETY: the gate is passed, so the target has cleared this bank, and reads it only after this rank's `added`; others that
                         // add to it meanwhile do so in the same way, atomically or under the lock held here.
                         unsafe { add(bank(target).add(row * shape.n + col), value) };
                     }
@@ -84,7 +81,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     call.meet()?;
     call.await_added()?;
     for row in 0..operands.m {
-        // SAFETY: all have added, and nobody adds again before this rank's `cleared`; the output is this rank's alone.
+        // SAFETY: all have added, and nobody adds again before this rank has left the call; the output is this rank's alone.
         unsafe {
             let sum = core::slice::from_raw_parts_mut(bank(me).add(row * shape.n), shape.n);
             super::reduce::add_bias(sum, shape.n, operands.bias_of(&(0..shape.n)));
@@ -92,7 +89,6 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
             sum.fill(0.0);
         }
     }
-    call.push_cleared();
     call.finish()
 }
 

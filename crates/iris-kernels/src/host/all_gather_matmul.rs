@@ -108,7 +108,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     } = scratch;
     // SAFETY: the operands are valid by the caller's promise.
     let b = unsafe { widen(b, wide_b) };
-    // SAFETY: the piece has been awaited, so its source leaves it alone until this rank's `done`.
+    // SAFETY: the piece has been awaited, so its source leaves it alone until this rank has left the call.
     let mut add = |source,
                    piece,
                    row_count,

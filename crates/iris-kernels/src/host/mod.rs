@@ -10,13 +10,14 @@
 //!
 //! * *Operands* are promised by the caller ([`Operands`]).
 //! * *Staging*: a slot of a bank at rank `q` is written by one source, between its gate and its `ready`; and read by `q`, between
-//!   seeing that `ready` and pushing `done`. The writer's gate of call `i` is `q`'s `done` of call `i - 2`, so writing and
-//!   reading of a slot never overlap, and each sees the other's effects: signals release and acquire.
+//!   seeing that `ready` and the end of the call. The writer's gate of call `i` is `q`'s `entered` of call `i - 1`, which `q` tells
+//!   when it has left call `i - 2`: calls of a workspace run one after the other. So writing and reading of a slot never overlap,
+//!   and each sees the other's effects: signals release and acquire.
 //! * *Outputs*: a peer stores into this rank's output between having seen `entered` of this call and pushing `gathered`; tiles of
 //!   different owners do not overlap. This rank itself touches the output only in its own tiles until it has seen `gathered` of
 //!   all owners.
-//! * *Accumulators* are touched by atomics, or under the tile's lock, between `cleared` and `added`; and by their own rank alone
-//!   from having seen all `added` until it pushes `cleared`.
+//! * *Accumulators* are touched by atomics, or under the tile's lock, between the gate and `added`; and by their own rank alone
+//!   from having seen all `added` until it leaves the call, having cleared them.
 //!
 //! `iris_sync`'s models check exactly these statements. They need all rules kept: [`iris_sync::Rules::without`] is unsafe for
 //! this reason.

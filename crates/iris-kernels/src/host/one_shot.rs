@@ -58,5 +58,5 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
     }
     // Nobody stores into a peer's output here; but `auto` mixes these calls with those of `two_shot`, whose `gathered` must not
     // become a lap old.
-    call.finish_gathered(|_| false)
+    call.finish_unowned()
 }

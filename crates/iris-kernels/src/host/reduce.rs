@@ -46,7 +46,7 @@ pub(crate) unsafe fn sum_partials<'s, T: Element, W: Word, P: Waiting>(
             source,
             slot,
         );
-        // SAFETY: `ready` was seen, so the source has written the slot and leaves it alone until this rank's `done`.
+        // SAFETY: `ready` was seen, so the source has written the slot and leaves it alone until this rank has left the call.
         let staged = unsafe { core::slice::from_raw_parts(staged.cast::<T>(), len) };
         if first {
             T::widen(staged, sum);

@@ -263,24 +263,6 @@ fn without_a_gate_of_its_own_who_has_nothing_to_do_laps_the_ring() {
 }
 
 #[test]
-fn a_gate_at_the_first_calls_is_never_passed() {
-    controls(
-        "controls::gate_from_index_two",
-        vec![
-            Control::new(
-                Rule::GateFromIndexTwo,
-                Program::ReduceScatter,
-                2,
-                &[3; 2],
-                20,
-                9,
-            )
-            .ends(&[End::Fault]),
-        ],
-    );
-}
-
-#[test]
 fn without_entered_a_peer_stores_into_an_output_that_its_user_has() {
     let control = |user| {
         Control::new(Rule::Entered, Program::MatmulAllGather, 2, &[40; 3], 20, 9)
@@ -307,7 +289,7 @@ fn equality_at_a_gate_misses_a_peer_that_has_moved_on() {
 
 #[test]
 fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
-    // Call 0 signals MAX, call 1 signals 1.
+    // Call 1 signals MAX, call 2 signals 1.
     controls(
         "controls::reached_on_ring",
         vec![
@@ -319,7 +301,7 @@ fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
                 20,
                 9,
             )
-            .first(MAX)
+            .first(MAX - 1)
             .stalled(0, 2, Phase::Gate)
             .ends(&[End::Fault]),
         ],

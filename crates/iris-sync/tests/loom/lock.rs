@@ -85,9 +85,6 @@ fn accumulate<W: Word>(
                 if owner && cleared == Cleared::AtTheBeginning {
                     sums.write(bank, 0);
                 }
-                if !owner && rules.keeps(Rule::Gate) {
-                    call.await_cleared(0).unwrap();
-                }
                 let held = call.lock(0, 0).unwrap();
                 sums.write(bank, sums.read(bank) + stamp(index));
                 drop(held);
@@ -104,7 +101,6 @@ fn accumulate<W: Word>(
                         sums.write(bank, 0);
                     }
                 }
-                call.push_cleared();
                 call.finish().unwrap();
             }
         };

@@ -20,11 +20,22 @@ fn the_first_calls_of_an_i8_counter_at_its_end() {
 
 #[test]
 fn the_gate_never_opens_where_it_is_a_plain_compare() {
-    // From 7: call 2 waits for 7, and a rank that has moved on shows 1.
+    // From 6: call 2 waits for 7, and a rank that has come to it too shows 1.
     let rules = without(Rule::ReachedOnRing);
     fails(
         Some(3),
         Failure::Deadlock,
+        ranks(6, rules, hand_over::<Ring<7>, 3>),
+    );
+}
+
+#[test]
+fn the_gate_opens_too_early_where_it_is_a_plain_compare() {
+    // From 7: call 2 waits for 1, and a rank that is still in call 0 shows 7.
+    let rules = without(Rule::ReachedOnRing);
+    fails(
+        Some(3),
+        Failure::Race,
         ranks(7, rules, hand_over::<Ring<7>, 3>),
     );
 }

@@ -89,7 +89,6 @@ pub(crate) fn one_shot(s: &mut Script<'_>, i: usize) {
             s.receive(peer, tile, i);
         }
     }
-    s.done(i, true);
     s.kernel_end(i);
 }
 
@@ -115,7 +114,6 @@ pub(crate) fn one_shot_pull(s: &mut Script<'_>, i: usize) {
             s.push(Op::check(staging, s.token(i), what));
         }
     }
-    s.done(i, true);
     s.kernel_end(i);
 }
 
@@ -165,7 +163,6 @@ pub(crate) fn two_shot_with(
         }
     }
     s.push_gathered(i);
-    s.done(i, owns);
     s.await_gathered(i);
     s.user_reads_output(i);
 }
@@ -190,7 +187,6 @@ pub(crate) fn reduce_scatter(s: &mut Script<'_>, i: usize) {
             }
         }
     }
-    s.done(i, owns);
     s.kernel_end(i);
 }
 
@@ -210,7 +206,6 @@ pub(crate) fn all_gather_matmul(s: &mut Script<'_>, i: usize) {
             s.receive(owner, tile, i);
         }
     }
-    s.done(i, reads);
     s.kernel_end(i);
 }
 
@@ -242,7 +237,7 @@ pub(crate) fn all_gather_matmul_pull(s: &mut Script<'_>, i: usize) {
             s.push(Op::check(a, s.token(i), what));
         }
     }
-    s.done(i, reads);
+    s.tell_read(i);
     if s.world.owns(s.rank, i) {
         s.exit_wait(i);
     }
@@ -266,7 +261,6 @@ pub(crate) fn matmul_all_gather(s: &mut Script<'_>, i: usize) {
         }
     }
     s.push_gathered(i);
-    s.done(i, false);
     s.await_gathered(i);
     s.user_reads_output(i);
 }
@@ -296,9 +290,6 @@ fn accumulate(
     s.begin(i);
     s.open_bank(i, to_none);
     for home in 0..s.world.ranks {
-        if home != s.rank {
-            s.await_cleared(home, i);
-        }
         for (tile, owner) in s.tiles(i) {
             if s.world.depth[s.rank] && at_home(home, owner) {
                 let value = addend(s, s.rank, i);
@@ -326,15 +317,9 @@ fn accumulate(
         let what = format!("call {i}: sum of tile {tile}");
         s.push(Op::check(accumulator, sum(s, i), what));
     }
-    // Before the clearing, although after it would do as well: so `cleared` alone keeps the peers off.
-    s.done(i, true);
     for &tile in &own {
         let accumulator = accumulator(s, s.rank, tile, i);
         s.push(Op::store(accumulator, 0));
-    }
-    for peer in s.peers() {
-        let cleared = s.word(peer, "cleared", s.rank);
-        s.signal(cleared, i);
     }
     s.kernel_end(i);
 }
@@ -420,7 +405,6 @@ pub(crate) fn atomic_into_output(s: &mut Script<'_>, i: usize) {
         s.wait_announced(added, i);
     }
     s.push(Op::check(output, sum(s, i), format!("call {i}: sum")));
-    s.done(i, true);
     s.kernel_end(i);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::operations::{to_all, to_none, to_owners, two_shot_with};
 use crate::script::Script;
-use crate::world::World;
+use crate::world::{Gathered, World};
 
 /// A slot: of which peer, and which tile.
 type Slot = (usize, usize);
@@ -31,9 +31,10 @@ fn in_packets(s: &mut Script<'_>, i: usize, words: fn(&World, usize, usize) -> V
             s.receive_packet(peer, tile, i);
         }
     }
-    s.meet(i);
-    s.push_gathered(i);
-    s.done(i, true);
+    if s.rules.gathered != Gathered::AllUnseen {
+        s.meet(i);
+    }
+    s.sweep_gathered(i);
     s.kernel_end(i);
 }
 

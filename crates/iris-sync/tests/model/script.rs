@@ -13,6 +13,8 @@ pub(crate) struct Script<'a> {
     pub(crate) ops: Vec<Op>,
     /// Counts the resets before this call: data of different epochs differ.
     pub(crate) epoch: u16,
+    /// Of how many calls peers have been told `entered`.
+    told: usize,
 }
 
 /// An operation: what a rank does in the call of that index.
@@ -46,6 +48,7 @@ impl<'a> Script<'a> {
             cells,
             ops: Vec::new(),
             epoch: 0,
+            told: 0,
         }
     }
 
@@ -68,13 +71,13 @@ impl<'a> Script<'a> {
         (self.world.ring.value)(self.world.first, index as u64)
     }
 
-    /// The value of the call two before call `i`, also where there was none.
-    fn value_two_before(&self, i: usize) -> u16 {
-        if i >= 2 && self.rules.value == ValueFrom::Index {
-            return self.value(i - 2);
+    /// The value of the call that comes so many before call `i`, also where there was none.
+    fn value_before(&self, i: usize, calls: usize) -> u16 {
+        if i >= calls && self.rules.value == ValueFrom::Index {
+            return self.value(i - calls);
         }
         let lap = u64::from(self.world.ring.max);
-        (self.world.ring.value)(self.value(i), lap - 2)
+        (self.world.ring.value)(self.value(i), lap - calls as u64)
     }
 
     pub(crate) fn bank(&self, i: usize) -> usize {
@@ -152,6 +155,13 @@ impl<'a> Script<'a> {
 
     /// The first block tells every peer that this rank has begun the call, and with how many rows.
     pub(crate) fn begin(&mut self, i: usize) {
+        if i >= self.told {
+            self.tell_entered(i);
+        }
+    }
+
+    fn tell_entered(&mut self, i: usize) {
+        self.told = i + 1;
         let token = self.token(i);
         for peer in self.peers() {
             let size = self.size(peer, self.rank, i);
@@ -161,11 +171,15 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// The gate: the bank's previous readers are through. `slots` are those of peers that this call writes.
+    /// The gate: every peer has entered the call before, and so left the one before that, whose bank this is. `slots` are those
+    /// of peers that this call writes.
     pub(crate) fn gate(&mut self, i: usize, slots: &[(usize, usize)]) {
-        let two_before = self.value_two_before(i);
+        let before = match self.rules.gate {
+            Gate::TwoBefore => self.value_before(i, 2),
+            _ => self.value_before(i, 1),
+        };
         let (closed, compare) = match self.rules.gate {
-            Gate::All | Gate::Writers => (i >= 2, self.rules.progress),
+            Gate::All | Gate::Writers | Gate::TwoBefore => (i >= 2, self.rules.progress),
             Gate::FromTheStart => (true, self.rules.progress),
             Gate::ByValue => (self.value(i) > 2, self.rules.progress),
             Gate::ByZeroWord => (true, Compare::ZeroOpens),
@@ -178,8 +192,8 @@ impl<'a> Script<'a> {
             if self.rules.gate == Gate::Writers && slots.iter().all(|slot| slot.0 != peer) {
                 continue;
             }
-            let done = self.word(self.rank, "done", peer);
-            self.push(Op::wait(done, two_before, compare));
+            let entered = self.word(self.rank, "entered", peer);
+            self.push(Op::wait(entered, before, compare));
         }
     }
 
@@ -301,6 +315,9 @@ impl<'a> Script<'a> {
                 self.push(Op::check(size, self.token(i), what));
             }
         }
+        if !self.rules.entered_when_left && i + 1 < self.world.calls.len() {
+            self.tell_entered(i + 1);
+        }
     }
 
     /// All that this rank stores into its peers' outputs has been stored, and what its peers store here has arrived.
@@ -314,6 +331,14 @@ impl<'a> Script<'a> {
         }
     }
 
+    /// The end of a call in which nobody stores into outputs, though owners do in others of the workspace: nobody awaits `gathered`
+    /// here, and all that needs to be done is that no word of a lap ago is left.
+    pub(crate) fn sweep_gathered(&mut self, i: usize) {
+        if self.rules.sweep_gathered.contains(&self.value(i)) {
+            self.push_gathered(i);
+        }
+    }
+
     pub(crate) fn await_gathered(&mut self, i: usize) {
         for peer in self.peers() {
             if self.rules.await_gathered && self.world.owns(peer, i) {
@@ -323,33 +348,22 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// This rank has read what it reads of call `i`; `reads` where it reads anything.
-    pub(crate) fn done(&mut self, i: usize, reads: bool) {
-        if reads || self.rules.done_by_all {
-            for peer in self.peers() {
-                let done = self.word(peer, "done", self.rank);
-                self.signal(done, i);
-            }
+    /// Where peers read this rank's own memory: they tell it that they have read what they read of this call, ...
+    pub(crate) fn tell_read(&mut self, i: usize) {
+        for peer in self.peers() {
+            let read = self.word(peer, "read", self.rank);
+            self.signal(read, i);
         }
     }
 
-    /// Waits until every peer has read what it reads of this call itself.
+    /// ... and it waits for that before its kernel ends.
     pub(crate) fn exit_wait(&mut self, i: usize) {
         if self.rules.exit_wait {
             for peer in self.peers() {
-                let done = self.word(self.rank, "done", peer);
+                let read = self.word(self.rank, "read", peer);
                 let value = self.value(i);
-                self.wait_progress(done, value);
+                self.wait_progress(read, value);
             }
-        }
-    }
-
-    /// Accumulators of a peer may be added to again.
-    pub(crate) fn await_cleared(&mut self, peer: usize, i: usize) {
-        if i >= 2 && self.rules.await_cleared {
-            let cleared = self.word(self.rank, "cleared", peer);
-            let value = self.value_two_before(i);
-            self.wait_progress(cleared, value);
         }
     }
 }

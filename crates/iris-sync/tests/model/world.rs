@@ -119,34 +119,36 @@ pub(crate) enum ValueFrom {
 /// Who waits at the gate, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// Every rank, for every peer, from index 2 on.
+    /// Every rank, for every peer to have entered the call before, from index 2 on.
     All,
     /// Only ranks that write staging in this call, for those they write to.
     Writers,
-    /// As `All`, but at index 0 and 1 too, for the values two before.
+    /// As `All`, but at index 0 and 1 too.
     FromTheStart,
     /// As `All`, but none where the value is 1 or 2.
     ByValue,
     /// As `All` at every index, but a word of 0 opens the gate.
     ByZeroWord,
+    /// As `All`, but for peers that have entered the call two before, and not the one before.
+    TwoBefore,
     None,
 }
 
 /// Which ranks say that all they store into a peer's output has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gathered {
-    /// Every rank in every call, to a peer whose `entered` it has seen.
+    /// Every rank in every call that has owners, to a peer whose `entered` it has seen.
     All,
     /// Only the call's owners.
     Owners,
-    /// Every rank in every call; those that own nothing wait for nothing.
+    /// Every rank in every call that has owners; those that own nothing wait for nothing.
     AllUnseen,
 }
 
 /// How accumulators come to be 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Zeroing {
-    /// Two banks, cleared by their reader, awaited by `cleared`.
+    /// Two banks, cleared by their reader, behind the same gate as all else.
     ByReader,
     /// One bank, zeroed by the call's own kernel as it begins.
     OwnKernel,
@@ -163,12 +165,16 @@ pub(crate) struct Rules {
     pub(crate) banked_words: bool,
     /// How `ready`, `gathered` and `added` are awaited.
     pub(crate) announced: Compare,
-    /// How `entered`, `done` and `cleared` are awaited.
+    /// How `entered` is awaited, here and at the gate.
     pub(crate) progress: Compare,
     pub(crate) gate: Gate,
     /// Whether whoever stores into a peer's output first sees its `entered`, as does whoever reads staging.
     pub(crate) entered: bool,
+    /// Whether a rank says `entered` of a call only when it has left the one before: else as soon as it has met its peers there.
+    pub(crate) entered_when_left: bool,
     pub(crate) gathered: Gathered,
+    /// The values of those calls in which every rank says `gathered` although nobody stores into outputs; 0 is none's.
+    pub(crate) sweep_gathered: [u16; 2],
     /// Whether a call ends only once every owner has said `gathered`.
     pub(crate) await_gathered: bool,
     /// Whether who has seen a peer's `entered` then reads the m beside it.
@@ -183,17 +189,13 @@ pub(crate) struct Rules {
     pub(crate) clear_packets: &'static [u16],
     /// Whether every call does that, or those alone that have packets.
     pub(crate) clear_packets_in_all: bool,
-    /// Whether every rank says `done` in every call, or only those that have read.
-    pub(crate) done_by_all: bool,
-    /// Whether a rank whose inputs peers pull waits for their `done` before its kernel ends.
+    /// Whether a rank whose inputs peers pull waits until they have read them before its kernel ends.
     pub(crate) exit_wait: bool,
     /// Whether a signal is a release store.
     pub(crate) release: bool,
     /// Whether a block produces all its tiles before it waits for one to reduce.
     pub(crate) produce_first: bool,
     pub(crate) zeroing: Zeroing,
-    /// Whether accumulators are added to again only after their reader has said `cleared`.
-    pub(crate) await_cleared: bool,
     /// Whether the spin lock is taken.
     pub(crate) locked: bool,
 }
@@ -208,7 +210,9 @@ impl Default for Rules {
             progress: Compare::Reached,
             gate: Gate::All,
             entered: true,
+            entered_when_left: true,
             gathered: Gathered::All,
+            sweep_gathered: [1, 3],
             await_gathered: true,
             check_size: true,
             size_copies: 4,
@@ -216,12 +220,10 @@ impl Default for Rules {
             whole: true,
             clear_packets: &[1, 3],
             clear_packets_in_all: true,
-            done_by_all: true,
             exit_wait: true,
             release: true,
             produce_first: true,
             zeroing: Zeroing::ByReader,
-            await_cleared: true,
             locked: true,
         }
     }

@@ -49,58 +49,77 @@ fn layout() -> Layout {
     Layout::new(2, 2, 0)
 }
 
+/// Rank 1 enters so many calls, and makes all but the last.
+fn enter<W: Word>(one: &RankPort<'_, W, Polls>, calls: usize) {
+    pass_all(one, calls - 1);
+    one.begin(rows(8)).unwrap();
+}
+
 #[test]
-fn a_gate_at_index_zero_never_opens() {
-    let world = World::<i8>::new(layout()).without(&[Rule::GateFromIndexTwo]);
+fn the_first_gate_is_that_of_the_third_call() {
+    let world = World::<i8>::new(layout());
     let [zero, one] = two(&world);
-    // It waits for a call never made, whose value would be the last but one of a lap.
-    waited(pass(&zero).unwrap_err(), 0, WordKind::Done, 126, 0);
+    pass_all(&zero, 2);
+    // Rank 1 has not been there.
+    waited(pass(&zero).unwrap_err(), 2, WordKind::Entered, 2, 0);
     assert_eq!(pass(&one).unwrap_err().cause, Cause::Aborted { by: 0 });
+}
+
+#[test]
+fn a_gate_does_not_open_for_who_may_still_be_in_the_call_before_the_previous() {
+    let world = World::<i8>::new(layout());
+    let [zero, one] = two(&world);
+    pass_all(&zero, 2);
+    // It has made its first call, and not entered the second.
+    pass_all(&one, 1);
+    waited(pass(&zero).unwrap_err(), 2, WordKind::Entered, 2, 1);
 
     let world = World::<i8>::new(layout());
     let [zero, one] = two(&world);
     pass_all(&zero, 2);
-    // The first gate there is: rank 1 has not been there.
-    waited(pass(&zero).unwrap_err(), 2, WordKind::Done, 1, 0);
-    assert_eq!(pass(&one).unwrap_err().cause, Cause::Aborted { by: 0 });
+    enter(&one, 2);
+    pass(&zero).unwrap();
 }
 
-/// Rank 0 comes to its third call, and rank 1 to the end of so many.
-fn third_call<W: Word>(rules: &[Rule], first: i64, calls: usize) -> Result<(), Fault> {
+/// Rank 0 has entered its third call and comes to the gate when rank 1 has entered so many.
+fn third_gate<W: Word>(rules: &[Rule], first: i64, entered: usize) -> Result<(), Fault> {
     let world = World::<W>::new(layout()).starting_at(first).without(rules);
     let [zero, one] = two(&world);
     pass_all(&zero, 2);
-    pass_all(&one, calls);
-    pass(&zero)
+    let call = zero.begin(rows(8)).unwrap();
+    enter(&one, entered);
+    call.gate(false, |_| 0)?;
+    call.finish()
 }
 
 #[test]
 fn a_gate_of_equality_misses_who_has_moved_on() {
-    let fault = third_call::<i8>(&[Rule::Reached], 1, 2).unwrap_err();
-    waited(fault, 2, WordKind::Done, 1, 2);
-    third_call::<i8>(&[Rule::Reached], 1, 1).unwrap();
-    for calls in 1..=4 {
-        third_call::<i8>(&[], 1, calls).unwrap();
+    let fault = third_gate::<i8>(&[Rule::Reached], 1, 3).unwrap_err();
+    waited(fault, 2, WordKind::Entered, 2, 3);
+    third_gate::<i8>(&[Rule::Reached], 1, 2).unwrap();
+    for entered in 2..=5 {
+        third_gate::<i8>(&[], 1, entered).unwrap();
     }
 }
 
 #[test]
 fn a_gate_of_plain_compares_is_shut_at_the_wrap() {
-    let fault = third_call::<i8>(&[Rule::ReachedOnRing], 126, 4).unwrap_err();
-    waited(fault, 2, WordKind::Done, 126, 2);
-    third_call::<i8>(&[], 126, 4).unwrap();
-    third_call::<i8>(&[Rule::ReachedOnRing], 1, 4).unwrap();
+    let fault = third_gate::<i8>(&[Rule::ReachedOnRing], 126, 3).unwrap_err();
+    waited(fault, 2, WordKind::Entered, 127, 1);
+    third_gate::<i8>(&[], 126, 3).unwrap();
+    third_gate::<i8>(&[Rule::ReachedOnRing], 1, 4).unwrap();
 }
 
 #[test]
 fn a_ring_of_five_is_too_short() {
+    // Rank 1 waits at the gate of its fifth call: three ahead of what rank 0 waits for.
     for first in 1..=5 {
-        let fault = third_call::<Ring<5>>(&[], first, 4).unwrap_err();
-        let seen = 1 + (first + 2) % 5;
-        waited(fault, 2, WordKind::Done, first, seen);
+        let fault = third_gate::<Ring<5>>(&[], first, 5).unwrap_err();
+        let value = |index| 1 + (first - 1 + index) % 5;
+        waited(fault, 2, WordKind::Entered, value(1), value(4));
     }
     for first in 1..=7 {
-        third_call::<Ring<7>>(&[], first, 4).unwrap();
+        third_gate::<Ring<7>>(&[], first, 5).unwrap();
     }
 }
 
@@ -110,20 +129,55 @@ fn a_rank_without_work_leaves_the_ring_unless_it_keeps_the_gate() {
         let world = World::<Ring<7>>::new(layout()).without(rules);
         let [zero, one] = two(&world);
         pass_all(&zero, 2);
-        let calls = (0..5).take_while(|_| pass(&one).is_ok()).count();
+        let calls = (0..6).take_while(|_| pass(&one).is_ok()).count();
         let call = zero.begin(rows(8))?;
         call.gate(true, |_| 0).map(|()| calls)
     };
     waited(
         run(&[Rule::GateOfAll]).unwrap_err(),
         2,
-        WordKind::Done,
-        1,
-        5,
+        WordKind::Entered,
+        2,
+        6,
     );
-    // With the rule it is rank 1 that waits, as it should: for rank 0 to make a third call.
+    // With the rule it is rank 1 that waits, as it should: for rank 0 to enter a third call.
     let fault = run(&[]).unwrap_err();
     assert_eq!(fault.cause, Cause::Aborted { by: 1 });
+}
+
+/// A word that has a call's value from a lap ago is not believed: in calls that no rank owns anything in, all tell `gathered` twice a
+/// lap. Rank 1 owns something in two calls a lap apart, and is late in the second.
+#[test]
+fn gathered_of_a_lap_ago_is_believed_unless_swept() {
+    let run = |first: i64, rules: &[Rule]| {
+        let world = World::<Ring<7>>::new(layout())
+            .starting_at(first)
+            .without(rules);
+        let [zero, one] = two(&world);
+        let both = |owned: bool| {
+            let calls = [&one, &zero].map(|port| port.begin(rows(8)).unwrap());
+            for call in calls {
+                call.gate(false, |_| 0).unwrap();
+                match owned {
+                    true => call.finish_gathered(|owner| owner == 1).unwrap(),
+                    false => call.finish_unowned().unwrap(),
+                }
+            }
+        };
+        both(true);
+        (0..6).for_each(|_| both(false));
+        one.begin(rows(8)).unwrap();
+        let call = zero.begin(rows(8)).unwrap();
+        call.gate(false, |_| 0).unwrap();
+        (call.value().get(), call.finish_gathered(|owner| owner == 1))
+    };
+    for first in 1..=7 {
+        let (value, end) = run(first, &[]);
+        // The later of the two calls in which it has been told since.
+        let seen = if matches!(first, 2 | 3) { 1 } else { 3 };
+        waited(end.unwrap_err(), 7, WordKind::Gathered, value, seen);
+        assert_eq!(run(first, &[Rule::Clear]), (value, Ok(())));
+    }
 }
 
 #[test]

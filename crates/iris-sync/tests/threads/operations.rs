@@ -168,7 +168,6 @@ fn accumulating_under_locks() {
             for tile in 0..used {
                 let owner = owner(tile);
                 let at = call.bank() * TILES + tile;
-                call.await_cleared(owner).unwrap();
                 let held = call.lock(owner, tile).unwrap();
                 let sum = sums[owner].read(at) + part(rank, index, tile);
                 sums[owner].write(at, sum);
@@ -186,7 +185,6 @@ fn accumulating_under_locks() {
                 );
                 sums[rank].write(at, 0);
             }
-            call.push_cleared();
             call.finish().unwrap();
         }
     });

@@ -196,9 +196,7 @@ pub(crate) fn all_right(case: &Case, reports: &[Report], calls: u64) {
 
 /// What a record says, in the words of its numbers.
 pub(crate) fn describe(record: &FaultRecord) -> String {
-    const WORDS: [&str; 8] = [
-        "entered", "ready", "gathered", "done", "added", "cleared", "lock", "barrier",
-    ];
+    const WORDS: [&str; 6] = ["entered", "ready", "gathered", "added", "lock", "barrier"];
     const CAUSES: [&str; 4] = ["budget ended", "aborted", "mismatch", "poisoned"];
     let name = |names: &[&'static str], at: u64| names.get(at as usize).copied().unwrap_or("?");
     let mut text = format!(

@@ -39,21 +39,21 @@ fn zeroing_by_memset_loses_a_fast_peers_additions() {
     assert_fails("memset", &model, Memory::Sequential, Bad::WrongData);
 }
 
-/// Before the first addition to a bank its reader has said `cleared`.
+/// The first addition to a bank comes behind the gate: whose accumulators they are has left the call in which it read and cleared
+/// them.
 #[test]
-fn adding_before_cleared_loses_additions() {
-    let removed = Rules {
-        await_cleared: false,
-        ..RULES()
-    };
-    control(atomic_at_owner, &world(), removed, Bad::WrongData);
-    control(spinlock_at_owner, &world(), removed, Bad::WrongData);
-    // Implied where every rank awaits every other's additions in every call: those of the next follow the clearing.
-    assert_clean(
-        "implied",
-        &build(atomic, &world(), &removed),
-        Memory::Sequential,
-    );
+fn adding_before_the_gate_loses_additions() {
+    for gate in [Gate::None, Gate::TwoBefore] {
+        let removed = Rules { gate, ..RULES() };
+        control(atomic_at_owner, &world(), removed, Bad::WrongData);
+        control(spinlock_at_owner, &world(), removed, Bad::WrongData);
+        // Implied where every rank awaits every other's additions in every call: those of the next follow the clearing.
+        assert_clean(
+            "implied",
+            &build(atomic, &world(), &removed),
+            Memory::Sequential,
+        );
+    }
 }
 
 /// What is not one atomic step needs the lock.

@@ -35,7 +35,7 @@ fn a_call_that_does_not_await_gathered_leaves_holes_in_the_output() {
     control(matmul_all_gather, &two_owners(), removed, Bad::WrongData);
 }
 
-/// Whoever lets peers pull from user memory waits for their `done` of this call: the user may overwrite it next.
+/// Whoever lets peers pull from user memory waits until they have read it in this call: the user may overwrite it next.
 #[test]
 fn pulled_inputs_without_an_exit_wait_are_overwritten() {
     let removed = Rules {

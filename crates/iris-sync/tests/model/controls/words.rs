@@ -1,6 +1,7 @@
 //! What words say, who says it, and how long it is believed.
 
 use super::*;
+use crate::packets::packets_or_two_shot;
 
 /// Words that announce data are banked and awaited by equality: then a call that a rank left out in a fault is awaited
 /// until the budget ends, and never taken for its successor.
@@ -71,8 +72,8 @@ fn an_uncleared_ready_word_of_two_laps_ago_is_believed() {
     }
 }
 
-/// Every rank pushes `gathered` in every call: else a rank that owns nothing until its value comes round again finds its
-/// word of a lap ago believed.
+/// Every rank pushes `gathered` in every call that has owners: else a rank that owns nothing until its value comes round again finds
+/// its word of a lap ago believed.
 #[test]
 fn gathered_by_owners_only_is_believed_a_lap_later() {
     let removed = Rules {
@@ -94,7 +95,68 @@ fn gathered_by_owners_only_is_believed_a_lap_later() {
     }
 }
 
-/// ... and to a peer only after it has seen that peer's `entered`: else it overwrites the word of the call before, which
+/// Calls with owners, a lap or more apart, between calls of which none has any.
+fn owners_after(laps: usize, first: u16) -> World {
+    let mut world = World::new(2, 7 * laps + 1, &[0]).on(7, first);
+    world.calls[0] = vec![0, 1];
+    world.calls[7 * laps] = vec![0, 1];
+    world
+}
+
+/// Of calls without owners, it is pushed in those of two values of each lap. Without, a lap of such calls leaves a word as it is, ...
+#[test]
+fn gathered_of_a_lap_without_owners_is_believed() {
+    let removed = Rules {
+        sweep_gathered: [0; 2],
+        ..RULES()
+    };
+    for first in 1..=7 {
+        for laps in [1, 2] {
+            let world = owners_after(laps, first);
+            control(packets_or_two_shot, &world, removed, Bad::WrongData);
+        }
+    }
+}
+
+/// ... and one value does not do: between two calls of just this value there is no other of it. Any two would.
+#[test]
+fn gathered_swept_once_a_lap_is_believed_a_lap_later() {
+    for value in 1..=7 {
+        let removed = Rules {
+            sweep_gathered: [value; 2],
+            ..RULES()
+        };
+        for first in 1..=7 {
+            let world = owners_after(1, first);
+            if value == first {
+                control(packets_or_two_shot, &world, removed, Bad::WrongData);
+                // Also where the word comes from a call without owners.
+                let mut world = owners_after(1, first);
+                world.calls[0] = vec![0];
+                control(packets_or_two_shot, &world, removed, Bad::WrongData);
+            } else {
+                let model = build(packets_or_two_shot, &world, &removed);
+                assert_clean("of another value", &model, Memory::Sequential);
+            }
+        }
+    }
+    for one in 1..=7 {
+        for other in one + 1..=7 {
+            let rules = Rules {
+                sweep_gathered: [one, other],
+                ..RULES()
+            };
+            for first in 1..=7 {
+                for laps in [1, 2] {
+                    let model = build(packets_or_two_shot, &owners_after(laps, first), &rules);
+                    assert_clean("of two values", &model, Memory::Sequential);
+                }
+            }
+        }
+    }
+}
+
+/// To a peer it is pushed only after it has seen that peer's `entered`: else it overwrites the word of the call before, which
 /// its peer, waiting for equality, has not seen yet.
 #[test]
 fn gathered_pushed_before_entered_is_seen_deadlocks() {
@@ -105,6 +167,20 @@ fn gathered_pushed_before_entered_is_seen_deadlocks() {
     let world = World::new(2, 4, &[]).on(7, 1).varying(&[&[0, 1], &[0]]);
     for operation in [two_shot as Operation, matmul_all_gather] {
         control(operation, &world, removed, Bad::Deadlock);
+    }
+}
+
+/// So it is in calls without owners: rank 1 has no depth, so rank 0 waits there for nobody.
+#[test]
+fn gathered_swept_before_entered_is_seen_deadlocks() {
+    let removed = Rules {
+        gathered: Gathered::AllUnseen,
+        ..RULES()
+    };
+    for first in [7, 2] {
+        let world = World::new(2, 2, &[]).on(7, first);
+        let world = world.varying(&[&[0, 1], &[0]]).without_depth(1);
+        control(packets_or_two_shot, &world, removed, Bad::Deadlock);
     }
 }
 
@@ -132,18 +208,6 @@ fn two_copies_of_m_hold_that_of_a_peer_two_calls_ahead() {
             }
         }
     }
-}
-
-/// Every rank says `done` in every call: where sizes vary, a gate may wait for a rank that read nothing two calls ago.
-#[test]
-fn done_by_readers_only_deadlocks_where_sizes_vary() {
-    let removed = Rules {
-        done_by_all: false,
-        ..RULES()
-    };
-    let world = World::new(2, 5, &[]).varying(&[&[0], &[0], &[0, 1], &[0, 1], &[0, 1]]);
-    control(reduce_scatter, &world, removed, Bad::Deadlock);
-    control(two_shot, &world, removed, Bad::Deadlock);
 }
 
 /// A signal is a release store. (Where peers pull the user's own A, the end of the user's kernel has made it visible.)
