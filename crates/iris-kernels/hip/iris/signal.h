@@ -249,21 +249,36 @@ struct Call {
     /// Loads what a call begins with. Nothing is done with it before `attend`, so what stands between the two is not kept waiting.
     IRIS_DEVICE void glance() {
         const Args& args = reread(this->args);
-        glanced = true;
         // Stored by the last block of the previous call, before its kernel ended.
         index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
+#if !defined(__AMDGCN__) // where what is kept would take scalar registers that there are none of
+        glanced = true;
         // Each thread looks at its words, all at the same time.
         if (thread_index() < args.world) {
-#if defined(__AMDGCN__)
-            // The gate's word is left to the gate: it would take scalar registers that there are none of.
-            stopped = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.abort(thread_index()))));
-#else
             stopped = u64(load<Order::relaxed, Scope::system>(word(args.rank, layout.abort(thread_index()))));
             at_gate = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.entered(thread_index()))));
-#endif
         } else if (thread_index() == args.world) {
             stopped = load<Order::relaxed, Scope::device>(cell(args.rank, layout.poison_cell()));
         }
+#endif
+    }
+
+    /// Whether nobody has asked this thread's rank to leave, by what a glance has seen or would see.
+    IRIS_DEVICE bool may_begin() {
+#if defined(__AMDGCN__)
+        if (thread_index() < args.world) {
+            return !is_aborted(thread_index(), nullptr);
+        }
+        return thread_index() != args.world || !is_poisoned();
+#else
+        if (stopped != 0 && thread_index() < args.world) {
+            fault(args, index, value, Cause::aborted, thread_index(), nullptr);
+        }
+        bool go = stopped == 0;
+        glanced = false;
+        stopped = 0; // nothing is kept that is not needed any more
+        return go;
+#endif
     }
 
     /// Learns which call this is, and returns whether to take part in it.
@@ -278,13 +293,7 @@ struct Call {
         sync_block();
         value = keeps(Rule::value_from_index) ? signal_value(args.first, index) : args.first;
         bank = !keeps(Rule::two_banks) ? 0 : keeps(Rule::bank_from_index) ? index % 2 : value % 2;
-        if (stopped != 0 && thread_index() < args.world) {
-            fault(args, index, value, Cause::aborted, thread_index(), nullptr);
-        }
-        bool go = stopped == 0;
-        glanced = false;
-        stopped = 0; // nothing is kept that is not needed any more
-        return all_go_on(go);
+        return all_go_on(may_begin());
     }
 
     /// Begins the call.
