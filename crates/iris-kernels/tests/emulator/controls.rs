@@ -103,28 +103,29 @@ fn without_entered_a_peer_stores_into_an_output_that_its_user_still_reads() {
 
 #[test]
 fn equality_at_a_gate_misses_a_peer_that_has_moved_on() {
+    // Rank 1 reduces nothing, and is at its gate of call 3 when rank 0 begins call 2.
     check(&Control {
         source: RS,
         op: RS,
         rule: Rule::Reached,
         ring: MAX,
-        case: format!("world=2 m=3,3,3,3 n=20 k=9 {}", stall(0, 2, Phase::Gate)),
+        case: format!("world=2 m=1,1,1,1 n=20 k=9 {}", stall(0, 1, Phase::Leave)),
         ends: &["fault"],
     });
 }
 
 #[test]
 fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
-    // Call 1 signals MAX, call 2 signals 1.
+    // Call 1 signals MAX, call 2 signals 1. As above.
     check(&Control {
         source: RS,
         op: RS,
         rule: Rule::ReachedOnRing,
         ring: MAX,
         case: format!(
-            "world=2 m=3,3,3,3 n=20 k=9 first={} {}",
+            "world=2 m=1,1,1,1 n=20 k=9 first={} {}",
             MAX - 1,
-            stall(0, 2, Phase::Gate)
+            stall(0, 1, Phase::Leave)
         ),
         ends: &["fault"],
     });

@@ -277,11 +277,12 @@ fn without_entered_a_peer_stores_into_an_output_that_its_user_has() {
 
 #[test]
 fn equality_at_a_gate_misses_a_peer_that_has_moved_on() {
+    // Rank 1 reduces nothing, and is at its gate of call 3 when rank 0 begins call 2.
     controls(
         "controls::reached",
         vec![
-            Control::new(Rule::Reached, Program::ReduceScatter, 2, &[3; 4], 20, 9)
-                .stalled(0, 2, Phase::Gate)
+            Control::new(Rule::Reached, Program::ReduceScatter, 2, &[1; 4], 20, 9)
+                .stalled(0, 1, Phase::Leave)
                 .ends(&[End::Fault]),
         ],
     );
@@ -289,7 +290,7 @@ fn equality_at_a_gate_misses_a_peer_that_has_moved_on() {
 
 #[test]
 fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
-    // Call 1 signals MAX, call 2 signals 1.
+    // Call 1 signals MAX, call 2 signals 1. As above.
     controls(
         "controls::reached_on_ring",
         vec![
@@ -297,12 +298,12 @@ fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
                 Rule::ReachedOnRing,
                 Program::ReduceScatter,
                 2,
-                &[3; 4],
+                &[1; 4],
                 20,
                 9,
             )
             .first(MAX - 1)
-            .stalled(0, 2, Phase::Gate)
+            .stalled(0, 1, Phase::Leave)
             .ends(&[End::Fault]),
         ],
     );
