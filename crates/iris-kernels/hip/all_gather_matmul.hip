@@ -22,8 +22,8 @@ constexpr u32 PIECE_ROWS = 8;
 /// The twins of those in `src/device/memory.rs`.
 constexpr u32 PIECE_DEPTHS = 512;
 constexpr u32 PIECES = 128;
-/// Chunks that a thread copies at a time.
-constexpr u32 COPIED = CREWS ? 4 : 2;
+/// Chunks that a thread copies at a time: on gfx90a two would not leave scalar registers enough.
+constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
 
 /// What the two operations have in common.
 template <bool BY_COLUMNS>

@@ -71,6 +71,13 @@ enum class Rule : u32 {
 /// The points of a call where a test can stall a rank, numbered as `iris_sync::Phase`.
 enum class Phase : u64 { begin, gate, ready, reduce, read, store, gathered, added, leave };
 
+/// Whether what a call begins with is loaded ahead and kept. On AMD it would take scalar registers that there are none of.
+#if defined(__AMDGCN__)
+constexpr bool LOOKS_AHEAD = false;
+#else
+constexpr bool LOOKS_AHEAD = true;
+#endif
+
 /// What the threads of a block share of a call.
 struct CallShared {
     /// Whether some thread wants to leave, in three copies that are used in turn.
@@ -251,7 +258,7 @@ struct Call {
         const Args& args = reread(this->args);
         // Stored by the last block of the previous call, before its kernel ended.
         index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
-#if !defined(__AMDGCN__) // where what is kept would take scalar registers that there are none of
+#if !defined(__AMDGCN__)
         glanced = true;
         // Each thread looks at its words, all at the same time.
         if (thread_index() < args.world) {
@@ -284,13 +291,16 @@ struct Call {
     /// Learns which call this is, and returns whether to take part in it.
     IRIS_DEVICE bool attend() {
         const Args& args = reread(this->args);
-        if (!glanced) {
+        if (LOOKS_AHEAD && !glanced) {
             glance();
         }
         if (thread_index() == 0) {
             shared.votes[0] = 0;
         }
         sync_block();
+        if (!LOOKS_AHEAD) {
+            glance();
+        }
         value = keeps(Rule::value_from_index) ? signal_value(args.first, index) : args.first;
         bank = !keeps(Rule::two_banks) ? 0 : keeps(Rule::bank_from_index) ? index % 2 : value % 2;
         return all_go_on(may_begin());
@@ -325,7 +335,7 @@ struct Call {
         if (gated && speaks_to_peer()) {
             // MAX - 1 calls after the value of `i` is the value of `i - 1`.
             u64 previous = signal_value(value, WORD_MAX - 1);
-            passed = has_reached(at_gate, previous)
+            passed = (LOOKS_AHEAD && has_reached(at_gate, previous))
                 || wait(WordKind::entered, thread_index(), NO_TILE, layout.entered(thread_index()), previous, false);
         }
         at_gate = 0;
@@ -417,7 +427,7 @@ struct Call {
         IRIS_ROLLED
         for (u64 source = first; source <= last; ++source) {
             auto range = words(source);
-            u32 skip = (thread_index() + threads - before % threads) % threads;
+            u32 skip = LOOKS_AHEAD ? (thread_index() + threads - before % threads) % threads : thread_index();
             IRIS_ROLLED
             for (u64 at = range.start + skip; at < range.end && there; at += threads) {
                 there = wait(WordKind::ready, source, at, layout.ready(bank, source, at), value, true);
