@@ -232,3 +232,36 @@ fn a_kernel_of_ones_own_exchanges_around_a_ring() {
         }
     }
 }
+
+/// A reduce-scatter hands few rows on in packets, by tiles of all of them, and many in staging, by tiles of each owner's.
+#[test]
+fn few_rows_of_a_reduce_scatter_between_many() {
+    if compiler().is_none() {
+        return;
+    }
+    let many = "matmul_reduce_scatter";
+    let few = "matmul_reduce_scatter_packets";
+    for dtype in ["f32", "bf16"] {
+        let kernels = [many, few].map(|op| kernel(op, &TARGETS[0], dtype, 7));
+        let lines: Vec<_> = [2_u64, 3, 4]
+            .into_iter()
+            .map(|world| {
+                format!(
+                    "{} op_of_few={few} few=20 world={world} m=70,20,2,19,1,5,1,70,33,4,20,2,1,5,99,7,70 n=34 k=7 bias=1 first={} \
+                     seed={world} blocks=2,1,3 budget_ms=60000 stall={},{},{},200",
+                    TARGETS[0].describe(many, dtype),
+                    1 + world,
+                    world - 1,
+                    3 + world,
+                    Phase::Ready as u64,
+                )
+            })
+            .collect();
+        for (line, result) in lines
+            .iter()
+            .zip(emulate(&[&kernels[0], &kernels[1]], &lines))
+        {
+            assert_eq!(result, "ok", "{line}");
+        }
+    }
+}
