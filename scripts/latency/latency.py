@@ -82,7 +82,7 @@ class Operation:
         packet_bytes = rows * self.about["n"] * 4
         up = lambda bytes: -(-bytes // 1024) * 1024
         words = 4096
-        staging = up(words + 4 * world * (7 + 2 * slots))
+        staging = up(words + 4 * world * (5 + 2 * slots))
         packets = staging + 2 * world * slots * tile
         self.output = up(packets + 2 * world * packet_slots * packet_bytes)
         self.pitch = n

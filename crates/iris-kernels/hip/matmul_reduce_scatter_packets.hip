@@ -70,12 +70,8 @@ struct ReduceScatterPackets : Operation {
                 return false;
             }
         }
-#if defined(IRIS_SM90)
-        return true; // the couriers have met all
-#else
-        // While the packets were under way, `entered` has come.
-        return rank.call.meet();
-#endif
+        // While the packets were under way, `entered` has come; of crews, the couriers have met all.
+        return CREWS || rank.call.meet();
     }
 
     IRIS_DEVICE void finish() { rank.call.finish(); }

@@ -145,11 +145,9 @@ impl<'a> Tuner<'a> {
 
     /// One rank's side of all points that are left: rank 0 has what was found.
     fn on_rank(&self, world: &World, bench: &mut impl Bench) -> anyhow::Result<Option<Vec<Found>>> {
-        let ranks = world.size();
-        let row = |way, point: &Point| {
-            let dtype = self.arguments.dtype;
-            ways::row(way, point, self.gather, ranks, dtype, bench.machine())
-        };
+        let (ranks, dtype) = (world.size(), self.arguments.dtype);
+        let machine = bench.machine().clone();
+        let row = |way, point: &Point| ways::row(way, point, self.gather, ranks, dtype, &machine);
         // Rank 0's file counts.
         let own: Vec<u8> = self
             .points
@@ -172,14 +170,8 @@ impl<'a> Tuner<'a> {
         let mut progress = Progress::new(world, "points", points.len() as u64);
         let mut all = Vec::new();
         for (point, _) in points {
-            let ways = bench.backend().ways(point, ranks, self.arguments.dtype);
-            let rows: Vec<_> = ways
-                .iter()
-                .map(|&way| {
-                    let dtype = self.arguments.dtype;
-                    ways::row(way, point, self.gather, ranks, dtype, bench.machine())
-                })
-                .collect();
+            let ways = bench.backend().ways(point, ranks, dtype);
+            let rows: Vec<_> = ways.iter().map(|&way| row(way, point)).collect();
             let times = bench.measure(point, &rows)?;
             if world.rank() == 0 {
                 let found = found(point, &ways, rows, &times)?;

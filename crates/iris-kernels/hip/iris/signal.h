@@ -258,26 +258,26 @@ struct Call {
         const Args& args = reread(this->args);
         // Stored by the last block of the previous call, before its kernel ended.
         index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
-#if !defined(__AMDGCN__)
-        glanced = true;
-        // Each thread looks at its words, all at the same time.
-        if (thread_index() < args.world) {
-            stopped = u64(load<Order::relaxed, Scope::system>(word(args.rank, layout.abort(thread_index()))));
-            at_gate = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.entered(thread_index()))));
-        } else if (thread_index() == args.world) {
-            stopped = load<Order::relaxed, Scope::device>(cell(args.rank, layout.poison_cell()));
+        if constexpr (LOOKS_AHEAD) {
+            glanced = true;
+            // Each thread looks at its words, all at the same time.
+            if (thread_index() < args.world) {
+                stopped = u64(load<Order::relaxed, Scope::system>(word(args.rank, layout.abort(thread_index()))));
+                at_gate = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.entered(thread_index()))));
+            } else if (thread_index() == args.world) {
+                stopped = load<Order::relaxed, Scope::device>(cell(args.rank, layout.poison_cell()));
+            }
         }
-#endif
     }
 
     /// Whether nobody has asked this thread's rank to leave, by what a glance has seen or would see.
     IRIS_DEVICE bool may_begin() {
-#if defined(__AMDGCN__)
-        if (thread_index() < args.world) {
-            return !is_aborted(thread_index(), nullptr);
+        if constexpr (!LOOKS_AHEAD) {
+            if (thread_index() < args.world) {
+                return !is_aborted(thread_index(), nullptr);
+            }
+            return thread_index() != args.world || !is_poisoned();
         }
-        return thread_index() != args.world || !is_poisoned();
-#else
         if (stopped != 0 && thread_index() < args.world) {
             fault(args, index, value, Cause::aborted, thread_index(), nullptr);
         }
@@ -285,7 +285,6 @@ struct Call {
         glanced = false;
         stopped = 0; // nothing is kept that is not needed any more
         return go;
-#endif
     }
 
     /// Learns which call this is, and returns whether to take part in it.
