@@ -20,7 +20,7 @@ namespace {
 constexpr u32 PIECE_ROWS = 8;
 /// Of so many depths is a part of them at least, and so many pieces a rank has, where it has that many such parts: not less than blocks.
 /// The twins of those in `src/device/memory.rs`.
-constexpr u32 PIECE_DEPTHS = 512;
+constexpr u32 PIECE_DEPTHS = 256;
 constexpr u32 PIECES = 128;
 /// Chunks that a thread copies at a time: on gfx90a two would not leave scalar registers enough.
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
@@ -194,8 +194,15 @@ struct Gather : Operation {
         }
     }
 
-    /// Sends all pieces, of which the first may be expected.
-    IRIS_DEVICE bool send(Parcel& parcel) {
+    /// How often a block stores what it has loaded, at most.
+    IRIS_DEVICE u64 puts() const {
+        u64 across = ceil_div(ceil_div(depth(me()).len(), CHUNK<Element>), parts());
+        return ceil_div(pieces(me()), reread(args).blocks) * ceil_div(across, COPIED * (threads() / PIECE_ROWS));
+    }
+
+    /// Sends all pieces, of which the first may be expected. `pause` is called after whatever has been stored.
+    template <class Pause>
+    IRIS_DEVICE bool send(Parcel& parcel, Pause pause) {
         for (u64 number = first_piece(); number < pieces(me()); number += reread(args).blocks) {
             if (!parcel.expected) {
                 parcel.piece = extent(number);
@@ -207,6 +214,7 @@ struct Gather : Operation {
                 }
                 parcel.expected = false;
                 put(parcel, next);
+                pause();
             }
             parcel.expected = false;
             // To itself as well, whether or not it keeps the piece: so no word of a bank's call is left as it was before.
@@ -216,7 +224,7 @@ struct Gather : Operation {
     }
     IRIS_DEVICE bool send() {
         Parcel parcel;
-        return send(parcel);
+        return send(parcel, [] {});
     }
 
     /// There is nothing to reduce. Whoever has read peers' rows has met them.
@@ -237,6 +245,10 @@ struct GatherRows : Gather<false> {
         return {args.m, cols(args.rank), u32(own == 0 ? 1 : own)};
     }
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
+    /// About so many tiles of a block, its first ones, are made of own rows alone.
+    IRIS_DEVICE u64 alone() const {
+        return reread(args).m_share / TILE_M * ceil_div(cols(me()), TILE_N) / reread(args).blocks;
+    }
     IRIS_DEVICE Work work(u64 step) const {
         Range own = rows(me());
         u64 m = reread(args).m;
@@ -261,6 +273,7 @@ struct GatherColumns : Gather<true> {
 
     IRIS_DEVICE Grid grid() const { return {reread(args).m, cols(me())}; }
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
+    IRIS_DEVICE u64 alone() const { return 0; }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
         return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)};

@@ -95,7 +95,7 @@ struct Plan {
             slots = ceil_div(rows, 8);
             slot_bytes = 8 * (ceil_div(c.k * bytes, 16) * 16);
             u64 strips = ceil_div(by_columns ? largest : rows, 8);
-            u64 parts = ceil_div(by_columns ? ceil_div(c.k, c.world) : c.k, 512);
+            u64 parts = ceil_div(by_columns ? ceil_div(c.k, c.world) : c.k, 256);
             words = std::max(strips, std::min<u64>(128, strips * parts));
         }
     }

@@ -396,7 +396,24 @@ struct Call {
         push_ready_to(tile, [&](u64 rank) { return rank == peer; });
     }
 
-    /// Waits until tile `tile` of every rank for which `from` is true lies in this rank's staging.
+    /// Whether tile `tile` of every rank for which `from` is true lies in this rank's staging: looked at once.
+    template <class From>
+    IRIS_DEVICE bool is_ready_from(u64 tile, From from) {
+        const Args& args = reread(this->args);
+        stall(Phase::reduce);
+        u64 source = thread_index();
+        bool there = true;
+        if (source < args.world && from(source)) {
+            there = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.ready(bank, source, tile)))) == value;
+        }
+        if (!all_go_on(there)) {
+            return false;
+        }
+        stall(Phase::read);
+        return true;
+    }
+
+    /// Waits until it does.
     template <class From>
     IRIS_DEVICE bool await_ready_from(u64 tile, From from) {
         const Args& args = reread(this->args);

@@ -42,6 +42,7 @@ embed![
     "iris/sm90/async.h",
     "iris/sm90/crews.h",
     "iris/sm90/deliver.h",
+    "iris/sm90/pace.h",
     "iris/sm90/ring.h",
     "iris/sm90/wgmma.h",
 ];

@@ -8,8 +8,8 @@
 // - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send, and then meet
 //   the peers.
 //
-// Where the warpgroups merge, the loader brings them the peers' parts of an own tile in the ring, before the tile's slabs: they are there
-// since peers made them while this block made its tiles before. In a block's first tile they come behind its slabs.
+// Where the warpgroups merge, the loader brings them the peers' parts of an own tile in the ring: before the tile's slabs if they are
+// there by then, since peers made them while this block made its tiles before; else behind them.
 //
 // What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, the warpgroups for
 // slabs and for the previous tile to be taken, the couriers for finished tiles. A crew that may not go on still takes its part in
@@ -31,6 +31,8 @@ struct CrewsShared {
     u32 failed;
     /// A bit for each peer that has depth.
     u32 peers;
+    /// Whether the parts of an own tile come before its slabs, at the place of the first of either: filled in with it.
+    u32 parts_first[STAGES];
 };
 
 /// The slabs of a tile. Without depth it is one, of zeros: it lies outside of what the maps then map, which is less than a slab.
@@ -103,8 +105,9 @@ IRIS_DEVICE void load_parts(const Op& op, const Ring& ring, Place& place, const 
 
 /// Fills the ring.
 template <class Op>
-IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, u32 peers) {
+IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, CrewsShared& shared) {
     Place place;
+    u32 peers = shared.peers;
     bool go = true;
     u64 depths = op.depths();
     // Which call this is, nobody has to know before the first slabs are on their way.
@@ -120,10 +123,8 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, u32 
         }
         bool own = Op::MERGES && work.rank == op.me();
         bool first = step == block_index();
-        auto parts = [&] {
-            attend();
-            go = go && op.rank.call.meet();
-            go = go && op.rank.call.await_ready_from(work.index, [&](u64 source) { return (peers >> source & 1) != 0; });
+        auto from = [&](u64 source) { return (peers >> source & 1) != 0; };
+        auto bring_parts = [&] {
             fence_async();
             __syncwarp();
             if (lane_index() == 0) {
@@ -131,8 +132,21 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, u32 
             }
             __syncwarp();
         };
-        if (own && !first) {
-            parts();
+        bool parts_first = false;
+        if (own) {
+            if (!first) {
+                attend();
+                go = go && op.rank.call.meet();
+                parts_first = go && op.rank.call.is_ready_from(work.index, from);
+            }
+            // All of a warpgroup have read what stood here by the time that it lets the place be overwritten.
+            if (lane_index() == 0) {
+                await_phase(ring.empty(place.stage), place.parity ^ 1);
+                shared.parts_first[place.stage] = parts_first;
+            }
+        }
+        if (parts_first) {
+            bring_parts();
         }
         load_tile(fast, ring, first, place, work, depths, [&] {
             u64 row = work.a_row;
@@ -147,8 +161,11 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, u32 
             return row;
         });
         __syncwarp();
-        if (own && first) {
-            parts();
+        if (own && !parts_first) {
+            attend();
+            go = go && op.rank.call.meet();
+            go = go && op.rank.call.await_ready_from(work.index, from);
+            bring_parts();
         }
     }
     return go;
@@ -213,11 +230,15 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
                 continue;
             }
         }
-        bool first = step == block_index();
+        bool parts_first = false;
         Accumulators sums;
         clear(sums);
         if constexpr (Op::MERGES) {
-            if (own && !first) {
+            if (own) {
+                await_phase(ring.full(place.stage), place.parity);
+                parts_first = shared.parts_first[place.stage] != 0;
+            }
+            if (parts_first) {
                 add_parts(sums, ring, place, rows, shared.peers);
             }
         }
@@ -234,7 +255,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             sync_block();
         } else {
             if constexpr (Op::MERGES) {
-                if (own && first) {
+                if (own && !parts_first) {
                     add_parts(sums, ring, place, rows, shared.peers);
                 }
             }
@@ -273,21 +294,27 @@ template <class Op>
 IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
     bool go = Op::SENDS || op.begin();
     u32 parity = 0;
+    u64 slabs = slabs_of(op.depths());
     for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
         Work work = op.work(step);
         if (work.block.rows == 0) {
             continue;
         }
         bool own = Op::MERGES && work.rank == op.me();
+        // Beside the next tile, if there is one.
+        u64 next = step + op.args.blocks;
+        bool more = next < op.steps() && op.work(next).block.rows != 0;
+        u64 peers = own || Op::TO != To::slots ? op.world() - 1 : op.targets();
+        Pace pace = more ? Pace::beside(slabs, delivery_steps() * peers) : Pace();
         IRIS_UNROLL
         for (u32 group = 0; group < GROUPS; ++group) {
             await_phase(ring.finished(group), parity);
             go = go && op.may_store(work);
             if (go) {
                 if (own) {
-                    take_rows<Op::OWN>(op, fast, ring, work, group);
+                    take_rows<Op::OWN>(op, fast, ring, work, group, pace);
                 } else {
-                    take_rows<Op::TO>(op, fast, ring, work, group);
+                    take_rows<Op::TO>(op, fast, ring, work, group, pace);
                 }
             }
             commit_copies();
@@ -337,7 +364,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         }
         if (threadIdx.x < COURIERS) {
             Op op = side<Op, 1>(fast, shared);
-            go = load_tiles(op, fast, ring, shared.peers);
+            go = load_tiles(op, fast, ring, shared);
         } else if (threadIdx.x < MOVERS) {
             Op op = side<Op, 2>(fast, shared);
             if constexpr (Op::TO == To::packets) {
@@ -352,7 +379,8 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
                 op.rank.call.glance();
                 typename Op::Parcel parcel;
                 op.expect(parcel);
-                go = op.begin() && op.send(parcel) && op.reduce();
+                Pace pace = Pace::beside(op.alone() * slabs_of(op.depths()), op.puts());
+                go = op.begin() && op.send(parcel, [&] { pace.keep(); }) && op.reduce();
             } else if (Op::REDUCES && op.steps() > op.args.blocks) {
                 // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
                 go = op.rank.call.attend() && op.reduce();

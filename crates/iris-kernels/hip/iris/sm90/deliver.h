@@ -2,7 +2,7 @@
 // tile is multiplied.
 #pragma once
 
-#include "ring.h"
+#include "pace.h"
 
 namespace iris {
 
@@ -88,14 +88,31 @@ IRIS_DEVICE void push_tile(const Op& op, const Packets& packets, const Ring& rin
     }
 }
 
+/// In how many steps a crew takes a whole tile to one peer.
+IRIS_DEVICE u64 delivery_steps() {
+    return GROUPS * ceil_div(GROUP_M * ACROSS, threads());
+}
+
 /// Stores some rows of a finished tile to a matrix whose rows are `pitch` elements apart.
-IRIS_DEVICE void store_rows(const Ring& ring, const Work& work, u32 first, u32 rows, Element* c, u64 pitch) {
+IRIS_DEVICE void store_rows(const Ring& ring, const Work& work, u32 first, u32 rows, Element* c, u64 pitch, Pace& pace) {
     for (u32 at = thread_index(); at < rows * ACROSS; at += threads()) {
         u32 row = first + at / ACROSS;
         u32 col = at % ACROSS * CHUNK<Element>;
         if (col < work.block.cols) {
             u32 count = u32(smaller(CHUNK<Element>, work.block.cols - col));
             store_chunk(c + (work.block.row + row) * pitch + work.block.col + col, left_chunk(ring, row, col), count);
+        }
+        pace.keep();
+    }
+}
+
+/// Stores some rows of a finished tile to a slot, panel by panel: there they lie as they do here.
+IRIS_DEVICE void fill_slot(const Ring& ring, const Work& work, u32 first, u32 rows, u8* slot, Pace& pace) {
+    for (u32 col = 0; col < work.block.cols; col += PANEL_N) {
+        u32 panel = in_slot(first, col);
+        for (u32 at = thread_index() * 16; at < rows * 128; at += threads() * 16) {
+            *reinterpret_cast<Vec16*>(slot + panel + at) = load_shared(ring.out(0, 0) + panel + at);
+            pace.keep();
         }
     }
 }
@@ -106,24 +123,15 @@ IRIS_DEVICE void store_rows(const Ring& ring, const Work& work, u32 first, u32 r
 /// What goes to a peer goes by ordinary stores. The copy engine would wait for the link, and keep the copies of the next slabs waiting
 /// behind: a tile of 39 us then took 59.
 template <To TO, class Op>
-IRIS_DEVICE void take_rows(const Op& op, const FastArgs& fast, const Ring& ring, const Work& work, u32 group) {
+IRIS_DEVICE void take_rows(const Op& op, const FastArgs& fast, const Ring& ring, const Work& work, u32 group, Pace& pace) {
     u32 first = group * GROUP_M;
     if (first >= work.block.rows) {
         return;
     }
     u32 rows = u32(smaller(GROUP_M, work.block.rows - first));
-    u32 panels = (work.block.cols + PANEL_N - 1) / PANEL_N;
     if constexpr (TO == To::slots) {
         for (u64 nth = 0; nth < op.targets(); ++nth) {
-            u8* slot = op.rank.staged(op.target(work, nth), op.me(), work.index);
-            for (u32 panel = 0; panel < panels; ++panel) {
-                u32 from = ring.out(first, panel * PANEL_N);
-                u8* to = slot + in_slot(first, panel * PANEL_N);
-                _Pragma("unroll 4")
-                for (u32 at = thread_index() * 16; at < rows * 128; at += threads() * 16) {
-                    *reinterpret_cast<Vec16*>(to + at) = load_shared(from + at);
-                }
-            }
+            fill_slot(ring, work, first, rows, op.rank.staged(op.target(work, nth), op.me(), work.index), pace);
         }
         return;
     }
@@ -134,12 +142,14 @@ IRIS_DEVICE void take_rows(const Op& op, const FastArgs& fast, const Ring& ring,
         for (u64 nth = 0; nth < op.world(); ++nth) {
             u64 target = (op.me() + 1 + nth) % op.world();
             if (target != op.me() || !boxes) {
-                store_rows(ring, work, first, rows, global<Element>(op.rank.shared.output[target]), op.rank.shared.output_row[target]);
+                store_rows(ring, work, first, rows, global<Element>(op.rank.shared.output[target]), op.rank.shared.output_row[target], pace);
             }
         }
     } else if (!boxes) {
-        store_rows(ring, work, first, rows, global<Element>(op.args.c), op.args.c_row);
+        Pace none;
+        store_rows(ring, work, first, rows, global<Element>(op.args.c), op.args.c_row, none);
     }
+    u32 panels = (work.block.cols + PANEL_N - 1) / PANEL_N;
     for (u32 at = thread_index(); boxes && at < panels; at += threads()) {
         store_box(fast.c, ring.out(first, at * PANEL_N), i32(work.block.col + at * PANEL_N), i32(work.block.row + first));
     }
