@@ -111,8 +111,6 @@ struct Block {
 struct Grid {
     u64 rows;
     u64 cols;
-    /// How many rows of them: of no effect where IRIS_RASTER is 1.
-    u32 together = IRIS_RASTER;
 
     IRIS_DEVICE u64 across() const { return ceil_div(cols, TILE_N); }
     IRIS_DEVICE u64 len() const { return ceil_div(rows, TILE_M) * across(); }
@@ -124,10 +122,10 @@ struct Grid {
             col = index % across() * TILE_N;
         } else {
             // There are fewer than 2^32 tiles.
-            u32 group = u32(index) / (together * u32(across()));
-            u32 within = u32(index) % (together * u32(across()));
-            u32 height = u32(smaller(together, ceil_div(rows, TILE_M) - group * together));
-            row = u64(group * together + within % height) * TILE_M;
+            u32 group = u32(index) / (IRIS_RASTER * u32(across()));
+            u32 within = u32(index) % (IRIS_RASTER * u32(across()));
+            u32 height = u32(smaller(IRIS_RASTER, ceil_div(rows, TILE_M) - group * IRIS_RASTER));
+            row = u64(group * IRIS_RASTER + within % height) * TILE_M;
             col = u64(within / height) * TILE_N;
         }
         return {row, col, u32(smaller(TILE_M, rows - row)), u32(smaller(TILE_N, cols - col))};

@@ -7,6 +7,7 @@
 
 use super::Args;
 use super::compile::Request;
+use crate::host::Program;
 use crate::{DType, Tile};
 
 /// A tensor map, as the driver encodes it: how a matrix in memory is cut into boxes that the copy engine moves.
@@ -68,14 +69,27 @@ impl Crews {
         let (64 | 128, 64 | 128 | 256) = (tile.m, tile.n) else {
             return None;
         };
-        let stage = (tile.m + tile.n) * SLAB_K * 2;
-        let out = tile.m * tile.n * 2;
         Some(Self {
             tile,
             warpgroups: tile.m / 64,
             // More than 8 do not help, and take a moment to be made.
-            stages: ((Self::ROOM - out) / stage).min(8),
+            stages: Self::room(tile).min(8),
         })
+    }
+
+    /// The same where a program's blocks wait for parts of A that peers send: B is copied meanwhile, as far as there is room.
+    pub fn of_program(program: Program, tile: Tile) -> Option<Self> {
+        let crews = Self::of(tile)?;
+        let stages = match program {
+            Program::AllGatherMatmul(_) => Self::room(tile).min(16),
+            _ => crews.stages,
+        };
+        Some(Self { stages, ..crews })
+    }
+
+    /// Slabs for which there is room.
+    fn room(tile: Tile) -> usize {
+        (Self::ROOM - tile.m * tile.n * 2) / ((tile.m + tile.n) * SLAB_K * 2)
     }
 
     /// Threads of a block: the warpgroups, and four waves that load, take away and reduce.
@@ -119,14 +133,21 @@ pub fn waves_n(tile: Tile) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::GatherDim;
 
     #[test]
     fn a_block_of_every_tile_fits_a_multiprocessor() {
         for m in [64, 128] {
             for n in [64, 128, 256] {
-                let crews = Crews::of(Tile { m, n }).unwrap();
-                assert!(crews.stages >= 3, "{crews:?}");
-                assert!(crews.shared() as usize <= 227 * 1024 - 2048, "{crews:?}");
+                let gathers = Program::AllGatherMatmul(GatherDim::Rows);
+                for crews in [
+                    Crews::of(Tile { m, n }),
+                    Crews::of_program(gathers, Tile { m, n }),
+                ] {
+                    let crews = crews.unwrap();
+                    assert!(crews.stages >= 3, "{crews:?}");
+                    assert!(crews.shared() as usize <= 227 * 1024 - 2048, "{crews:?}");
+                }
             }
         }
         assert_eq!(Crews::of(Tile { m: 32, n: 128 }), None);

@@ -167,7 +167,7 @@ pub(super) fn load<T: Element, D: Driver>(
         let portable = request(step).portable(tile);
         wanted.push(Some((64 * waves_n(tile) as u32, 0, portable)));
         let accumulates = matches!(step.program, Program::Atomic | Program::Spinlock);
-        let crews = Crews::of(tile).filter(|_| fast && !accumulates);
+        let crews = Crews::of_program(step.program, tile).filter(|_| fast && !accumulates);
         wanted.push(crews.map(|crews| {
             (
                 crews.threads(),

@@ -62,6 +62,22 @@ IRIS_DEVICE void barriers_made() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
+/// Whether this lane is the one that speaks for its wave: always the same one. All lanes ask. Of lanes that are told apart in another way
+/// the compiler does not know that they are one, and goes through them in a loop wherever an instruction takes its operands from a wave
+/// as a whole, as copies do.
+IRIS_DEVICE bool elected() {
+    u32 is;
+    asm volatile("{\n\t"
+                 ".reg .pred is;\n\t"
+                 "elect.sync _|is, 0xffffffff;\n\t"
+                 "selp.u32 %0, 1, 0, is;\n\t"
+                 "}"
+                 : "=r"(is)
+                 :
+                 : "memory");
+    return is != 0;
+}
+
 /// Arrives, and announces bytes.
 IRIS_DEVICE void arrive_expecting(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");

@@ -40,24 +40,24 @@ IRIS_DEVICE u64 slabs_of(u64 depths) {
     return depths == 0 ? 1 : ceil_div(depths, SLAB_K);
 }
 
-/// Fills the ring with the slabs of a tile, with one thread. What it needs of A has come when `arrived` returns, which tells the first
-/// of its rows; where the ring is `empty`, B is copied ahead of that, as far as there is room.
+/// Fills the ring with the slabs of a tile, with one lane, which alone knows the place. What it needs of A has come when `arrived`
+/// returns, which tells the first of its rows; `early`, when the ring is empty, B is copied ahead of that, as far as there is room.
 template <class Arrived>
-IRIS_DEVICE void load_tile(const FastArgs& fast, const Ring& ring, bool empty, Place& place, const Work& work, u64 depths,
+IRIS_DEVICE void load_tile(const FastArgs& fast, const Ring& ring, bool early, Place& place, const Work& work, u64 depths,
                            Arrived arrived) {
     i32 col = i32(work.block.col);
     u32 slabs = u32(slabs_of(depths));
     u32 first_slab = depths == 0 ? 1 : 0;
-    u32 ahead = work.gathered && empty ? u32(smaller(STAGES, slabs)) : 0;
-    if (lane_index() == 0) {
-        Place early = place;
+    u32 ahead = early ? u32(smaller(STAGES, slabs)) : 0;
+    if (elected()) {
+        Place next = place;
         for (u32 slab = 0; slab < ahead; ++slab) {
-            copy_b(ring, early, fast, work.gathered, col, i32((first_slab + slab) * SLAB_K));
-            early.advance();
+            copy_b(ring, next, fast, work.gathered, col, i32((first_slab + slab) * SLAB_K));
+            next.advance();
         }
     }
     i32 row = i32(arrived());
-    if (lane_index() == 0) {
+    if (elected()) {
         for (u32 slab = 0; slab < slabs; ++slab) {
             i32 depth = i32((first_slab + slab) * SLAB_K);
             if (slab >= ahead) {
@@ -80,7 +80,7 @@ IRIS_DEVICE u32 deep_peers(const Op& op) {
     return Op::MERGES ? op.rank.with_depth() & ~(1u << op.me()) : 0;
 }
 
-/// Fills the ring with the peers' parts of an own tile, with one thread: for one warpgroup after the other.
+/// Fills the ring with the peers' parts of an own tile, with one lane: for one warpgroup after the other.
 template <class Op>
 IRIS_DEVICE void load_parts(const Op& op, const Ring& ring, Place& place, const Work& work, u32 peers) {
     u32 panels = (work.block.cols + PANEL_N - 1) / PANEL_N;
@@ -127,7 +127,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         auto bring_parts = [&] {
             fence_async();
             __syncwarp();
-            if (lane_index() == 0) {
+            if (elected()) {
                 load_parts(op, ring, place, work, peers);
             }
             __syncwarp();
@@ -140,7 +140,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 parts_first = go && op.rank.call.is_ready_from(work.index, from);
             }
             // All of a warpgroup have read what stood here by the time that it lets the place be overwritten.
-            if (lane_index() == 0) {
+            if (elected()) {
                 await_phase(ring.empty(place.stage), place.parity ^ 1);
                 shared.parts_first[place.stage] = parts_first;
             }
@@ -148,15 +148,18 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         if (parts_first) {
             bring_parts();
         }
-        load_tile(fast, ring, first, place, work, depths, [&] {
+        bool awaits = Op::SENDS && op.awaits(work, first);
+        load_tile(fast, ring, first && awaits, place, work, depths, [&] {
             u64 row = work.a_row;
-            if (Op::SENDS && work.gathered) {
+            if (awaits) {
                 attend();
-                // From the first row of this bank's on.
-                row += op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
-                go = go && op.arrived(work);
+                go = go && op.arrived(work, first);
                 fence_async(); // what arrived by stores is read by copies
                 __syncwarp();
+            }
+            if (Op::SENDS && work.gathered) {
+                // From the first row of this bank's on.
+                row += op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
             }
             return row;
         });

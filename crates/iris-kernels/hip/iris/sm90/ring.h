@@ -70,7 +70,7 @@ struct Place {
     }
 };
 
-/// Copies a slab of A to where `place` is, with one thread: 64 depths from `depth` on of the rows from `row` on, of this rank's A or of
+/// Copies a slab of A to where `place` is, with one lane: 64 depths from `depth` on of the rows from `row` on, of this rank's A or of
 /// the one that is gathered here.
 IRIS_DEVICE void copy_a(const Ring& ring, Place place, const FastArgs& fast, bool gathered, i32 row, i32 depth) {
     u32 full = ring.full(place.stage);
@@ -128,15 +128,17 @@ IRIS_DEVICE void settle(Accumulators& sums) {
 /// Adds the product of `slabs` slabs, at least one, from `place` on.
 template <bool A_DEEP, bool B_DEEP>
 IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs) {
-    u32 group = thread_index() / 128;
+    // In all lanes the same, and so that the compiler knows: matrix instructions take their operands from all lanes together.
+    u32 group = __shfl_sync(0xffffffffu, thread_index() / 128, 0);
     // One thread lets a slab be overwritten, once all of its warpgroup have read it.
     bool speaks = thread_index() % 128 == 0;
     u32 previous = place.stage;
     settle(sums);
     for (u32 slab = 0; slab < slabs; ++slab) {
+        u32 stage = __shfl_sync(0xffffffffu, place.stage, 0);
+        u64 a = describe(ring.a(stage) + group * PANEL_BYTES);
+        u64 b = describe(ring.b(stage));
         await_phase(ring.full(place.stage), place.parity);
-        u64 a = describe(ring.a(place.stage) + group * PANEL_BYTES);
-        u64 b = describe(ring.b(place.stage));
         begin_multiplying();
         IRIS_UNROLL
         for (u32 step = 0; step < SLAB_K / STEP_K; ++step) {
