@@ -66,7 +66,7 @@ impl Crews {
 
     /// For a tile; `None` where there are no fast kernels of it.
     pub fn of(tile: Tile) -> Option<Self> {
-        let (64 | 128, 64 | 128 | 256) = (tile.m, tile.n) else {
+        let (64 | 128, 64 | 128 | 192 | 256) = (tile.m, tile.n) else {
             return None;
         };
         Some(Self {
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_block_of_every_tile_fits_a_multiprocessor() {
         for m in [64, 128] {
-            for n in [64, 128, 256] {
+            for n in [64, 128, 192, 256] {
                 let gathers = Program::AllGatherMatmul(GatherDim::Rows);
                 for crews in [
                     Crews::of(Tile { m, n }),
@@ -150,7 +150,9 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Crews::of(Tile { m: 32, n: 128 }), None);
+        for (m, n) in [(32, 128), (64, 32), (128, 320)] {
+            assert_eq!(Crews::of(Tile { m, n }), None);
+        }
         assert_eq!(Crews::of(LARGEST).unwrap().stages, 3);
         assert_eq!(Crews::of(LARGEST).unwrap().threads(), 384);
     }

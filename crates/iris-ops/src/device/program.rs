@@ -18,12 +18,14 @@ use std::panic::resume_unwind;
 const STEP: Tile = Tile { m: 32, n: 128 };
 
 /// Those of the fast kernels: see [`Crews::of`].
-const CREWS: [Tile; 6] = [
+const CREWS: [Tile; 8] = [
     Tile { m: 64, n: 64 },
     Tile { m: 64, n: 128 },
+    Tile { m: 64, n: 192 },
     Tile { m: 64, n: 256 },
     Tile { m: 128, n: 64 },
     Tile { m: 128, n: 128 },
+    Tile { m: 128, n: 192 },
     Tile { m: 128, n: 256 },
 ];
 
@@ -55,8 +57,8 @@ pub(super) fn target(hopper: bool, element: usize) -> Target {
 /// Blocks that a device of this kind runs at once, one a multiprocessor: 132 on an H100 and an H200.
 const BLOCKS: usize = 128;
 
-/// The tile for so many rows and columns on Hopper: the largest that gives nearly every multiprocessor one; and no higher than the rows
-/// that tiles are cut from.
+/// The tile for so many rows and columns on Hopper, no higher than the rows that tiles are cut from: the widest that gives nearly every
+/// multiprocessor two, so that the first is taken away beside the second; or one, if it is no more than 128 wide.
 fn hopper_tile(kind: Kind, [_, rows]: [usize; 2], n: usize, world: usize, element: usize) -> Tile {
     if element != 2 {
         return TILE;
@@ -70,10 +72,10 @@ fn hopper_tile(kind: Kind, [_, rows]: [usize; 2], n: usize, world: usize, elemen
     };
     let m = if high <= 64 { 64 } else { 128 };
     let tiles = |n: usize| grids * high.div_ceil(m) * wide.div_ceil(n);
-    let n = [256, 128]
+    let n = [(256, 2), (128, 1)]
         .into_iter()
-        .find(|&n| tiles(n) >= BLOCKS)
-        .unwrap_or(64);
+        .find(|&(n, each)| tiles(n) >= each * BLOCKS)
+        .map_or(64, |(n, _)| n);
     Tile { m, n }
 }
 
