@@ -1,15 +1,18 @@
 // Packets: partial tiles that carry their own signal.
 //
-// A packet is 8 bytes, stored by one store and loaded by one load: 4 of data, and the call's value. Whoever finds the value has the
-// data, so there is no word beside the data, no fence between the two, and no second round trip. Packets have memory of their own,
+// A packet is stored by one store and loaded by one load: data, and the call's value in its last 4 bytes. Whoever finds the value has
+// the data, so there is no word beside the data, no fence between the two, and no second round trip. Packets have memory of their own,
 // into which nothing else is ever stored: any bits of a tile could be a value.
 //
 // They keep the rules of `ready` words, of which each is one: two banks, behind the same gate, awaited by equality, and cleared by
 // their writer before they could be believed again. See docs/protocol.md.
 //
-// Each rank has, in each bank, slots from each source, one for each tile. A slot holds whole rows of a tile, from the first on. A
-// row's chunks of 16 bytes take 32: first the halves of all of them, then the other halves, so that neighbouring threads access
-// neighbouring 16 bytes.
+// A packet has 8 bytes; on NVIDIA, where an access of 16 bytes is whole too, also 16. A chunk of 16 bytes is sent as one packet of 16
+// and one of 8, or as four of 8, which a thread moves in pairs: in its first and its second part.
+//
+// Each rank has, in each bank, slots from each source, one for each tile. A slot holds whole rows of a tile, from the first on, with
+// room for 32 bytes a chunk: first the first parts of all chunks of a row, then the second parts, so that neighbouring threads access
+// neighbouring bytes.
 #pragma once
 
 #include "signal.h"
@@ -17,11 +20,19 @@
 
 namespace iris {
 
-/// Two packets, which a thread moves at a time: 16 bytes, 8 of them data. Each of the two is whole; both together need not be.
-struct Pair {
-    u32 data[2];
-    u32 flags[2];
+/// Whether there are packets of 16 bytes. AMD says of accesses of 16 bytes nothing of the kind.
+#if defined(__AMDGCN__)
+constexpr bool WIDE_PACKETS = false;
+#else
+constexpr bool WIDE_PACKETS = LANES == 32;
+#endif
+
+/// The packets of a chunk, and how many there are.
+struct Sent {
+    u32 data[4];
+    u32 flags[4];
 };
+constexpr u32 PACKETS = WIDE_PACKETS ? 2 : 4;
 
 IRIS_DEVICE u64 packet(u32 data, u32 flag) {
     return u64(flag) << 32 | data;
@@ -40,32 +51,97 @@ IRIS_DEVICE void store_pair(u64* to, u32 first, u32 second, u32 flag) {
 }
 
 /// Loads two packets.
-IRIS_DEVICE Pair load_pair(const u64* from) {
-    u64 first;
-    u64 second;
+IRIS_DEVICE void load_pair(const u64* from, u64 (&pair)[2]) {
 #if defined(__CUDACC__)
-    asm volatile("ld.relaxed.sys.global.v2.b64 {%0, %1}, [%2];" : "=l"(first), "=l"(second) : "l"(from) : "memory");
+    asm volatile("ld.relaxed.sys.global.v2.b64 {%0, %1}, [%2];" : "=l"(pair[0]), "=l"(pair[1]) : "l"(from) : "memory");
 #else
-    first = load<Order::relaxed, Scope::system>(from);
-    second = load<Order::relaxed, Scope::system>(from + 1);
+    pair[0] = load<Order::relaxed, Scope::system>(from);
+    pair[1] = load<Order::relaxed, Scope::system>(from + 1);
 #endif
-    return {{u32(first), u32(second)}, {u32(first >> 32), u32(second >> 32)}};
+}
+
+/// Stores a packet of 16 bytes, at a multiple of 16.
+IRIS_DEVICE void store_wide(u64* to, u64 low, u64 high) {
+#if defined(__CUDACC__)
+    // One access of 128 bits.
+    asm volatile("{\n\t"
+                 ".reg .b128 whole;\n\t"
+                 "mov.b128 whole, {%1, %2};\n\t"
+                 "st.relaxed.sys.global.b128 [%0], whole;\n\t"
+                 "}" ::"l"(to),
+                 "l"(low), "l"(high)
+                 : "memory");
+#else
+    // As if in one, for who loads them the other way round: the flag is in the upper half.
+    store<Order::relaxed, Scope::system>(to, low);
+    store<Order::release, Scope::system>(to + 1, high);
+#endif
+}
+
+/// Loads a packet of 16 bytes.
+IRIS_DEVICE void load_wide(const u64* from, u64 (&whole)[2]) {
+#if defined(__CUDACC__)
+    asm volatile("{\n\t"
+                 ".reg .b128 whole;\n\t"
+                 "ld.relaxed.sys.global.b128 whole, [%2];\n\t"
+                 "mov.b128 {%0, %1}, whole;\n\t"
+                 "}"
+                 : "=l"(whole[0]), "=l"(whole[1])
+                 : "l"(from)
+                 : "memory");
+#else
+    whole[1] = load<Order::acquire, Scope::system>(from + 1);
+    whole[0] = load<Order::relaxed, Scope::system>(from);
+#endif
+}
+
+/// Stores the packets of a chunk.
+IRIS_DEVICE void store_packets(u64* first, u64* second, const Vec16& data, u32 flag) {
+    if constexpr (WIDE_PACKETS) {
+        store_wide(first, packet(data.x[0], data.x[1]), packet(data.x[2], flag));
+        store<Order::relaxed, Scope::system>(second, packet(data.x[3], flag));
+    } else {
+        store_pair(first, data.x[0], data.x[1], flag);
+        store_pair(second, data.x[2], data.x[3], flag);
+    }
+}
+
+/// Loads them.
+IRIS_DEVICE Sent load_packets(const u64* first, const u64* second) {
+    u64 from_first[2];
+    if constexpr (WIDE_PACKETS) {
+        load_wide(first, from_first);
+        u64 last = load<Order::relaxed, Scope::system>(second);
+        return {{u32(from_first[0]), u32(from_first[0] >> 32), u32(from_first[1]), u32(last)},
+                {u32(from_first[1] >> 32), u32(last >> 32)}};
+    } else {
+        u64 from_second[2];
+        load_pair(first, from_first);
+        load_pair(second, from_second);
+        return {{u32(from_first[0]), u32(from_first[1]), u32(from_second[0]), u32(from_second[1])},
+                {u32(from_first[0] >> 32), u32(from_first[1] >> 32), u32(from_second[0] >> 32), u32(from_second[1] >> 32)}};
+    }
 }
 
 /// Chunks side by side in a tile.
 constexpr u32 ACROSS = TILE_N / CHUNK<Element>;
-/// Bytes of a row of packets.
+/// Bytes of a row of packets; and of a chunk's second part.
 constexpr u32 PACKET_ROW = ACROSS * 32;
+constexpr u32 SECOND_PART = WIDE_PACKETS ? 8 : 16;
 
 /// The packets of a call in progress.
 struct Packets {
     Call& call;
 
-    /// Where half a chunk of `source`'s tile `slot` lies at `target`.
-    IRIS_DEVICE u64* at(u64 target, u64 source, u64 slot, u32 row, u32 chunk, u32 half) const {
+    /// Where the first part of a chunk of `source`'s tile `slot` lies at `target`.
+    IRIS_DEVICE u64* at(u64 target, u64 source, u64 slot, u32 row, u32 chunk) const {
         const Args& args = reread(call.args);
         u64 slots = args.heap[target] + args.packets + (call.bank * args.world + source) * args.packet_slots * args.packet_bytes;
-        return global<u64>(slots + slot * args.packet_bytes + row * PACKET_ROW + (half * ACROSS + chunk) * 16);
+        return global<u64>(slots + slot * args.packet_bytes + row * PACKET_ROW + chunk * 16);
+    }
+    /// How far behind it the second one does, in 8 bytes.
+    IRIS_DEVICE static i32 to_second(u32 chunk) {
+        return i32(ACROSS * 16 + chunk * SECOND_PART - chunk * 16) / i32(sizeof(u64));
     }
 
     /// Behind the gate, all blocks together clear this rank's packets of this bank that the call does not fill;
@@ -90,31 +166,31 @@ struct Packets {
                 if (fills(target, slot, row, chunk)) {
                     continue;
                 }
-                store_pair(at(target, args.rank, slot, row, chunk, 0), 0, 0, 0);
-                store_pair(at(target, args.rank, slot, row, chunk, 1), 0, 0, 0);
+                u64* first = at(target, args.rank, slot, row, chunk);
+                store_packets(first, first + to_second(chunk), Vec16(), 0);
             }
         }
     }
 
     /// Hands a chunk of this rank's tile `slot` to a rank.
     IRIS_DEVICE void push(u64 target, u64 slot, u32 row, u32 chunk, const Vec16& data) const {
-        u64* first = at(target, call.args.rank, slot, row, chunk, 0);
-        u64* second = first + ACROSS * 2;
-        u32 flag = u32(call.value);
+        u64* first = at(target, call.args.rank, slot, row, chunk);
+        u64* second = first + to_second(chunk);
         if (!call.keeps(Rule::whole)) {
             push_in_parts(first, second, data);
             return;
         }
-        store_pair(first, data.x[0], data.x[1], flag);
-        store_pair(second, data.x[2], data.x[3], flag);
+        store_packets(first, second, data, u32(call.value));
     }
 
-    /// A control: the flags of two pairs, and then their data.
+    /// A control: the flags of a chunk's packets, and then their data.
     IRIS_DEVICE void push_in_parts(u64* first, u64* second, const Vec16& data) const {
         for (u32 part = 2; part-- > 0;) {
             for (u32 nth = 0; nth < 4; ++nth) {
-                Raw32* of_packet = reinterpret_cast<Raw32*>((nth < 2 ? first : second) + nth % 2);
-                store<Order::relaxed, Scope::system>(of_packet + part, Raw32(part == 1 ? u32(call.value) : data.x[nth]));
+                Raw32* word = reinterpret_cast<Raw32*>(WIDE_PACKETS ? (nth < 3 ? first : second) : (nth < 2 ? first : second) + nth % 2);
+                u32 of_flag = WIDE_PACKETS && nth < 3 ? 3 : 1;
+                u32 of_data = WIDE_PACKETS && nth < 3 ? nth : 0;
+                store<Order::relaxed, Scope::system>(word + (part == 1 ? of_flag : of_data), Raw32(part == 1 ? u32(call.value) : data.x[nth]));
             }
             call.stall(Phase::ready);
         }
@@ -126,18 +202,17 @@ struct Packets {
     IRIS_DEVICE bool await(u64 first, u32 sources, u64 slot, u32 row, u32 chunk, Vec16 (&data)[COUNT]) const {
         const Args& args = call.args;
         u32 flag = u32(call.value);
-        const u64* from = at(args.rank, first, slot, row, chunk, 0);
+        const u64* from = at(args.rank, first, slot, row, chunk);
         u64 apart = args.packet_slots * args.packet_bytes / sizeof(u64);
         u64 since = 0;
         IRIS_ROLLED
         for (u32 polls = 1;; ++polls) {
             // All are loaded before the first is looked at.
-            Pair pairs[COUNT][2] = {};
+            Sent sent[COUNT] = {};
             IRIS_UNROLL
             for (u32 each = 0; each < COUNT; ++each) {
                 if ((sources >> each & 1) != 0) {
-                    pairs[each][0] = load_pair(from + each * apart);
-                    pairs[each][1] = load_pair(from + each * apart + ACROSS * 2);
+                    sent[each] = load_packets(from + each * apart, from + each * apart + to_second(chunk));
                 }
             }
             // Equality: nothing newer can stand there before this call is done here.
@@ -147,11 +222,13 @@ struct Packets {
             for (u32 each = 0; each < COUNT; ++each) {
                 IRIS_UNROLL
                 for (u32 nth = 0; nth < 4; ++nth) {
-                    const Pair& pair = pairs[each][nth / 2];
-                    data[each].x[nth] = pair.data[nth % 2];
-                    if ((sources >> each & 1) != 0 && pair.flags[nth % 2] != flag) {
+                    data[each].x[nth] = sent[each].data[nth];
+                }
+                IRIS_UNROLL
+                for (u32 nth = 0; nth < PACKETS; ++nth) {
+                    if ((sources >> each & 1) != 0 && sent[each].flags[nth] != flag) {
                         late = each;
-                        seen = pair.flags[nth % 2];
+                        seen = sent[each].flags[nth];
                     }
                 }
             }
