@@ -11,7 +11,7 @@ use iris_sync::{Layout, Word};
 /// Measured on a CPU, where a step costs about as much as copying a few thousand elements; see `docs/performance.md`.
 const ONE_SHOT_ELEMENTS: usize = 4096;
 /// On devices, calls are made in packets up to so many bytes of partial sums that a rank hands to all its peers together: beyond,
-/// the links take the time, and packets take twice the bytes. From a model (docs/performance.md), not yet from measurements.
+/// the links take the time, and packets take half as many bytes again on NVIDIA, and twice as many on AMD. From a model (docs/performance.md), not yet from measurements.
 const PACKET_BYTES: usize = 1 << 20;
 /// `auto` does not take more one-shot staging than this at a rank, in bytes.
 const ONE_SHOT_CAP: usize = 64 << 20;
