@@ -95,14 +95,21 @@ IRIS_DEVICE void load_wide(const u64* from, u64 (&whole)[2]) {
 #endif
 }
 
-/// Stores the packets of a chunk.
-IRIS_DEVICE void store_packets(u64* first, u64* second, const Vec16& data, u32 flag) {
+/// Stores the packets of a chunk's first part.
+IRIS_DEVICE void store_first(u64* to, const Vec16& data, u32 flag) {
     if constexpr (WIDE_PACKETS) {
-        store_wide(first, packet(data.x[0], data.x[1]), packet(data.x[2], flag));
-        store<Order::relaxed, Scope::system>(second, packet(data.x[3], flag));
+        store_wide(to, packet(data.x[0], data.x[1]), packet(data.x[2], flag));
     } else {
-        store_pair(first, data.x[0], data.x[1], flag);
-        store_pair(second, data.x[2], data.x[3], flag);
+        store_pair(to, data.x[0], data.x[1], flag);
+    }
+}
+
+/// Those of the second.
+IRIS_DEVICE void store_second(u64* to, const Vec16& data, u32 flag) {
+    if constexpr (WIDE_PACKETS) {
+        store<Order::relaxed, Scope::system>(to, packet(data.x[3], flag));
+    } else {
+        store_pair(to, data.x[2], data.x[3], flag);
     }
 }
 
@@ -133,15 +140,20 @@ constexpr u32 SECOND_PART = WIDE_PACKETS ? 8 : 16;
 struct Packets {
     Call& call;
 
-    /// Where the first part of a chunk of `source`'s tile `slot` lies at `target`.
-    IRIS_DEVICE u64* at(u64 target, u64 source, u64 slot, u32 row, u32 chunk) const {
+    /// Where a part of a chunk of `source`'s tile `slot`, the first (0) or the second (1), lies at `target`.
+    IRIS_DEVICE u64* at(u64 target, u64 source, u64 slot, u32 row, u32 chunk, u32 part) const {
         const Args& args = reread(call.args);
         u64 slots = args.heap[target] + args.packets + (call.bank * args.world + source) * args.packet_slots * args.packet_bytes;
-        return global<u64>(slots + slot * args.packet_bytes + row * PACKET_ROW + chunk * 16);
+        return global<u64>(slots + slot * args.packet_bytes + row * PACKET_ROW + in_row(chunk, part));
     }
-    /// How far behind it the second one does, in 8 bytes.
-    IRIS_DEVICE static i32 to_second(u32 chunk) {
-        return i32(ACROSS * 16 + chunk * SECOND_PART - chunk * 16) / i32(sizeof(u64));
+    /// Where it lies in its row, in bytes.
+    IRIS_DEVICE static u32 in_row(u32 chunk, u32 part) {
+        return part == 0 ? chunk * 16 : ACROSS * 16 + chunk * SECOND_PART;
+    }
+    /// Where a chunk's second part lies, by where its first does.
+    template <class Word>
+    IRIS_DEVICE static Word* second_of(Word* first, u32 chunk) {
+        return first + i32(in_row(chunk, 1) - in_row(chunk, 0)) / i32(sizeof(u64));
     }
 
     /// Behind the gate, all blocks together clear this rank's packets of this bank that the call does not fill;
@@ -166,21 +178,23 @@ struct Packets {
                 if (fills(target, slot, row, chunk)) {
                     continue;
                 }
-                u64* first = at(target, args.rank, slot, row, chunk);
-                store_packets(first, first + to_second(chunk), Vec16(), 0);
+                store_first(at(target, args.rank, slot, row, chunk, 0), Vec16(), 0);
+                store_second(at(target, args.rank, slot, row, chunk, 1), Vec16(), 0);
             }
         }
     }
 
     /// Hands a chunk of this rank's tile `slot` to a rank.
     IRIS_DEVICE void push(u64 target, u64 slot, u32 row, u32 chunk, const Vec16& data) const {
-        u64* first = at(target, call.args.rank, slot, row, chunk);
-        u64* second = first + to_second(chunk);
+        u64* first = at(target, call.args.rank, slot, row, chunk, 0);
+        u64* second = second_of(first, chunk);
+        u32 flag = u32(call.value);
         if (!call.keeps(Rule::whole)) {
             push_in_parts(first, second, data);
             return;
         }
-        store_packets(first, second, data, u32(call.value));
+        store_first(first, data, flag);
+        store_second(second, data, flag);
     }
 
     /// A control: the flags of a chunk's packets, and then their data.
@@ -202,7 +216,7 @@ struct Packets {
     IRIS_DEVICE bool await(u64 first, u32 sources, u64 slot, u32 row, u32 chunk, Vec16 (&data)[COUNT]) const {
         const Args& args = call.args;
         u32 flag = u32(call.value);
-        const u64* from = at(args.rank, first, slot, row, chunk);
+        const u64* from = at(args.rank, first, slot, row, chunk, 0);
         u64 apart = args.packet_slots * args.packet_bytes / sizeof(u64);
         u64 since = 0;
         IRIS_ROLLED
@@ -212,7 +226,7 @@ struct Packets {
             IRIS_UNROLL
             for (u32 each = 0; each < COUNT; ++each) {
                 if ((sources >> each & 1) != 0) {
-                    sent[each] = load_packets(from + each * apart, from + each * apart + to_second(chunk));
+                    sent[each] = load_packets(from + each * apart, second_of(from + each * apart, chunk));
                 }
             }
             // Equality: nothing newer can stand there before this call is done here.
