@@ -1,7 +1,7 @@
 //! The ways to carry out a call that are worth measuring.
 
 use iris::kernels::device::fast::Crews;
-use iris::ops::tuning::{Machine, TuningRow, has_packets};
+use iris::ops::tuning::{Machine, TuningRow, grids, has_packets};
 use iris::ops::{DType, Tile, Variant};
 
 use crate::cli::args::Gather;
@@ -9,8 +9,8 @@ use crate::cli::bench::points::Point;
 use crate::cli::operation::Operation;
 use crate::cli::split::Size;
 
-/// Packets are measured up to so many bytes of partial sums that a rank hands to all its peers together: four times what is expected to
-/// be best for them.
+/// Packets are measured up to so many bytes of partial sums that a rank hands to all its peers together: more than is expected to be
+/// best for them.
 const PACKET_BYTES: usize = 4 << 20;
 /// One-shot is, up to so many bytes of staging at a rank: a fourth of what `auto` takes at most.
 const ONE_SHOT_BYTES: usize = 16 << 20;
@@ -102,26 +102,19 @@ impl Backend {
 /// fewer columns so than with 128 or 256, which multiply faster, by a twentieth.
 fn tiles(point: &Point, packets: bool, ranks: usize, multiprocessors: usize) -> Vec<Option<Tile>> {
     let Size { m, n, .. } = point.size;
-    // Rows and columns of a grid of tiles, and how many of these grids a rank multiplies.
-    let (high, wide, grids) = match point.operation {
-        Operation::MatmulAllReduce => (m, n, 1),
-        // In packets a tile has rows of several owners.
-        Operation::MatmulReduceScatter if packets => (m, n, 1),
-        Operation::MatmulReduceScatter => (m.div_ceil(ranks), n, ranks),
-        Operation::AllGatherMatmul => (m, n.div_ceil(ranks), 1),
-        Operation::MatmulAllGather => (m.div_ceil(ranks), n, 1),
+    let Some(grids) = grids(point.operation.name(), packets, [m, n], ranks) else {
+        return vec![None];
     };
-    let suit = [64, 128]
-        .into_iter()
-        .filter(|&m| if m == 64 { high <= LOW_ROWS } else { high > 64 });
-    let count = |tile: Tile| grids * high.div_ceil(tile.m) * wide.div_ceil(tile.n);
-    let busy = |tile| count(tile).min(multiprocessors);
-    let columns = |m, n| count(Tile { m, n }).div_ceil(multiprocessors) * n;
+    let suit = [64, 128].into_iter().filter(|&m| match m {
+        64 => grids.rows <= LOW_ROWS,
+        _ => grids.rows > 64,
+    });
+    let busy = |tile| grids.tiles(tile).min(multiprocessors);
+    let columns = |m, n| grids.tiles(Tile { m, n }).div_ceil(multiprocessors) * n;
+    let fill_better = |m| 20 * columns(m, 192) < 19 * columns(m, 128).min(columns(m, 256));
     let all: Vec<_> = suit
         .flat_map(|m| [64, 128, 192, 256].map(|n| Tile { m, n }))
-        .filter(|&Tile { m, n }| {
-            n != 192 || 20 * columns(m, 192) < 19 * columns(m, 128).min(columns(m, 256))
-        })
+        .filter(|&Tile { m, n }| n != 192 || fill_better(m))
         .filter(|&tile| Crews::of(tile).is_some())
         .collect();
     let most = all.iter().map(|&tile| busy(tile)).max().unwrap_or(0);

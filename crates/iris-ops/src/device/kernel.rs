@@ -246,8 +246,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     type Prepared = Vec<Loaded<D>>;
 
     fn target(world: &World<D>) -> Target {
-        let hopper = world.device().info().architecture.starts_with("sm_90");
-        program::target(hopper, size_of::<T>())
+        program::target(&world.device().info().architecture, size_of::<T>())
     }
 
     fn machine(world: &World<D>) -> Machine {

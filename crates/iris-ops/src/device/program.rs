@@ -29,8 +29,9 @@ const CREWS: [Tile; 8] = [
     Tile { m: 128, n: 256 },
 ];
 
-/// How kernels lay out an operation's memory, on Hopper or elsewhere, for elements of so many bytes.
-pub(super) fn target(hopper: bool, element: usize) -> Target {
+/// How kernels lay out an operation's memory on an architecture, for elements of so many bytes.
+pub(super) fn target(architecture: &str, element: usize) -> Target {
+    let hopper = architecture.starts_with("sm_90");
     // Slabs of wider tiles of f32 do not fit what every device gives a block.
     let most = match element {
         4 => TILE,
@@ -50,7 +51,12 @@ pub(super) fn target(hopper: bool, element: usize) -> Target {
         },
         needs,
         slot: slot_bytes,
-        packets: true,
+        // On NVIDIA there are some of 16 bytes: see `hip/iris/packets.h`.
+        packets: Some(if architecture.starts_with("sm_") {
+            24
+        } else {
+            32
+        }),
     }
 }
 
@@ -63,18 +69,11 @@ fn hopper_tile(kind: Kind, [_, rows]: [usize; 2], n: usize, world: usize, elemen
     if element != 2 {
         return TILE;
     }
-    // Rows and columns of a grid of tiles, and how many of these grids a rank multiplies.
-    let (high, wide, grids) = match kind {
-        Kind::AllReduce => (rows, n, 1),
-        Kind::ReduceScatter => (rows.div_ceil(world), n, world),
-        Kind::AllGatherMatmul => (rows, n.div_ceil(world), 1),
-        Kind::MatmulAllGather => (rows.div_ceil(world), n, 1),
-    };
-    let m = if high <= 64 { 64 } else { 128 };
-    let tiles = |n: usize| grids * high.div_ceil(m) * wide.div_ceil(n);
+    let grids = kind.grids(rows, n, world);
+    let m = if grids.rows <= 64 { 64 } else { 128 };
     let n = [(256, 2), (128, 1)]
         .into_iter()
-        .find(|&(n, each)| tiles(n) >= each * BLOCKS)
+        .find(|&(n, each)| grids.tiles(Tile { m, n }) >= each * BLOCKS)
         .map_or(64, |(n, _)| n);
     Tile { m, n }
 }
@@ -353,11 +352,11 @@ mod tests {
     #[test]
     fn tiles_of_the_fast_kernels_can_be_asked_for_where_there_are_some() {
         for tile in CREWS {
-            assert!(Crews::of(tile).is_some() && target(true, 2).has(tile));
+            assert!(Crews::of(tile).is_some() && target("sm_90", 2).has(tile));
         }
         let narrow = Tile { m: 64, n: 64 };
-        assert!(!target(true, 4).has(narrow) && !target(false, 2).has(narrow));
-        assert!(target(false, 2).has(LARGEST) && !target(false, 4).has(LARGEST));
+        assert!(!target("sm_90", 4).has(narrow) && !target("sm_80", 2).has(narrow));
+        assert!(target("gfx942", 2).has(LARGEST) && !target("gfx942", 4).has(LARGEST));
     }
 
     #[test]

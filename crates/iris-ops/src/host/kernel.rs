@@ -290,7 +290,7 @@ impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
             also: &[],
             needs: iris_kernels::host::Program::needs,
             slot: |_, needs, element| needs.slot_elements.checked_mul(element),
-            packets: false,
+            packets: None,
         }
     }
 

@@ -103,7 +103,7 @@ impl Asked<'_> {
                 ),
             ));
         }
-        if row.packets && !(self.target.packets && packets_of(self.kind).is_some()) {
+        if row.packets && (self.target.packets.is_none() || packets_of(self.kind).is_none()) {
             let expected = format!("false: {} on {} has none", row.op, row.device);
             return Err(wrong("packets", "true".to_owned(), expected));
         }

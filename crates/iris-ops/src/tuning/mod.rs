@@ -40,7 +40,8 @@ pub use error::TuningError;
 pub use row::TuningRow;
 
 use crate::backend::{Executor, Runs};
-use crate::plan::{Kind, packets_of};
+pub use crate::plan::Grids;
+use crate::plan::{Kind, packets_of, tiled_as};
 use iris_heap::World;
 use iris_kernels::Element;
 use iris_kernels::device::compile;
@@ -168,9 +169,19 @@ fn file_in_cache(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 /// Whether an operation, by its name, has packets on devices: what rows of it may say.
 pub fn has_packets(op: &str) -> bool {
+    kind_of(op).and_then(packets_of).is_some()
+}
+
+/// The tiles that a rank multiplies in a call of an operation, by its name, of `m` rows and `n` columns of the whole problem, in packets or
+/// not; `None` if there is no such operation.
+pub fn grids(op: &str, packets: bool, [m, n]: [usize; 2], ranks: usize) -> Option<Grids> {
+    let kind = tiled_as(kind_of(op)?, packets);
+    Some(kind.grids(m, n, ranks))
+}
+
+fn kind_of(op: &str) -> Option<Kind> {
     let mut kinds = Kind::ALL.into_iter();
-    let kind = kinds.find(|kind| kind.operation() == op);
-    kind.and_then(packets_of).is_some()
+    kinds.find(|kind| kind.operation() == op)
 }
 
 /// What rows are measured on, beside ranks and dtype.
