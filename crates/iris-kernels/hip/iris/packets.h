@@ -194,6 +194,7 @@ struct Packets {
             return;
         }
         store_first(first, data, flag);
+        call.stall(Phase::ready);
         store_second(second, data, flag);
     }
 

@@ -277,16 +277,19 @@ fn packets_of_two_laps_ago_are_not_believed() {
         ("matmul_reduce_scatter", "matmul_reduce_scatter_packets"),
     ] {
         let kernels = [many, few].map(|op| kernel(op, &TARGETS[0], "f32", 7));
+        // Late with all of its packets, or with the second part of each chunk.
+        let late = [Phase::Gate, Phase::Ready];
         let lines: Vec<_> = [3, 70]
             .into_iter()
             .flat_map(|between| [1, 2, 4].map(|first| (between, first)))
-            .map(|(between, first)| {
+            .flat_map(|(between, first)| late.map(|phase| (between, first, phase)))
+            .map(|(between, first, phase)| {
                 let between = format!(",{between}").repeat(13);
                 format!(
                     "{} op_of_few={few} few=20 world=2 m=20{between},20 n=34 k=9 first={first} seed={first} blocks=3,1 \
                      budget_ms=60000 stall=1,14,{},300",
                     TARGETS[0].describe(many, "f32"),
-                    Phase::Gate as u64,
+                    phase as u64,
                 )
             })
             .collect();

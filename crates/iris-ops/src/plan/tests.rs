@@ -320,3 +320,30 @@ fn packets_are_for_as_many_bytes_as_the_model_says() {
     assert_eq!(of(32), [120, 80, 68]);
     assert_eq!(packet_bytes(24, 1), packet_bytes(24, 2));
 }
+
+#[test]
+fn packets_are_for_few_rows_unless_they_are_not_wanted() {
+    let target = Target {
+        packets: Some(24),
+        slot: |program, needs, element| match in_packets(program) {
+            true => Some(0),
+            false => needs.slot_elements.checked_mul(element),
+        },
+        ..TARGET
+    };
+    let most = packet_bytes(24, 3) / (2 * 700 * 4);
+    // Of a reduce-scatter each peer is handed a third.
+    for (kind, program, rows) in [
+        (Kind::AllReduce, Program::OneShotPackets, most),
+        (Kind::ReduceScatter, Program::ReduceScatterPackets, 3 * most),
+    ] {
+        let config = FusedConfig::new(5000, 700, 70);
+        let of = |config: &FusedConfig, rows| {
+            let blueprint = Blueprint::new::<f32, i32>(kind, config, 3, &target, &[]);
+            blueprint.unwrap().step(rows).program
+        };
+        assert_eq!(of(&config, rows), program);
+        assert_ne!(of(&config, rows + 1), program);
+        assert_ne!(of(&config.packets(false), 1), program);
+    }
+}
