@@ -46,6 +46,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
             said.collect::<Vec<_>>().join(", ")
         });
         let tile = config.tile.map(|tile| format!("{}x{}", tile.m, tile.n));
+        let packets = (target.packets).map(|bytes| format!("{bytes} bytes for 16 of data"));
         // Agreed upon before any rank may give up: a rank whose own parameters are bad would otherwise leave the others waiting.
         let fields = [
             ("backend", B::NAME.to_owned()),
@@ -63,6 +64,8 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
             ("first", config.first.to_string()),
             ("budget", format!("{:?}", config.budget)),
             ("plain_output", config.plain_output.to_string()),
+            // What kernels store, kernels of another compiler read.
+            ("packets", packets.unwrap_or_else(|| "none".to_owned())),
         ];
         world.agree(operation, &fields)?;
         let blueprint = blueprint?;

@@ -20,11 +20,15 @@
 
 namespace iris {
 
-/// Whether there are packets of 16 bytes. AMD says of accesses of 16 bytes nothing of the kind.
-#if defined(__AMDGCN__)
-constexpr bool WIDE_PACKETS = false;
-#else
+/// Whether there are packets of 16 bytes: on NVIDIA, where the compiler is of CUDA 12.4 or later, since older ones have no access of 128
+/// bits with system scope. AMD says of accesses of 16 bytes nothing of the kind. The twin of `wide_packets` in `iris-ops`, by which ranks
+/// find out whether they agree.
+#if defined(IRIS_EMULATED)
 constexpr bool WIDE_PACKETS = LANES == 32;
+#elif defined(__CUDACC_VER_MAJOR__)
+constexpr bool WIDE_PACKETS = __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1204;
+#else
+constexpr bool WIDE_PACKETS = false;
 #endif
 
 /// The packets of a chunk, and how many there are.

@@ -246,7 +246,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
     type Prepared = Vec<Loaded<D>>;
 
     fn target(world: &World<D>) -> Target {
-        program::target(&world.device().info().architecture, size_of::<T>())
+        program::target_of(world.device(), size_of::<T>())
     }
 
     fn machine(world: &World<D>) -> Machine {

@@ -150,7 +150,7 @@ impl<T: Element, D: Driver> Product<T, D> {
                 });
             }
         }
-        let target = program::target(&world.device().info().architecture, size_of::<T>());
+        let target = program::target_of(world.device(), size_of::<T>());
         let tile = (target.tile)(Kind::AllReduce, [rows, rows], cols, 1, size_of::<T>());
         let kernels = load::<T, D>(world, NAME, tile, false)?;
         program::warm_up(world, std::slice::from_ref(&kernels))?;

@@ -29,8 +29,13 @@ const CREWS: [Tile; 8] = [
     Tile { m: 128, n: 256 },
 ];
 
-/// How kernels lay out an operation's memory on an architecture, for elements of so many bytes.
-pub(super) fn target(architecture: &str, element: usize) -> Target {
+/// How kernels lay out an operation's memory on a device, for elements of so many bytes.
+pub(super) fn target_of<D: Driver>(device: &Device<D>, element: usize) -> Target {
+    target(&device.info().architecture, &compiler(device), element)
+}
+
+/// The same on an architecture, as a compiler compiles for it.
+fn target(architecture: &str, compiler: &str, element: usize) -> Target {
     let hopper = architecture.starts_with("sm_90");
     // Slabs of wider tiles of f32 do not fit what every device gives a block.
     let most = match element {
@@ -51,13 +56,20 @@ pub(super) fn target(architecture: &str, element: usize) -> Target {
         },
         needs,
         slot: slot_bytes,
-        // On NVIDIA there are some of 16 bytes: see `hip/iris/packets.h`.
-        packets: Some(if architecture.starts_with("sm_") {
-            24
-        } else {
-            32
+        packets: Some(match wide_packets(architecture, compiler) {
+            true => 24,
+            false => 32,
         }),
     }
+}
+
+/// Whether kernels have packets of 16 bytes: the twin of `WIDE_PACKETS` in `hip/iris/packets.h`. `compiler` ends with its version.
+fn wide_packets(architecture: &str, compiler: &str) -> bool {
+    let version = compiler.rsplit(' ').next().unwrap_or_default();
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    let version = (numbers.next(), numbers.next());
+    architecture.starts_with("sm_")
+        && matches!(version, (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (12, 4))
 }
 
 /// Blocks that a device of this kind runs at once, one a multiprocessor: 132 on an H100 and an H200.
@@ -352,11 +364,27 @@ mod tests {
     #[test]
     fn tiles_of_the_fast_kernels_can_be_asked_for_where_there_are_some() {
         for tile in CREWS {
-            assert!(Crews::of(tile).is_some() && target("sm_90", 2).has(tile));
+            assert!(Crews::of(tile).is_some() && target("sm_90", "", 2).has(tile));
         }
         let narrow = Tile { m: 64, n: 64 };
-        assert!(!target("sm_90", 4).has(narrow) && !target("sm_80", 2).has(narrow));
-        assert!(target("gfx942", 2).has(LARGEST) && !target("gfx942", 4).has(LARGEST));
+        assert!(!target("sm_90", "", 4).has(narrow) && !target("sm_80", "", 2).has(narrow));
+        assert!(target("gfx942", "", 2).has(LARGEST) && !target("gfx942", "", 4).has(LARGEST));
+    }
+
+    #[test]
+    fn packets_are_as_large_as_the_compiler_can_make_them() {
+        for (architecture, compiler, traffic) in [
+            ("sm_90", "NVRTC 13.0", 24),
+            ("sm_80", "NVRTC 12.4", 24),
+            ("sm_80", "nvcc 12.10.1", 24),
+            ("sm_90", "NVRTC 12.3", 32),
+            ("sm_80", "NVRTC 11.8", 32),
+            ("sm_80", "", 32),
+            ("gfx942", "HIPRTC 13.0", 32),
+        ] {
+            let packets = target(architecture, compiler, 2).packets;
+            assert_eq!(packets, Some(traffic), "{architecture} {compiler}");
+        }
     }
 
     #[test]

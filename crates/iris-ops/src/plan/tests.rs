@@ -18,6 +18,16 @@ const TARGET: Target = Target {
     packets: None,
 };
 
+/// The same with packets, which take no staging.
+const IN_PACKETS: Target = Target {
+    packets: Some(24),
+    slot: |program, needs, element| match in_packets(program) {
+        true => Some(0),
+        false => needs.slot_elements.checked_mul(element),
+    },
+    ..TARGET
+};
+
 fn blueprint(kind: Kind, config: &FusedConfig) -> Blueprint {
     Blueprint::new::<f32, i32>(kind, config, 3, &TARGET, &[]).unwrap()
 }
@@ -68,17 +78,12 @@ fn banks_lie_in_the_same_places_whatever_the_step() {
 #[test]
 fn packets_lie_in_the_same_places_whatever_the_step() {
     let target = Target {
-        packets: Some(24),
-        slot: |program, needs, element| match program {
-            Program::OneShotPackets => Some(0),
-            _ => needs.slot_elements.checked_mul(element),
-        },
         tile: |_, [_, rows], _, _, _| match rows {
             0..=64 => Tile { m: 64, n: 64 },
             65..=128 => Tile { m: 128, n: 96 },
             _ => Tile { m: 128, n: 256 },
         },
-        ..TARGET
+        ..IN_PACKETS
     };
     for variant in [Variant::Auto, Variant::OneShot] {
         let config = FusedConfig::new(5000, 700, 70)
@@ -161,14 +166,6 @@ fn products_that_go_before_have_room_of_their_own() {
 
 #[test]
 fn a_table_decides_programs_and_tiles_and_banks_stay_where_they_are() {
-    let target = Target {
-        packets: Some(24),
-        slot: |program, needs, element| match program {
-            Program::OneShotPackets => Some(0),
-            _ => needs.slot_elements.checked_mul(element),
-        },
-        ..TARGET
-    };
     let choices = [
         choice(4, Variant::TwoShot, false, [0, 0]),
         choice(30, Variant::OneShot, true, [32, 160]),
@@ -177,7 +174,8 @@ fn a_table_decides_programs_and_tiles_and_banks_stay_where_they_are() {
     ];
     let config = FusedConfig::new(700, 300, 77);
     let new = |choices: &[Choice]| {
-        let blueprint = Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &target, choices);
+        let blueprint =
+            Blueprint::new::<f32, i32>(Kind::AllReduce, &config, 3, &IN_PACKETS, choices);
         blueprint.unwrap()
     };
     let blueprint = new(&choices);
@@ -240,19 +238,11 @@ fn a_table_does_not_make_staging_larger_than_auto_does() {
 
 #[test]
 fn few_rows_are_in_packets_where_a_table_says_so() {
-    let target = Target {
-        packets: Some(24),
-        slot: |program, needs, element| match in_packets(program) {
-            true => Some(0),
-            false => needs.slot_elements.checked_mul(element),
-        },
-        ..TARGET
-    };
     // More rows than by the model, and fewer.
     let config = FusedConfig::new(5000, 700, 70);
     let of = |choices: &[Choice], rows| {
         let kind = Kind::ReduceScatter;
-        let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &target, choices);
+        let blueprint = Blueprint::new::<f32, i32>(kind, &config, 3, &IN_PACKETS, choices);
         blueprint.unwrap().step(rows).program
     };
     let (few, many) = (Program::ReduceScatterPackets, Program::ReduceScatter);
@@ -323,14 +313,6 @@ fn packets_are_for_as_many_bytes_as_the_model_says() {
 
 #[test]
 fn packets_are_for_few_rows_unless_they_are_not_wanted() {
-    let target = Target {
-        packets: Some(24),
-        slot: |program, needs, element| match in_packets(program) {
-            true => Some(0),
-            false => needs.slot_elements.checked_mul(element),
-        },
-        ..TARGET
-    };
     let most = packet_bytes(24, 3) / (2 * 700 * 4);
     // Of a reduce-scatter each peer is handed a third.
     for (kind, program, rows) in [
@@ -339,7 +321,7 @@ fn packets_are_for_few_rows_unless_they_are_not_wanted() {
     ] {
         let config = FusedConfig::new(5000, 700, 70);
         let of = |config: &FusedConfig, rows| {
-            let blueprint = Blueprint::new::<f32, i32>(kind, config, 3, &target, &[]);
+            let blueprint = Blueprint::new::<f32, i32>(kind, config, 3, &IN_PACKETS, &[]);
             blueprint.unwrap().step(rows).program
         };
         assert_eq!(of(&config, rows), program);
