@@ -278,10 +278,7 @@ struct GatherRows : Gather<false> {
         return {block, gathered ? block.row : block.row - own.start, me(), 0, gathered};
     }
     IRIS_DEVICE bool awaits(const Work& work, bool first) const { return at_once() ? first : work.gathered; }
-    IRIS_DEVICE bool arrived(const Work& work, bool first) {
-        if (!awaits(work, first)) {
-            return true;
-        }
+    IRIS_DEVICE bool arrived(const Work& work) {
         u64 from = at_once() ? 0 : work.block.row;
         u64 to = at_once() ? reread(args).m : from + work.block.rows;
         return rank.call.await_ready_of(0, world() - 1, threads(), [&](u64 source) { return pieces_of(source, from, to); });
@@ -300,10 +297,7 @@ struct GatherColumns : Gather<true> {
         return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)};
     }
     IRIS_DEVICE bool awaits(const Work& work, bool) const { return work.gathered; }
-    IRIS_DEVICE bool arrived(const Work& work, bool) {
-        if (!work.gathered) {
-            return true;
-        }
+    IRIS_DEVICE bool arrived(const Work& work) {
         return rank.call.await_ready_of(0, world() - 1, threads(), [&](u64 source) {
             return pieces_of(source, work.block.row, work.block.row + work.block.rows);
         });

@@ -9,8 +9,8 @@
 // - `begin` begins the call and passes the gate; `send` then hands parts of A to peers.
 // - `steps` is how many tiles the rank multiplies, and `work(step)` which one comes when; tile t falls to block t mod `blocks`. A tile
 //   without rows is none.
-// - `depths` is how deep all tiles are, and `arrived(work, first)` waits until the rows of A are there that a tile, a block's first one
-//   or not, `awaits`.
+// - `depths` is how deep all tiles are. Where a tile, a block's first one or not, `awaits` rows of A, `arrived(work)` waits until they are
+//   there.
 // - TO, `targets` and `target(nth)` say where a finished tile belongs; `may_store(work)` waits until it may be stored there, and
 //   `tell(work)` says that it has been.
 // - `reduce` sums and stores the tiles that this rank owns. Where it MERGES, which crews do, these come behind the peers' tiles among the
@@ -369,7 +369,7 @@ struct Operation {
     static constexpr bool ALONE = false;
     IRIS_DEVICE bool send() { return true; }
     IRIS_DEVICE bool awaits(const Work&, bool) const { return false; }
-    IRIS_DEVICE bool arrived(const Work&, bool) { return true; }
+    IRIS_DEVICE bool arrived(const Work&) { return true; }
     /// The bias of what is multiplied here, if it is added here.
     IRIS_DEVICE const Element* bias() const { return nullptr; }
     /// The rows of the matrix that OWN tiles, or all, belong to.

@@ -153,7 +153,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             u64 row = work.a_row;
             if (awaits) {
                 attend();
-                go = go && op.arrived(work, first);
+                go = go && op.arrived(work);
                 fence_async(); // what arrived by stores is read by copies
                 __syncwarp();
             }
