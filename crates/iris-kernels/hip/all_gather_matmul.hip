@@ -31,6 +31,7 @@ struct Gather : Operation {
     using Operation::Operation;
     static constexpr To TO = To::own;
     static constexpr bool SENDS = true;
+    static constexpr bool STREAMS = true;
 
     /// Where a thread's chunks of a piece lie: in one of its rows, some apart. Neighbouring threads read neighbouring elements, whichever
     /// way A lies.
@@ -261,6 +262,11 @@ struct GatherRows : Gather<false> {
         u64 n = cols(me());
         return n == 0 ? 0 : Grid{reread(args).m, n}.len();
     }
+    /// This rank's own rows, if they come first; then all others.
+    IRIS_DEVICE u32 rows_of_group(u32 group) const {
+        u32 first = rows_first();
+        return group == 0 ? first : u32(ceil_div(reread(args).m, TILE_M)) - first;
+    }
     /// About so many tiles of a block, its first ones, are made of own rows alone.
     IRIS_DEVICE u64 alone() const { return rows_first() * ceil_div(cols(me()), TILE_N) / reread(args).blocks; }
     IRIS_DEVICE Work work(u64 step) const {
@@ -291,6 +297,7 @@ struct GatherColumns : Gather<true> {
 
     IRIS_DEVICE Grid grid() const { return {reread(args).m, cols(me())}; }
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
+    IRIS_DEVICE u32 rows_of_group(u32 group) const { return group == 0 ? 0 : u32(ceil_div(reread(args).m, TILE_M)); }
     IRIS_DEVICE u64 alone() const { return 0; }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);

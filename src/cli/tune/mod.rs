@@ -158,6 +158,7 @@ impl<'a> Tuner<'a> {
                     packets: false,
                     tile: None,
                     fused: true,
+                    streamed: false,
                 };
                 let wanted = row(any, point);
                 let is_there = self.known.iter().any(|row| is_of_same_point(row, &wanted));
@@ -335,6 +336,7 @@ mod tests {
             packets: false,
             tile: None,
             fused: true,
+            streamed: false,
         });
         let row = |way| ways::row(way, &POINT, Gather::Rows, 2, DType::F32, &machine);
         (ways.to_vec(), ways.map(row).to_vec())

@@ -1,6 +1,6 @@
 //! The ways to carry out a call that are worth measuring.
 
-use iris::kernels::device::fast::Crews;
+use iris::kernels::device::fast::{Crews, may_stream};
 use iris::ops::tuning::{Machine, TuningRow, grids, has_packets};
 use iris::ops::{DType, Tile, Variant};
 
@@ -25,6 +25,8 @@ pub(super) struct Way {
     pub(super) tile: Option<Tile>,
     /// Whether one kernel does all of it.
     pub(super) fused: bool,
+    /// Whether its tiles are streamed.
+    pub(super) streamed: bool,
 }
 
 impl std::fmt::Display for Way {
@@ -32,10 +34,10 @@ impl std::fmt::Display for Way {
         let packets = if self.packets { " in packets" } else { "" };
         let before = if self.fused { "" } else { "a product, then " };
         write!(f, "{before}{}{packets}", self.variant)?;
-        match self.tile {
-            Some(tile) => write!(f, ", {}x{}", tile.m, tile.n),
-            None => Ok(()),
+        if let Some(tile) = self.tile {
+            write!(f, ", {}x{}", tile.m, tile.n)?;
         }
+        f.write_str(if self.streamed { ", streamed" } else { "" })
     }
 }
 
@@ -84,6 +86,7 @@ impl Backend {
             packets,
             tile,
             fused,
+            streamed: false,
         };
         let fused = worth
             .iter()
@@ -93,7 +96,15 @@ impl Backend {
             .iter()
             .filter(|_| point.operation != Operation::AllGatherMatmul)
             .map(|of| way(of, None, false));
-        fused.chain(unfused).collect()
+        let streamed = fused.clone().filter(|way| {
+            let can = |tile| may_stream(tile, m);
+            point.operation == Operation::AllGatherMatmul && way.tile.is_some_and(can)
+        });
+        let streamed = streamed.map(|way| Way {
+            streamed: true,
+            ..way
+        });
+        fused.chain(streamed).chain(unfused).collect()
     }
 }
 
@@ -149,6 +160,7 @@ pub(super) fn row(
         packets: way.packets,
         tile: way.tile,
         fused: way.fused,
+        streamed: way.streamed,
         us: f64::INFINITY,
     }
 }

@@ -17,6 +17,9 @@
 //   steps (`Rounds`), and the peers' parts of each are added to it as it is multiplied: it then belongs to OWN.
 // - `finish` ends the call.
 //
+// Where it STREAMS, which crews can do, its steps are those of two groups of rows of tiles, one after the other, of which `rows_of_group`
+// says how many each has; in either they are numbered as by a `Grid`.
+//
 // The portable kernels do this one after the other (`walk.h`). On Hopper a block's crews do it beside each other
 // (`sm90/crews.h`): what a block waits for must never follow from what it does later.
 #pragma once
@@ -367,6 +370,8 @@ struct Operation {
     static constexpr To OWN = To::own;
     /// Whether there are no peers at all.
     static constexpr bool ALONE = false;
+    /// Whether its tiles may be streamed, by the slab: it then says what `steps` consist of by `rows_of_group`.
+    static constexpr bool STREAMS = false;
     IRIS_DEVICE bool send() { return true; }
     IRIS_DEVICE bool awaits(const Work&, bool) const { return false; }
     IRIS_DEVICE bool arrived(const Work&) { return true; }

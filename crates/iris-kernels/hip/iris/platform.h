@@ -106,9 +106,11 @@ IRIS_DEVICE Crew crew_of(u32 thread) {
     }
 }
 
-/// This thread's number in its crew.
+/// This thread's number in its crew. It is read anew each time: warpgroups have no register to keep it in.
 IRIS_DEVICE u32 thread_index() {
-    return threadIdx.x - crew_of(threadIdx.x).first;
+    u32 thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread - crew_of(threadIdx.x).first;
 }
 
 /// Waits for all threads of the crew; what each did before is seen by all after.

@@ -130,6 +130,10 @@ struct Grid {
         }
         return {row, col, u32(smaller(TILE_M, rows - row)), u32(smaller(TILE_N, cols - col))};
     }
+    /// The number of a tile by its place, if no more rows of them are there than are gone through together, or those lie side by side.
+    IRIS_DEVICE static u32 number(u32 row, u32 col, u32 height, u32 across) {
+        return IRIS_RASTER == 1 ? row * across + col : col * height + row;
+    }
 };
 
 /// One of a number of items that each rank has some of.

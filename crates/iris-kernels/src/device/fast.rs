@@ -31,7 +31,9 @@ pub struct FastArgs {
     pub gathered_bytes: u64,
     /// Whether `c` is C.
     pub c_mapped: u64,
-    reserved: [u64; 7],
+    /// The address of as many bytes as [`partial_bytes`] says, zero before the first call, if tiles are streamed; else 0.
+    pub partials: u64,
+    reserved: [u64; 6],
     /// A.
     pub a: TensorMap,
     /// B.
@@ -112,6 +114,22 @@ impl Crews {
             .define("IRIS_WARPGROUPS", self.warpgroups)
             .define("IRIS_STAGES", self.stages)
     }
+}
+
+/// The most blocks that stream tiles, and how many groups of rows of tiles there are: the twins of those in `hip/iris/sm90/stream.h`.
+pub const STREAMERS: usize = 144;
+const STREAMS_OF_CALL: usize = 2;
+/// Bytes of the flags by which blocks tell each other of parts of tiles: zero between calls.
+pub const FLAG_BYTES: usize = STREAMS_OF_CALL * STREAMERS * 2 * 4;
+
+/// Whether the tiles of calls of so many rows can be streamed: all rows of tiles are gone through together.
+pub fn may_stream(tile: Tile, rows: usize) -> bool {
+    Crews::of(tile).is_some() && rows.div_ceil(tile.m) <= 8
+}
+
+/// Bytes in which blocks leave what they have made of tiles that others finish: flags, and then sums.
+pub fn partial_bytes(tile: Tile) -> usize {
+    FLAG_BYTES + STREAMS_OF_CALL * STREAMERS * tile.m * tile.n * 4
 }
 
 /// Whether there are fast kernels for an architecture, as kernels are compiled for it, and elements.

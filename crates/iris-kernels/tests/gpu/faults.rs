@@ -142,6 +142,7 @@ fn ranks_that_call_with_different_rows_say_so() {
             let mut args = side.args(0);
             if side.rank == other {
                 args.m = 150;
+                args = args.with_shares();
             }
             side.launch_with(&args)
         });

@@ -1,9 +1,10 @@
 //! What a call is launched with on Hopper: tensor maps of its operands, where they can be mapped.
 
 use super::kernel::Places;
+use crate::plan::Step;
 use iris_heap::device::{Boxes, Device, Driver};
 use iris_kernels::device::Args;
-use iris_kernels::device::fast::{FastArgs, SLAB_K, TensorMap};
+use iris_kernels::device::fast::{FastArgs, SLAB_K, STREAMERS, TensorMap, may_stream};
 use iris_kernels::host::{GatherDim, Program};
 use iris_kernels::{DType, Tile};
 use std::collections::HashMap;
@@ -177,6 +178,33 @@ pub(super) fn arguments<D: Driver>(
         })?;
     }
     Some(fast)
+}
+
+/// Whether the tiles of a call, of `cols` columns here, are streamed by so many blocks: where they can be, if a table says so, or else if
+/// that is expected to save more than a twentieth.
+pub(super) fn streams(step: &Step, args: &Args, cols: u64, blocks: u64) -> bool {
+    let tile = step.shape.tile;
+    let (m, n) = (tile.m as u64, tile.n as u64);
+    let (rows, across) = (args.m.div_ceil(m), cols.div_ceil(n));
+    let slabs = args.k.div_ceil(SLAB_K as u64);
+    let possible = usize::try_from(args.m).is_ok_and(|m| may_stream(tile, m))
+        && (1..=STREAMERS as u64).contains(&blocks)
+        && rows <= blocks
+        // Kernels number a row's slabs, times blocks, by 32 bits.
+        && (1..1 << 32).contains(&across.saturating_mul(slabs).saturating_mul(blocks));
+    if let (false, _) | (_, Some(false)) = (possible, step.streamed) {
+        return false;
+    }
+    step.streamed.unwrap_or_else(|| {
+        // Nanoseconds, on an H100: a slab's at 5 TFLOP/s a multiprocessor, but no faster than 65 GB/s bring it there; all of B's at 3 TB/s; and
+        // what handing over costs, as measured.
+        let slab = (2 * m * n * SLAB_K as u64 / 5000).max((m + n) * SLAB_K as u64 * ELEMENT / 65);
+        let b = args.k * cols * ELEMENT / 3000;
+        let tiles = rows * across;
+        let whole = (tiles.div_ceil(blocks) * slabs * slab).max(b);
+        let streamed = (tiles * slabs * slab / blocks).max(b) + 10_000;
+        streamed + streamed / 20 < whole
+    })
 }
 
 /// Whether the copy engine takes lines that begin so many elements after each other.

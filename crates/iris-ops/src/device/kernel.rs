@@ -20,6 +20,7 @@ use iris_heap::hip::Hip;
 use iris_heap::{Activity, AnyBuffer, Faults, Heap, Report, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
 use iris_kernels::device::Args;
+use iris_kernels::device::fast::FLAG_BYTES;
 use iris_kernels::host::Program;
 use iris_sync::{Cause, SignalCounter};
 use std::marker::PhantomData;
@@ -363,6 +364,10 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             (0, self.blueprint.staging),
             self.blueprint.packets.unwrap_or_default(),
             (accumulators.offset, accumulators.bytes().unwrap_or(0)),
+            (self
+                .blueprint
+                .partials
+                .map_or((0, 0), |at| (at, FLAG_BYTES))),
         ];
         for (start, bytes) in parts {
             // SAFETY: both lie in this rank's workspace; between the barriers of a reset nobody else touches them.
@@ -398,9 +403,19 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let fast = fast.and_then(|(kernel, places)| {
             args.blocks = work.min(u64::from(kernel.most_blocks));
             let device = this.world.device();
-            let (program, tile) = (Some(step.program), step.shape.tile);
+            let tile = step.shape.tile;
+            let partials = this.blueprint.partials.filter(|_| {
+                let blocks = u64::from(kernel.most_blocks);
+                fast::streams(step, &args, places.c_cols, blocks)
+            });
+            if partials.is_some() {
+                args.blocks = u64::from(kernel.most_blocks);
+            }
+            let program = Some(step.program);
             let maps = &this.maps;
-            let fast = fast::arguments(device, maps, program, tile, T::DTYPE, &args, &places)?;
+            let mut fast = fast::arguments(device, maps, program, tile, T::DTYPE, &args, &places)?;
+            let own = args.heap[this.world.rank()] + this.offset as u64;
+            fast.partials = partials.map_or(0, |offset| own + offset as u64);
             Some((kernel, fast))
         });
         // SAFETY: each kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The

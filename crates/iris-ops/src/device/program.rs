@@ -7,7 +7,9 @@ use crate::plan::{Blueprint, Kind, Step, Target, variant_of};
 use iris_heap::World;
 use iris_heap::device::{Device, DeviceError, Driver, Function, Module, Stream};
 use iris_kernels::device::compile::{self, Architecture, Request};
-use iris_kernels::device::fast::{Crews, FastArgs, LARGEST, is_fast, waves_n};
+use iris_kernels::device::fast::{
+    Crews, FastArgs, LARGEST, is_fast, may_stream, partial_bytes, waves_n,
+};
 use iris_kernels::device::{Args, CompileError, MAX_RANKS, TILE, needs, slot_bytes};
 use iris_kernels::host::{Program, Shape};
 use iris_kernels::{Element, Tile};
@@ -60,6 +62,18 @@ fn target(architecture: &str, compiler: &str, element: usize) -> Target {
             true => 24,
             false => 32,
         }),
+        partials: match hopper && element == 2 {
+            true => partials,
+            false => |_, _, _| 0,
+        },
+    }
+}
+
+/// What the fast kernels leave of tiles to each other, in calls of so many rows at least.
+fn partials(program: Program, tile: Tile, rows: usize) -> usize {
+    match program {
+        Program::AllGatherMatmul(_) if may_stream(tile, rows) => partial_bytes(tile),
+        _ => 0,
     }
 }
 

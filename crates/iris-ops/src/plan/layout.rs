@@ -149,6 +149,14 @@ impl Blueprint {
             elements: needs.accumulators,
         };
         accumulators.offset = take(accumulators.bytes()).ok_or_else(too_large)?;
+        let fewest = [0].into_iter().chain(steps.iter().map(|step| step.rows));
+        let partials = (steps.iter().zip(fewest))
+            .filter(|(step, _)| step.streamed != Some(false))
+            .map(|(step, before)| (target.partials)(step.program, step.shape.tile, before + 1))
+            .max()
+            .filter(|&bytes| bytes > 0)
+            .map(|bytes| take(Some(bytes)).ok_or_else(too_large))
+            .transpose()?;
         let unfused = steps.iter().filter(|step| !step.fused);
         let product = match unfused.map(|step| product_rows(step, world)).max() {
             Some(rows) => Some(take((rows * n).checked_mul(element)).ok_or_else(too_large)?),
@@ -166,6 +174,7 @@ impl Blueprint {
             staging,
             packets,
             accumulators,
+            partials,
             product,
             bounce,
             bytes: end,

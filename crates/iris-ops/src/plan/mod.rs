@@ -100,6 +100,8 @@ pub struct Target {
     pub slot: fn(Program, Needs, usize) -> Option<usize>,
     /// Bytes of packets that travel for 16 of data, if there are packets.
     pub packets: Option<usize>,
+    /// The bytes in which blocks leave parts of tiles, of a program with tiles of a size, for calls of so many rows at least.
+    pub partials: fn(Program, Tile, usize) -> usize,
 }
 
 impl Target {
@@ -121,6 +123,8 @@ pub struct Step {
     pub program: Program,
     /// Whether the program multiplies; else it is given what a product has left in the workspace.
     pub fused: bool,
+    /// Whether tiles are streamed where they can be, if a table says so or not.
+    pub streamed: Option<bool>,
     /// The problem, with the tile of these calls.
     pub shape: Shape,
     /// Relative to the workspace. Each source has the same bytes in each bank, whatever the step: a call's bank is never another
@@ -141,6 +145,8 @@ pub struct Blueprint {
     /// Where packets lie, and how many bytes they take, if there are any.
     pub packets: Option<(usize, usize)>,
     pub accumulators: Accumulators,
+    /// Where blocks leave parts of tiles to each other, if they do.
+    pub partials: Option<usize>,
     /// Where products are left, if there are steps that are not fused.
     pub product: Option<usize>,
     /// Where plain outputs are bounced, if they may be plain.

@@ -57,14 +57,15 @@ pub(super) fn steps(
             rows,
             program,
             fused: choice.is_none_or(|choice| choice.fused),
+            streamed: choice.map(|choice| choice.streamed),
             shape: shape_of(program, rows),
             staging: Staging::default(),
             packets: Staging::default(),
         };
         match steps.last_mut() {
             Some(last)
-                if (last.program, last.shape, last.fused)
-                    == (step.program, step.shape, step.fused) =>
+                if (last.program, last.shape, last.fused, last.streamed)
+                    == (step.program, step.shape, step.fused, step.streamed) =>
             {
                 last.rows = rows;
             }

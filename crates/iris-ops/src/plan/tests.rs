@@ -16,6 +16,7 @@ const TARGET: Target = Target {
     needs: Program::needs,
     slot: |_, needs, element| needs.slot_elements.checked_mul(element),
     packets: None,
+    partials: |_, _, _| 0,
 };
 
 /// The same with packets, which take no staging.
@@ -125,6 +126,7 @@ fn choice(rows: usize, variant: Variant, packets: bool, tile: [usize; 2]) -> Cho
         packets,
         tile: (m > 0).then_some(Tile { m, n }),
         fused: true,
+        streamed: false,
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) struct Choice {
     pub(crate) packets: bool,
     pub(crate) tile: Option<Tile>,
     pub(crate) fused: bool,
+    pub(crate) streamed: bool,
 }
 
 /// What tables are asked by.
@@ -73,6 +74,7 @@ impl Asked<'_> {
                 packets: row.packets,
                 tile: row.tile,
                 fused: row.fused,
+                streamed: row.streamed,
             });
             if row.m >= self.config.m {
                 break;
@@ -158,7 +160,7 @@ pub(crate) fn choices<T: Element, W: Word, B: Runs<T, W>>(
 /// What stands before an error in place of choices.
 const FAILED: char = '!';
 
-/// A choice a line: rows, variant, packets, whether it is fused, and the tile, if there is one.
+/// A choice a line: rows, variant, packets, whether it is fused and streamed, and the tile, if there is one.
 fn encode(choices: &[Choice]) -> String {
     let line = |choice: &Choice| {
         let tile = choice
@@ -170,9 +172,10 @@ fn encode(choices: &[Choice]) -> String {
             variant,
             packets,
             fused,
+            streamed,
             ..
         } = choice;
-        format!("{rows} {variant} {packets} {fused}{tile}\n")
+        format!("{rows} {variant} {packets} {fused} {streamed}{tile}\n")
     };
     choices.iter().map(line).collect()
 }
@@ -180,7 +183,7 @@ fn encode(choices: &[Choice]) -> String {
 fn decode(text: &str) -> Option<Vec<Choice>> {
     let choice = |line: &str| {
         let words: Vec<_> = line.split(' ').collect();
-        let [rows, variant, packets, fused, tile @ ..] = &words[..] else {
+        let [rows, variant, packets, fused, streamed, tile @ ..] = &words[..] else {
             return None;
         };
         Some(Choice {
@@ -188,6 +191,7 @@ fn decode(text: &str) -> Option<Vec<Choice>> {
             variant: variant.parse().ok()?,
             packets: packets.parse().ok()?,
             fused: fused.parse().ok()?,
+            streamed: streamed.parse().ok()?,
             tile: match tile {
                 [] => None,
                 [m, n] => Some(Tile {
@@ -214,6 +218,7 @@ mod tests {
                 packets: true,
                 tile: Some(Tile { m: 64, n: 256 }),
                 fused: true,
+                streamed: false,
             },
             Choice {
                 rows: usize::MAX,
@@ -221,6 +226,7 @@ mod tests {
                 packets: false,
                 tile: None,
                 fused: false,
+                streamed: true,
             },
         ];
         assert_eq!(decode(&encode(&choices)).unwrap(), choices);
@@ -230,8 +236,9 @@ mod tests {
             "16 auto",
             "x auto false",
             "16 auto false",
-            "16 auto false true 64",
-            "16 none false true",
+            "16 auto false true",
+            "16 auto false true false 64",
+            "16 none false true false",
         ] {
             assert_eq!(decode(bad), None, "{bad}");
         }

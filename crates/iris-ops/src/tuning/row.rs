@@ -47,6 +47,9 @@ pub struct TuningRow {
     /// Whether one kernel does all of it; else our product goes before it, as a kernel of its own. Not for `all_gather_matmul`, which
     /// is always fused.
     pub fused: bool,
+    /// Whether tiles are streamed: dealt out by slabs of their depth, where they do not come out even. For `all_gather_matmul` alone, and
+    /// where the device's kernels can do it with the tile and as many rows; in a table it is false where it is left out.
+    pub streamed: bool,
     /// Microseconds that a call took.
     pub us: f64,
 }
@@ -68,12 +71,19 @@ struct Line<'a> {
     packets: bool,
     tile: Option<String>,
     fused: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    streamed: bool,
     us: f64,
 }
 
-const FIELDS: [&str; 14] = [
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+const FIELDS: [&str; 15] = [
     "device", "ranks", "op", "gather", "dtype", "compiler", "m", "n", "k", "variant", "packets",
-    "tile", "fused", "us",
+    "tile", "fused", "streamed", "us",
 ];
 
 impl Serialize for TuningRow {
@@ -92,6 +102,7 @@ impl Serialize for TuningRow {
             packets: self.packets,
             tile: self.tile.map(|tile| format!("{}x{}", tile.m, tile.n)),
             fused: self.fused,
+            streamed: self.streamed,
             us: self.us,
         };
         line.serialize(serializer)
@@ -188,6 +199,14 @@ impl TuningRow {
         if !fused && gathers {
             return Err(fields.wrong("fused", "true for all_gather_matmul"));
         }
+        let streamed = match fields.object.get("streamed") {
+            None => false,
+            Some(&Value::Bool(streamed)) => streamed,
+            _ => return Err(fields.wrong("streamed", "true or false")),
+        };
+        if streamed && !gathers {
+            return Err(fields.wrong("streamed", "false but for all_gather_matmul"));
+        }
         let us = fields.object.get("us").and_then(Value::as_f64);
         let us = us.filter(|&us| us > 0.0 && us.is_finite());
         Ok(Self {
@@ -206,6 +225,7 @@ impl TuningRow {
             packets,
             tile,
             fused,
+            streamed,
             us: us.ok_or_else(|| fields.wrong("us", "a number above 0"))?,
         })
     }
@@ -268,6 +288,7 @@ pub(super) mod tests {
             packets: false,
             tile: None,
             fused: true,
+            streamed: false,
             us: 12.5,
         }
     }
@@ -287,6 +308,7 @@ pub(super) mod tests {
                 op: "all_gather_matmul",
                 gather: Some(GatherDim::Columns),
                 variant: Variant::Auto,
+                streamed: true,
                 ..row(16, 8192, 28672)
             },
         ];
@@ -363,6 +385,20 @@ pub(super) mod tests {
                 "fused",
                 "null",
                 "true or false",
+            ),
+            (
+                r#""us""#,
+                r#""streamed":1,"us""#,
+                "streamed",
+                "1",
+                "true or false",
+            ),
+            (
+                r#""us""#,
+                r#""streamed":true,"us""#,
+                "streamed",
+                "true",
+                "but for all_gather_matmul",
             ),
             (r#""us":12.5"#, r#""us":0"#, "us", "0", "above 0"),
             (

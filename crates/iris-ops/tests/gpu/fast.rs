@@ -4,9 +4,12 @@
 use crate::support::{GpuWorld, threads};
 use half::{bf16, f16};
 use iris_heap::cuda::Cuda;
-use iris_ops::{FusedConfig, Tile};
+use iris_kernels::Element;
+use iris_ops::tuning::{Machine, Tuning, TuningRow};
+use iris_ops::{FusedConfig, GatherDim, Tile, Variant};
 use iris_testkit::device::{Gpus, wanted};
 use iris_testkit::{Exercise, Failure, Op};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// (m, n, k): depths and widths of whole chunks for up to 4 ranks, rows and tiles as they come.
@@ -89,5 +92,72 @@ fn every_tile_is_right() {
                 Ok(())
             });
         }
+    }
+}
+
+/// The tiles for up to so many rows, and whether they are streamed.
+const STREAMED: [(usize, [usize; 2], bool); 9] = [
+    (20, [64, 64], true),
+    (40, [64, 256], true),
+    (64, [64, 128], false),
+    (90, [128, 64], true),
+    (128, [64, 192], true),
+    (150, [128, 128], true),
+    (200, [128, 256], true),
+    (250, [128, 192], true),
+    (300, [64, 128], true),
+];
+
+/// Of a few columns and of more than there are multiprocessors, deep and not: many blocks share a tile, or a block ends one and begins
+/// another. All tiles in one workspace, in turn, with calls among them that are not streamed.
+#[test]
+fn streamed_tiles_are_right() {
+    let Some(gpus) = Gpus::take("fast::streamed", 1) else {
+        return;
+    };
+    if !gpus.architecture().starts_with("sm_90") {
+        println!("SKIPPED fast::streamed: only kernels of Hopper stream tiles");
+        return;
+    }
+    for ranks in [1, 2, 3, 4].into_iter().filter(|&ranks| wanted(ranks)) {
+        threads(ranks, &gpus, |world| {
+            let machine = Machine::of::<bf16, i32, _>(world);
+            for gather in [GatherDim::Rows, GatherDim::Columns] {
+                for (n, k) in [(768, 2112), (17408, 192)] {
+                    let row =
+                        |(m, [tile_m, tile_n], streamed): (usize, [usize; 2], bool)| TuningRow {
+                            device: machine.device.clone(),
+                            ranks: world.size(),
+                            op: "all_gather_matmul",
+                            gather: Some(gather),
+                            dtype: bf16::DTYPE,
+                            compiler: machine.compiler.clone(),
+                            m,
+                            n,
+                            k,
+                            variant: Variant::Auto,
+                            packets: false,
+                            tile: Some(Tile {
+                                m: tile_m,
+                                n: tile_n,
+                            }),
+                            fused: true,
+                            streamed,
+                            us: 1.0,
+                        };
+                    let calls = vec![300, 20, 128, 1, 200, 64, 250, 35, 150, 85, 129, 7, 300, 190];
+                    let any = Tile { m: 128, n: 128 };
+                    let op = Op::AllGatherMatmul(gather);
+                    let mut exercise = Exercise::new(op, (n, k), any, calls);
+                    exercise.transposed = gather == GatherDim::Columns;
+                    exercise.config.tile = None;
+                    exercise.config.budget = crate::support::budget();
+                    let table = Tuning::new(STREAMED.map(row));
+                    exercise.config = exercise.config.tuning(Arc::new(table));
+                    exercise.run_at_once::<bf16, i32, Cuda>(world)?;
+                }
+            }
+            Ok(())
+        });
     }
 }

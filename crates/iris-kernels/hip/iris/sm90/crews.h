@@ -17,6 +17,7 @@
 #pragma once
 
 #include "deliver.h"
+#include "stream.h"
 
 namespace iris {
 
@@ -33,21 +34,18 @@ struct CrewsShared {
     u32 peers;
     /// Whether the parts of an own tile come before its slabs, at the place of the first of either: filled in with it.
     u32 parts_first[STAGES];
+    /// What it streams, if it does.
+    Streams streams;
 };
 
-/// The slabs of a tile. Without depth it is one, of zeros: it lies outside of what the maps then map, which is less than a slab.
-IRIS_DEVICE u64 slabs_of(u64 depths) {
-    return depths == 0 ? 1 : ceil_div(depths, SLAB_K);
-}
-
-/// Fills the ring with the slabs of a tile, with one lane, which alone knows the place. What it needs of A has come when `arrived`
+/// Fills the ring with the slabs of a stint, with one lane, which alone knows the place. What it needs of A has come when `arrived`
 /// returns, which tells the first of its rows; `early`, when the ring is empty, B is copied ahead of that, as far as there is room.
 template <class Arrived>
-IRIS_DEVICE void load_tile(const FastArgs& fast, const Ring& ring, bool early, Place& place, const Work& work, u64 depths,
-                           Arrived arrived) {
+IRIS_DEVICE void load_stint(const FastArgs& fast, const Ring& ring, bool early, Place& place, const Work& work, const Stint& stint,
+                            u64 depths, Arrived arrived) {
     i32 col = i32(work.block.col);
-    u32 slabs = u32(slabs_of(depths));
-    u32 first_slab = depths == 0 ? 1 : 0;
+    u32 slabs = stint.slabs();
+    u32 first_slab = depths == 0 ? 1 : stint.first;
     u32 ahead = early ? u32(smaller(STAGES, slabs)) : 0;
     if (elected()) {
         Place next = place;
@@ -116,13 +114,15 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         go = go && (attends || op.rank.call.attend());
         attends = true;
     };
-    for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
-        Work work = op.work(step);
+    bool first = true;
+    Course<Op> course(op, fast, shared.streams);
+    for (; course.next(); first = false) {
+        Stint stint = course.stint();
+        Work work = op.work(stint.step);
         if (work.block.rows == 0) {
             continue;
         }
         bool own = Op::MERGES && work.rank == op.me();
-        bool first = step == block_index();
         auto from = [&](u64 source) { return (peers >> source & 1) != 0; };
         auto bring_parts = [&] {
             fence_async();
@@ -149,7 +149,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             bring_parts();
         }
         bool awaits = Op::SENDS && op.awaits(work, first);
-        load_tile(fast, ring, first && awaits, place, work, depths, [&] {
+        load_stint(fast, ring, first && awaits, place, work, stint, depths, [&] {
             u64 row = work.a_row;
             if (awaits) {
                 attend();
@@ -172,11 +172,6 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         }
     }
     return go;
-}
-
-/// Waits for all threads of a warpgroup.
-IRIS_DEVICE void sync_group(u32 group) {
-    asm volatile("bar.sync %0, 128;" ::"r"(5 + group) : "memory");
 }
 
 /// Adds to a tile's sums what peers have of it, in the order of their ranks: what `load_parts` brings, of as many rows.
@@ -217,16 +212,15 @@ template <class Op>
 IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, const CrewsShared& shared) {
     // The index is read while the first slabs are on their way.
     bool go = Op::TO != To::packets || op.rank.call.attend();
-    // Tiles are equally deep.
-    u32 slabs = u32(slabs_of(op.depths()));
     u32 group = thread_index() / 128;
     Place place;
     u32 parity = 1;
-    for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
+    Course<Op> course(op, fast, shared.streams);
+    while (course.next()) {
         u32 rows = 0;
         bool own = false;
         if constexpr (Op::MERGES) {
-            Work work = op.work(step);
+            Work work = op.work(course.stint().step);
             rows = work.block.rows;
             own = work.rank == op.me();
             if (rows == 0) {
@@ -245,7 +239,14 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
                 add_parts(sums, ring, place, rows, shared.peers);
             }
         }
-        multiply_slabs(sums, ring, place, slabs, fast);
+        multiply_slabs(sums, ring, place, course.stint().slabs(), fast);
+        if constexpr (Op::STREAMS) {
+            if (!course.stint().is_head()) {
+                course.hand_over(sums);
+                continue;
+            }
+            course.add_rest(sums, [&] { await_phase(ring.taken(group), parity); });
+        }
         if constexpr (Op::TO == To::packets) {
             leave_rows<false>(sums, ring, nullptr, 0);
             await_phase(ring.taken(0), 0); // opened by the couriers, once
@@ -253,7 +254,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             sync_block();
             if (go) {
                 op.rank.call.stall(Phase::ready);
-                push_tile(op, op.rank.packets(), ring, op.work(step));
+                push_tile(op, op.rank.packets(), ring, op.work(course.stint().step));
             }
             sync_block();
         } else {
@@ -266,7 +267,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             parity ^= 1;
             const Element* bias = own || !Op::MERGES ? op.bias() : nullptr;
             if (bias != nullptr) {
-                Block block = op.work(step).block;
+                Block block = op.work(course.stint().step).block;
                 leave_rows<true>(sums, ring, bias + block.col, block.cols);
             } else {
                 leave_rows<false>(sums, ring, nullptr, 0);
@@ -294,18 +295,20 @@ IRIS_DEVICE bool open_way(Op& op, const Ring& ring, CrewsShared& shared) {
 
 /// Takes tiles away.
 template <class Op>
-IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
+IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, const CrewsShared& shared) {
     bool go = Op::SENDS || op.begin();
     u32 parity = 0;
     u64 slabs = slabs_of(op.depths());
-    for (u64 step = block_index(); step < op.steps(); step += op.args.blocks) {
-        Work work = op.work(step);
-        if (work.block.rows == 0) {
+    Course<Op> course(op, fast, shared.streams);
+    while (course.next()) {
+        Stint stint = course.stint();
+        Work work = op.work(stint.step);
+        if (work.block.rows == 0 || !stint.is_head()) {
             continue;
         }
         bool own = Op::MERGES && work.rank == op.me();
         // Beside the next tile, if there is one.
-        u64 next = step + op.args.blocks;
+        u64 next = stint.step + op.args.blocks;
         bool more = next < op.steps() && op.work(next).block.rows != 0;
         u64 peers = own || Op::TO != To::slots ? op.world() - 1 : op.targets();
         Pace pace = more ? Pace::beside(slabs, delivery_steps() * peers) : Pace();
@@ -358,6 +361,11 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         shared.dealt = 0;
         shared.failed = 0;
         shared.peers = deep_peers(side<Op, 1>(fast, shared));
+        if constexpr (Op::STREAMS) {
+            if (fast.partials != 0) {
+                shared.streams.make(side<Op, 1>(fast, shared));
+            }
+        }
     }
     __syncthreads();
     bool go = true;
@@ -373,7 +381,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             if constexpr (Op::TO == To::packets) {
                 go = open_way(op, ring, shared);
             } else {
-                go = deliver_tiles(op, fast, ring);
+                go = deliver_tiles(op, fast, ring, shared);
             }
         } else {
             Op op = side<Op, 3>(fast, shared);
