@@ -7,6 +7,10 @@
 //
 // A rank's own part is read where it is. Its rows are gathered too where a tile also has others'.
 //
+// Where each rank has whole rows of tiles it begins with its own, goes on with the next rank's, and so on around. Then its part goes to one peer
+// after the other, to that first which needs it first: the rank before it. At any time each rank sends to another one, and has as long for
+// each as that takes to multiply what it has. Where tiles need all ranks' rows at once, each piece goes to all.
+//
 // Rows of other calls lie elsewhere, if m differs: whoever stores here has passed the gate, so that nobody reads or stores what the
 // bank held before.
 
@@ -88,6 +92,37 @@ struct Gather : Operation {
         return {(start - all.start) / PIECE_ROWS * parts(), ceil_div(end - all.start, PIECE_ROWS) * parts()};
     }
 
+    /// How many rows of tiles come first, column by column, before all others: this rank's own, while the others' are on their way. If
+    /// none, all tiles wait for all rows.
+    ///
+    /// For each group of rows that are made together B is read once more. With groups of less than 303 rows on average that takes longer
+    /// than multiplying by it can hide, which on an H100 costs n k (303 groups - m) / 454500 ns, as measured for 256 to 1024 rows; waiting
+    /// for all rows costs 12 us. And where some wait while others that share columns of B do not, those are so far ahead that
+    /// B is read as often.
+    IRIS_DEVICE u32 rows_first() const {
+        if (BY_COLUMNS) {
+            return 0;
+        }
+        const Args& args = reread(this->args);
+        // There are fewer than 2^32 tiles.
+        u32 all = u32(ceil_div(args.m, TILE_M));
+        u32 own = u32(smaller(args.m_share / TILE_M, all));
+        u32 each = rows_after(all, own);
+        u32 groups = (own + IRIS_RASTER - 1) / IRIS_RASTER;
+        if (own != all) {
+            groups += (all - own + each - 1) / each * ((each + IRIS_RASTER - 1) / IRIS_RASTER);
+        }
+        if (groups == (all + IRIS_RASTER - 1) / IRIS_RASTER || args.m >= 303 * groups) {
+            return own;
+        }
+        return args.n_share * args.k * (303 * groups - args.m) > u64(12000) * 454500 ? 0 : own;
+    }
+    /// So many rows of tiles are gone through together, or in groups, after the first `first`: as many as a rank has, unless all that are
+    /// left are so few that they are one group.
+    IRIS_DEVICE static u32 rows_after(u32 all, u32 first) { return first == 0 || all - first <= IRIS_RASTER ? all - first : first; }
+    /// Whether a rank's part is sent to one peer after the other.
+    IRIS_DEVICE bool in_turn() const { return CREWS && world() > 2 && rows_first() != 0; }
+
     IRIS_DEVICE bool begin() {
         // A rank without columns of B reads nothing, and is sent nothing.
         auto sent = [&](u64 target) { return cols(target) != 0 ? pieces(me()) : u64(0); };
@@ -160,8 +195,13 @@ struct Gather : Operation {
         }
     }
 
-    /// Stores them at all who read them.
-    IRIS_DEVICE void put(const Parcel& parcel, u32 next) const {
+    /// Whether a rank is sent to in a turn, of which there are several if `in_turn`: to itself in the first.
+    IRIS_DEVICE bool is_due(u64 target, u64 turn, bool in_turn) const {
+        return !in_turn || (target == me() ? turn == 0 : (target + 1 + turn) % world() == me());
+    }
+
+    /// Stores them at all who read them and whose turn it is.
+    IRIS_DEVICE void put(const Parcel& parcel, u32 next, u64 turn, bool in_turn) const {
         const Block& piece = parcel.piece;
         const Path& way = parcel.way;
         u64 row = rows(me()).start + piece.row;
@@ -170,7 +210,7 @@ struct Gather : Operation {
         IRIS_ROLLED
         for (u64 step = 0; step < world(); ++step) {
             u64 target = (me() + 1 + step) % world();
-            if (cols(target) == 0 || (target == me() && !keep)) {
+            if (cols(target) == 0 || (target == me() && !keep) || !is_due(target, turn, in_turn)) {
                 continue;
             }
             Element* to = reinterpret_cast<Element*>(rank.staged(target, 0, 0)) + place;
@@ -204,22 +244,27 @@ struct Gather : Operation {
     /// Sends all pieces, of which the first may be expected. `pause` is called after whatever has been stored.
     template <class Pause>
     IRIS_DEVICE bool send(Parcel& parcel, Pause pause) {
-        for (u64 number = first_piece(); number < pieces(me()); number += reread(args).blocks) {
-            if (!parcel.expected) {
-                parcel.piece = extent(number);
-                parcel.way = path(parcel.piece);
-            }
-            for (u32 next = parcel.way.first; next < parcel.way.across; next += COPIED * parcel.way.step) {
+        bool in_turn = this->in_turn();
+        u64 turns = in_turn ? world() - 1 : 1;
+        IRIS_ROLLED
+        for (u64 turn = 0; turn < turns; ++turn) {
+            for (u64 number = first_piece(); number < pieces(me()); number += reread(args).blocks) {
                 if (!parcel.expected) {
-                    fetch(parcel, next);
+                    parcel.piece = extent(number);
+                    parcel.way = path(parcel.piece);
+                }
+                for (u32 next = parcel.way.first; next < parcel.way.across; next += COPIED * parcel.way.step) {
+                    if (!parcel.expected) {
+                        fetch(parcel, next);
+                    }
+                    parcel.expected = false;
+                    put(parcel, next, turn, in_turn);
+                    pause();
                 }
                 parcel.expected = false;
-                put(parcel, next);
-                pause();
+                // To itself as well, whether or not it keeps the piece: so no word of a bank's call is left as it was before.
+                rank.call.push_ready_to(number, [&](u64 target) { return cols(target) != 0 && is_due(target, turn, in_turn); });
             }
-            parcel.expected = false;
-            // To itself as well, whether or not it keeps the piece: so no word of a bank's call is left as it was before.
-            rank.call.push_ready_to(number, [&](u64 target) { return cols(target) != 0; });
         }
         return true;
     }
@@ -239,24 +284,6 @@ struct Gather : Operation {
 struct GatherRows : Gather<false> {
     using Gather<false>::Gather;
 
-    /// How many rows of tiles come first, column by column, before all others: this rank's own, while the others' are on their way. If
-    /// none, all tiles wait for all rows.
-    ///
-    /// For each group of rows that are made together B is read once more. With groups of less than 303 rows on average that takes longer
-    /// than multiplying by it can hide, which on an H100 costs n k (303 groups - m) / 454500 ns, as measured for 256 to 1024 rows; waiting
-    /// for all rows costs 12 us. And where some wait while others that share columns of B do not, those are so far ahead that
-    /// B is read as often.
-    IRIS_DEVICE u32 rows_first() const {
-        const Args& args = reread(this->args);
-        // There are fewer than 2^32 tiles.
-        u32 all = u32(ceil_div(args.m, TILE_M));
-        u32 own = u32(smaller(args.m_share / TILE_M, all));
-        u32 groups = (own + IRIS_RASTER - 1) / IRIS_RASTER + (all - own + IRIS_RASTER - 1) / IRIS_RASTER;
-        if (groups == (all + IRIS_RASTER - 1) / IRIS_RASTER || args.m >= 303 * groups) {
-            return own;
-        }
-        return args.n_share * args.k * (303 * groups - args.m) > u64(12000) * 454500 ? 0 : own;
-    }
     IRIS_DEVICE bool at_once() const { return world() > 1 && rows_first() == 0; }
     IRIS_DEVICE u64 steps() const {
         u64 n = cols(me());
@@ -267,17 +294,27 @@ struct GatherRows : Gather<false> {
         u32 first = rows_first();
         return group == 0 ? first : u32(ceil_div(reread(args).m, TILE_M)) - first;
     }
-    /// About so many tiles of a block, its first ones, are made of own rows alone.
-    IRIS_DEVICE u64 alone() const { return rows_first() * ceil_div(cols(me()), TILE_N) / reread(args).blocks; }
+    /// About so much of `each` a tile a block has in its first ones, which are made of own rows alone.
+    IRIS_DEVICE u64 alone(u64 each) const { return rows_first() * ceil_div(cols(me()), TILE_N) * each / reread(args).blocks; }
     IRIS_DEVICE Work work(u64 step) const {
         Range own = rows(me());
         u64 m = reread(args).m;
         u32 all = u32(ceil_div(m, TILE_M));
         u32 first = rows_first();
-        u32 before = first * u32(ceil_div(cols(me()), TILE_N));
-        bool later = step >= before;
-        Block block = Grid{u64(later ? all - first : first) * TILE_M, cols(me())}.block(later ? step - before : step);
-        u32 row = u32(block.row / TILE_M) + (later ? first : 0) + u32(own.start / TILE_M);
+        u32 across = u32(ceil_div(cols(me()), TILE_N));
+        u32 at = u32(step);
+        u32 skipped = 0;
+        u32 height = first;
+        if (at >= first * across) {
+            at -= first * across;
+            u32 each = rows_after(all, first);
+            u32 group = at / (each * across);
+            at -= group * each * across;
+            skipped = first + group * each;
+            height = u32(smaller(each, all - skipped));
+        }
+        Block block = Grid{u64(height) * TILE_M, cols(me())}.block(at);
+        u32 row = u32(block.row / TILE_M) + skipped + u32(own.start / TILE_M);
         block.row = u64(row < all ? row : row - all) * TILE_M;
         block.rows = u32(smaller(TILE_M, m - block.row));
         bool gathered = are_gathered(block.row, block.row + block.rows);
@@ -298,7 +335,7 @@ struct GatherColumns : Gather<true> {
     IRIS_DEVICE Grid grid() const { return {reread(args).m, cols(me())}; }
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
     IRIS_DEVICE u32 rows_of_group(u32 group) const { return group == 0 ? 0 : u32(ceil_div(reread(args).m, TILE_M)); }
-    IRIS_DEVICE u64 alone() const { return 0; }
+    IRIS_DEVICE u64 alone(u64) const { return 0; }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
         return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)};

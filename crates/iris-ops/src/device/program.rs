@@ -77,13 +77,15 @@ fn partials(program: Program, tile: Tile, rows: usize) -> usize {
     }
 }
 
-/// Whether kernels have packets of 16 bytes: the twin of `WIDE_PACKETS` in `hip/iris/packets.h`. `compiler` ends with its version.
+/// Whether kernels have packets of 16 bytes: the twin of `WIDE_PACKETS` in `hip/iris/packets.h`. `compiler` ends with its version. Where there
+/// is none, nothing will be compiled, and what is to be said of that is not that this rank's packets are others than its peers'.
 fn wide_packets(architecture: &str, compiler: &str) -> bool {
     let version = compiler.rsplit(' ').next().unwrap_or_default();
     let mut numbers = version.split('.').map(str::parse::<u32>);
     let version = (numbers.next(), numbers.next());
     architecture.starts_with("sm_")
-        && matches!(version, (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (12, 4))
+        && (compiler.is_empty()
+            || matches!(version, (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (12, 4)))
 }
 
 /// Blocks that a device of this kind runs at once, one a multiprocessor: 132 on an H100 and an H200.
@@ -393,8 +395,9 @@ mod tests {
             ("sm_80", "nvcc 12.10.1", 24),
             ("sm_90", "NVRTC 12.3", 32),
             ("sm_80", "NVRTC 11.8", 32),
-            ("sm_80", "", 32),
+            ("sm_80", "", 24),
             ("gfx942", "HIPRTC 13.0", 32),
+            ("gfx942", "", 32),
         ] {
             let packets = target(architecture, compiler, 2).packets;
             assert_eq!(packets, Some(traffic), "{architecture} {compiler}");

@@ -390,7 +390,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
                 op.rank.call.glance();
                 typename Op::Parcel parcel;
                 op.expect(parcel);
-                Pace pace = Pace::beside(op.alone() * slabs_of(op.depths()), op.puts());
+                Pace pace = Pace::beside(op.alone(slabs_of(op.depths())), op.puts());
                 go = op.begin() && op.send(parcel, [&] { pace.keep(); }) && op.reduce();
             } else if (Op::REDUCES && op.steps() > op.args.blocks) {
                 // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
