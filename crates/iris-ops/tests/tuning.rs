@@ -29,7 +29,7 @@ fn row(m: usize, variant: Variant, tile: Option<[usize; 2]>) -> TuningRow {
         packets: false,
         tile: tile.map(|[m, n]| Tile { m, n }),
         fused: true,
-        streamed: false,
+        streamed: None,
         us: 1.0,
     }
 }

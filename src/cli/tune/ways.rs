@@ -160,7 +160,7 @@ pub(super) fn row(
         packets: way.packets,
         tile: way.tile,
         fused: way.fused,
-        streamed: way.streamed,
+        streamed: gathers.then_some(way.streamed),
         us: f64::INFINITY,
     }
 }
@@ -238,16 +238,39 @@ mod tests {
         );
     }
 
+    fn gathers(m: usize, n: usize) -> Vec<String> {
+        let size = Size { m, n, k: 8192 };
+        let point = Point {
+            operation: Operation::AllGatherMatmul,
+            size,
+        };
+        let ways = HOPPER.ways(&point, 2, DType::BF16);
+        ways.iter().map(Way::to_string).collect()
+    }
+
+    #[test]
+    fn tiles_are_streamed_where_all_rows_of_them_are_gone_through_together() {
+        assert_eq!(
+            gathers(16, 16384),
+            [
+                "auto, 64x64",
+                "auto, 64x128",
+                "auto, 64x64, streamed",
+                "auto, 64x128, streamed"
+            ]
+        );
+        let streamed = |m| gathers(m, 16384).iter().any(|way| way.contains("streamed"));
+        assert!(streamed(1024) && !streamed(1025));
+        let scattered = ways(HOPPER, Operation::MatmulReduceScatter, 16);
+        assert!(scattered.iter().all(|way| !way.contains("streamed")));
+    }
+
     #[test]
     fn tiles_of_192_columns_are_measured_where_they_fill_the_multiprocessors_better() {
         let of = |m, n| {
-            let size = Size { m, n, k: 8192 };
-            let point = Point {
-                operation: Operation::AllGatherMatmul,
-                size,
-            };
-            let ways = HOPPER.ways(&point, 2, DType::BF16);
-            ways.iter().map(Way::to_string).collect::<Vec<_>>()
+            let mut ways = gathers(m, n);
+            ways.retain(|way| !way.contains("streamed"));
+            ways
         };
         assert_eq!(
             of(512, 10240),

@@ -228,6 +228,7 @@ fn takes(program: Program, args: &Args, a_deep: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use iris_kernels::host::{Shape, Staging};
 
     #[test]
     fn boxes_begin_where_the_engine_takes_them() {
@@ -246,5 +247,52 @@ mod tests {
         let columns = Program::AllGatherMatmul(GatherDim::Columns);
         assert!(takes(columns, &call(8, 250, 3), false));
         assert!(takes(Program::TwoShot, &call(7, 7, 3), false));
+    }
+
+    /// As measured on 2 H200, (M, N, K) of the whole: with tiles of these sizes, streaming was faster, or not.
+    #[test]
+    fn tiles_are_streamed_where_that_is_faster_or_where_a_table_says_so() {
+        let step = |tile, streamed| Step {
+            rows: 1024,
+            program: Program::AllGatherMatmul(GatherDim::Rows),
+            fused: true,
+            streamed,
+            shape: Shape { n: 1, k: 1, tile },
+            staging: Staging::default(),
+            packets: Staging::default(),
+        };
+        let call = |m, k| Args {
+            m,
+            k,
+            world: 2,
+            ..Args::default()
+        };
+        for (m, n, k, tile, faster) in [
+            (512, 18432, 16384, (128, 256), true),
+            (256, 57344, 8192, (128, 256), true),
+            (512, 10240, 8192, (128, 128), true),
+            (128, 18432, 16384, (128, 128), true),
+            (512, 6144, 4096, (128, 128), false),
+            (256, 28672, 4096, (128, 128), false),
+            (512, 16384, 3584, (128, 128), false),
+            (16, 10240, 8192, (64, 64), false),
+            (16, 16384, 3584, (64, 64), false),
+        ] {
+            let tile = Tile {
+                m: tile.0,
+                n: tile.1,
+            };
+            let says = |said| streams(&step(tile, said), &call(m, k), n / 2, 132);
+            assert_eq!(says(None), faster, "{m} {n} {k} {tile:?}");
+            assert!(says(Some(true)) && !says(Some(false)));
+        }
+        // Where it cannot be done, nobody is asked.
+        let tile = Tile { m: 128, n: 256 };
+        let asked = step(tile, Some(true));
+        let streams = |m, k, cols, blocks| streams(&asked, &call(m, k), cols, blocks);
+        assert!(streams(1024, 64, 1, 144) && streams(1, 1, 1, 1));
+        assert!(!streams(1025, 64, 1, 132) && !streams(1024, 64, 1, 145));
+        assert!(!streams(1024, 64, 0, 132) && !streams(1024, 0, 1, 132));
+        assert!(!streams(1024, 64, 1, 7) && !streams(1024, 1 << 22, 1 << 18, 132));
     }
 }

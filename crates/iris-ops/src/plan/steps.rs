@@ -57,7 +57,7 @@ pub(super) fn steps(
             rows,
             program,
             fused: choice.is_none_or(|choice| choice.fused),
-            streamed: choice.map(|choice| choice.streamed),
+            streamed: choice.and_then(|choice| choice.streamed),
             shape: shape_of(program, rows),
             staging: Staging::default(),
             packets: Staging::default(),

@@ -126,8 +126,45 @@ fn choice(rows: usize, variant: Variant, packets: bool, tile: [usize; 2]) -> Cho
         packets,
         tile: (m > 0).then_some(Tile { m, n }),
         fused: true,
-        streamed: false,
+        streamed: None,
     }
+}
+
+/// Only where a step may leave some, of the fewest rows that it is for; and nothing else lies there.
+#[test]
+fn parts_of_tiles_have_room_of_their_own() {
+    let target = Target {
+        partials: |program, tile, rows| match program {
+            Program::AllGatherMatmul(_) if rows <= 128 => 1000 * tile.m,
+            _ => 0,
+        },
+        ..TARGET
+    };
+    let config = FusedConfig::new(500, 300, 70);
+    let of = |kind, choices: &[Choice]| {
+        Blueprint::new::<f32, i32>(kind, &config, 3, &target, choices).unwrap()
+    };
+    let blueprint = of(Kind::AllGatherMatmul, &[]);
+    let offset = blueprint.partials.unwrap();
+    let accumulators = blueprint.accumulators;
+    assert!(offset >= accumulators.offset + accumulators.bytes().unwrap());
+    // From 65 rows on tiles are 128 high.
+    assert!(offset + 128_000 <= blueprint.bytes);
+    let unsaid = choice(usize::MAX, Variant::Auto, false, [64, 64]);
+    let said = |streamed| Choice { streamed, ..unsaid };
+    let streamed = |choice| of(Kind::AllGatherMatmul, &[choice]).partials.is_some();
+    assert!(streamed(said(Some(true))) && streamed(said(None)) && !streamed(said(Some(false))));
+    let many = [said(Some(false)), said(Some(true))];
+    let many = [
+        Choice {
+            rows: 128,
+            ..many[0]
+        },
+        many[1],
+    ];
+    assert_eq!(of(Kind::AllGatherMatmul, &many).steps.len(), 2);
+    assert_eq!(of(Kind::AllGatherMatmul, &many).partials, None);
+    assert_eq!(of(Kind::AllReduce, &[]).partials, None);
 }
 
 #[test]

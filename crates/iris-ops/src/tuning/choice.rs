@@ -18,7 +18,7 @@ pub(crate) struct Choice {
     pub(crate) packets: bool,
     pub(crate) tile: Option<Tile>,
     pub(crate) fused: bool,
-    pub(crate) streamed: bool,
+    pub(crate) streamed: Option<bool>,
 }
 
 /// What tables are asked by.
@@ -159,6 +159,8 @@ pub(crate) fn choices<T: Element, W: Word, B: Runs<T, W>>(
 
 /// What stands before an error in place of choices.
 const FAILED: char = '!';
+/// And what, in place of a word that the table leaves out.
+const UNSAID: &str = "-";
 
 /// A choice a line: rows, variant, packets, whether it is fused and streamed, and the tile, if there is one.
 fn encode(choices: &[Choice]) -> String {
@@ -167,12 +169,15 @@ fn encode(choices: &[Choice]) -> String {
             .tile
             .map(|Tile { m, n }| format!(" {m} {n}"))
             .unwrap_or_default();
+        let streamed = match choice.streamed {
+            Some(streamed) => streamed.to_string(),
+            None => UNSAID.to_owned(),
+        };
         let Choice {
             rows,
             variant,
             packets,
             fused,
-            streamed,
             ..
         } = choice;
         format!("{rows} {variant} {packets} {fused} {streamed}{tile}\n")
@@ -191,7 +196,10 @@ fn decode(text: &str) -> Option<Vec<Choice>> {
             variant: variant.parse().ok()?,
             packets: packets.parse().ok()?,
             fused: fused.parse().ok()?,
-            streamed: streamed.parse().ok()?,
+            streamed: match *streamed {
+                UNSAID => None,
+                streamed => Some(streamed.parse().ok()?),
+            },
             tile: match tile {
                 [] => None,
                 [m, n] => Some(Tile {
@@ -218,7 +226,7 @@ mod tests {
                 packets: true,
                 tile: Some(Tile { m: 64, n: 256 }),
                 fused: true,
-                streamed: false,
+                streamed: Some(false),
             },
             Choice {
                 rows: usize::MAX,
@@ -226,7 +234,7 @@ mod tests {
                 packets: false,
                 tile: None,
                 fused: false,
-                streamed: true,
+                streamed: None,
             },
         ];
         assert_eq!(decode(&encode(&choices)).unwrap(), choices);

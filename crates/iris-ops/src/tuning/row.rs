@@ -48,8 +48,8 @@ pub struct TuningRow {
     /// is always fused.
     pub fused: bool,
     /// Whether tiles are streamed: dealt out by slabs of their depth, where they do not come out even. For `all_gather_matmul` alone, and
-    /// where the device's kernels can do it with the tile and as many rows; in a table it is false where it is left out.
-    pub streamed: bool,
+    /// where the device's kernels can do it with the tile and as many rows. `None`, which a table leaves out, has a model say.
+    pub streamed: Option<bool>,
     /// Microseconds that a call took.
     pub us: f64,
 }
@@ -71,14 +71,9 @@ struct Line<'a> {
     packets: bool,
     tile: Option<String>,
     fused: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    streamed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streamed: Option<bool>,
     us: f64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 const FIELDS: [&str; 15] = [
@@ -200,12 +195,12 @@ impl TuningRow {
             return Err(fields.wrong("fused", "true for all_gather_matmul"));
         }
         let streamed = match fields.object.get("streamed") {
-            None => false,
-            Some(&Value::Bool(streamed)) => streamed,
+            None => None,
+            Some(&Value::Bool(streamed)) => Some(streamed),
             _ => return Err(fields.wrong("streamed", "true or false")),
         };
-        if streamed && !gathers {
-            return Err(fields.wrong("streamed", "false but for all_gather_matmul"));
+        if streamed.is_some() && !gathers {
+            return Err(fields.wrong("streamed", "left out but for all_gather_matmul"));
         }
         let us = fields.object.get("us").and_then(Value::as_f64);
         let us = us.filter(|&us| us > 0.0 && us.is_finite());
@@ -288,7 +283,7 @@ pub(super) mod tests {
             packets: false,
             tile: None,
             fused: true,
-            streamed: false,
+            streamed: None,
             us: 12.5,
         }
     }
@@ -308,7 +303,7 @@ pub(super) mod tests {
                 op: "all_gather_matmul",
                 gather: Some(GatherDim::Columns),
                 variant: Variant::Auto,
-                streamed: true,
+                streamed: Some(true),
                 ..row(16, 8192, 28672)
             },
         ];
@@ -395,10 +390,10 @@ pub(super) mod tests {
             ),
             (
                 r#""us""#,
-                r#""streamed":true,"us""#,
+                r#""streamed":false,"us""#,
                 "streamed",
-                "true",
-                "but for all_gather_matmul",
+                "false",
+                "left out but for all_gather_matmul",
             ),
             (r#""us":12.5"#, r#""us":0"#, "us", "0", "above 0"),
             (

@@ -142,7 +142,7 @@ fn streamed_tiles_are_right() {
                                 n: tile_n,
                             }),
                             fused: true,
-                            streamed,
+                            streamed: Some(streamed),
                             us: 1.0,
                         };
                     let calls = vec![300, 20, 128, 1, 200, 64, 250, 35, 150, 85, 129, 7, 300, 190];

@@ -33,7 +33,7 @@ fn row(world: &GpuWorld, m: usize, variant: Variant, packets: bool, tile: Tile) 
         packets,
         tile: Some(tile),
         fused: true,
-        streamed: false,
+        streamed: None,
         us: 1.0,
     }
 }
