@@ -44,6 +44,7 @@ embed![
     "iris/sm90/deliver.h",
     "iris/sm90/pace.h",
     "iris/sm90/ring.h",
+    "iris/sm90/stints.h",
     "iris/sm90/stream.h",
     "iris/sm90/wgmma.h",
 ];

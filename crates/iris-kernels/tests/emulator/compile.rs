@@ -118,7 +118,9 @@ fn fingerprint() -> u64 {
     static FINGERPRINT: OnceLock<u64> = OnceLock::new();
     *FINGERPRINT.get_or_init(|| {
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator");
-        let mut files: Vec<_> = [hip(), hip().join("iris"), emulator_sources(), own]
+        let headers = hip().join("iris");
+        let crews = headers.join("sm90");
+        let mut files: Vec<_> = [hip(), headers, crews, emulator_sources(), own]
             .iter()
             .flat_map(|directory| {
                 fs::read_dir(directory).expect("the sources lie beside this test")

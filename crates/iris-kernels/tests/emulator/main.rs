@@ -9,6 +9,7 @@ mod compile;
 mod controls;
 mod own_kernel;
 mod protocol;
+mod streamed;
 
 use cases::check;
 

@@ -115,7 +115,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         attends = true;
     };
     bool first = true;
-    Course<Op> course(op, fast, shared.streams);
+    Course<Op> course(op, shared.streams, fast.partials);
     for (; course.next(); first = false) {
         Stint stint = course.stint();
         Work work = op.work(stint.step);
@@ -215,7 +215,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
     u32 group = thread_index() / 128;
     Place place;
     u32 parity = 1;
-    Course<Op> course(op, fast, shared.streams);
+    Course<Op> course(op, shared.streams, fast.partials);
     while (course.next()) {
         u32 rows = 0;
         bool own = false;
@@ -242,10 +242,10 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
         multiply_slabs(sums, ring, place, course.stint().slabs(), fast);
         if constexpr (Op::STREAMS) {
             if (!course.stint().is_head()) {
-                course.hand_over(sums);
+                hand_over(course, sums);
                 continue;
             }
-            course.add_rest(sums, [&] { await_phase(ring.taken(group), parity); });
+            add_rest(course, sums, [&] { await_phase(ring.taken(group), parity); });
         }
         if constexpr (Op::TO == To::packets) {
             leave_rows<false>(sums, ring, nullptr, 0);
@@ -299,7 +299,7 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, c
     bool go = Op::SENDS || op.begin();
     u32 parity = 0;
     u64 slabs = slabs_of(op.depths());
-    Course<Op> course(op, fast, shared.streams);
+    Course<Op> course(op, shared.streams, fast.partials);
     while (course.next()) {
         Stint stint = course.stint();
         Work work = op.work(stint.step);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "async.h"
+#include "stints.h"
 #include "wgmma.h"
 
 /// Slabs in the ring.
@@ -60,11 +61,6 @@ struct Ring {
 /// Waits for all threads of a warpgroup.
 IRIS_DEVICE void sync_group(u32 group) {
     asm volatile("bar.sync %0, 128;" ::"r"(5 + group) : "memory");
-}
-
-/// The slabs of a tile. Without depth it is one, of zeros: it lies outside of what the maps then map, which is less than a slab.
-IRIS_DEVICE u64 slabs_of(u64 depths) {
-    return depths == 0 ? 1 : ceil_div(depths, SLAB_K);
 }
 
 /// A place in the sequence of slabs.

@@ -9,8 +9,6 @@
 
 namespace iris {
 
-/// Depth of a slab: 128 bytes.
-constexpr u32 SLAB_K = 64;
 /// Depth of one instruction.
 constexpr u32 STEP_K = 16;
 /// Bytes of 64 lines in a slab: of a panel.
