@@ -122,9 +122,12 @@ const STREAMS_OF_CALL: usize = 2;
 /// Bytes of the flags by which blocks tell each other of parts of tiles: zero between calls.
 pub const FLAG_BYTES: usize = STREAMS_OF_CALL * STREAMERS * 2 * 4;
 
+/// So many tiles high at most is what can be streamed.
+pub const MOST_HIGH: usize = 8;
+
 /// Whether the tiles of calls of so many rows can be streamed: all rows of tiles are gone through together.
 pub fn may_stream(tile: Tile, rows: usize) -> bool {
-    Crews::of(tile).is_some() && rows.div_ceil(tile.m) <= 8
+    Crews::of(tile).is_some() && rows.div_ceil(tile.m) <= MOST_HIGH
 }
 
 /// Bytes in which blocks leave what they have made of tiles that others finish: flags, and then sums.

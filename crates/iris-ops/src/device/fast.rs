@@ -5,7 +5,7 @@ use crate::plan::Step;
 use iris_heap::device::{Boxes, Device, Driver};
 use iris_kernels::device::Args;
 use iris_kernels::device::fast::{FastArgs, SLAB_K, STREAMERS, TensorMap, may_stream};
-use iris_kernels::host::{GatherDim, Program};
+use iris_kernels::host::{GatherDim, Program, Shape};
 use iris_kernels::{DType, Tile};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -180,14 +180,14 @@ pub(super) fn arguments<D: Driver>(
     Some(fast)
 }
 
-/// Whether the tiles of a call, of `cols` columns here, are streamed by so many blocks: where they can be, if a table says so, or else if
-/// that is expected to save more than a twentieth.
-pub(super) fn streams(step: &Step, args: &Args, cols: u64, blocks: u64) -> bool {
-    let tile = step.shape.tile;
-    let (m, n) = (tile.m as u64, tile.n as u64);
-    let (rows, across) = (args.m.div_ceil(m), cols.div_ceil(n));
-    let slabs = args.k.div_ceil(SLAB_K as u64);
-    let possible = usize::try_from(args.m).is_ok_and(|m| may_stream(tile, m))
+/// Whether the tiles of a call of a step, of `m` rows and `cols` columns here, are streamed by so many blocks: where they can be, if a table
+/// says so, or else if that is expected to save more than a twentieth.
+pub(super) fn streams(step: &Step, m: u64, cols: u64, blocks: u64) -> bool {
+    let Shape { k, tile, .. } = step.shape;
+    let (high, wide) = (tile.m as u64, tile.n as u64);
+    let (rows, across) = (m.div_ceil(high), cols.div_ceil(wide));
+    let slabs = k.div_ceil(SLAB_K) as u64;
+    let possible = usize::try_from(m).is_ok_and(|m| may_stream(tile, m))
         && (1..=STREAMERS as u64).contains(&blocks)
         && rows <= blocks
         // Kernels number a row's slabs, times blocks, by 32 bits.
@@ -198,8 +198,9 @@ pub(super) fn streams(step: &Step, args: &Args, cols: u64, blocks: u64) -> bool 
     step.streamed.unwrap_or_else(|| {
         // Nanoseconds, on an H100: a slab's at 5 TFLOP/s a multiprocessor, but no faster than 65 GB/s bring it there; all of B's at 3 TB/s; and
         // what handing over costs, as measured.
-        let slab = (2 * m * n * SLAB_K as u64 / 5000).max((m + n) * SLAB_K as u64 * ELEMENT / 65);
-        let b = args.k * cols * ELEMENT / 3000;
+        let slab = (2 * high * wide * SLAB_K as u64 / 5000)
+            .max((high + wide) * SLAB_K as u64 * ELEMENT / 65);
+        let b = k as u64 * cols * ELEMENT / 3000;
         let tiles = rows * across;
         let whole = (tiles.div_ceil(blocks) * slabs * slab).max(b);
         let streamed = (tiles * slabs * slab / blocks).max(b) + 10_000;
@@ -228,7 +229,7 @@ fn takes(program: Program, args: &Args, a_deep: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iris_kernels::host::{Shape, Staging};
+    use iris_kernels::host::Staging;
 
     #[test]
     fn boxes_begin_where_the_engine_takes_them() {
@@ -252,20 +253,14 @@ mod tests {
     /// As measured on 2 H200, (M, N, K) of the whole: with tiles of these sizes, streaming was faster, or not.
     #[test]
     fn tiles_are_streamed_where_that_is_faster_or_where_a_table_says_so() {
-        let step = |tile, streamed| Step {
+        let step = |k, tile, streamed| Step {
             rows: 1024,
             program: Program::AllGatherMatmul(GatherDim::Rows),
             fused: true,
             streamed,
-            shape: Shape { n: 1, k: 1, tile },
+            shape: Shape { n: 1, k, tile },
             staging: Staging::default(),
             packets: Staging::default(),
-        };
-        let call = |m, k| Args {
-            m,
-            k,
-            world: 2,
-            ..Args::default()
         };
         for (m, n, k, tile, faster) in [
             (512, 18432, 16384, (128, 256), true),
@@ -282,14 +277,13 @@ mod tests {
                 m: tile.0,
                 n: tile.1,
             };
-            let says = |said| streams(&step(tile, said), &call(m, k), n / 2, 132);
+            let says = |said| streams(&step(k, tile, said), m, n / 2, 132);
             assert_eq!(says(None), faster, "{m} {n} {k} {tile:?}");
             assert!(says(Some(true)) && !says(Some(false)));
         }
         // Where it cannot be done, nobody is asked.
         let tile = Tile { m: 128, n: 256 };
-        let asked = step(tile, Some(true));
-        let streams = |m, k, cols, blocks| streams(&asked, &call(m, k), cols, blocks);
+        let streams = |m, k, cols, blocks| streams(&step(k, tile, Some(true)), m, cols, blocks);
         assert!(streams(1024, 64, 1, 144) && streams(1, 1, 1, 1));
         assert!(!streams(1025, 64, 1, 132) && !streams(1024, 64, 1, 145));
         assert!(!streams(1024, 64, 0, 132) && !streams(1024, 0, 1, 132));

@@ -406,7 +406,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             let tile = step.shape.tile;
             let partials = this.blueprint.partials.filter(|_| {
                 let blocks = u64::from(kernel.most_blocks);
-                fast::streams(step, &args, places.c_cols, blocks)
+                fast::streams(step, args.m, places.c_cols, blocks)
             });
             if partials.is_some() {
                 args.blocks = u64::from(kernel.most_blocks);

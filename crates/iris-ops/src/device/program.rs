@@ -1,5 +1,6 @@
 //! The kernels of an operation, compiled and loaded, and how many blocks each is launched with.
 
+use super::fast::streams;
 use super::product;
 use crate::config::FusedConfig;
 use crate::error::OpError;
@@ -8,7 +9,7 @@ use iris_heap::World;
 use iris_heap::device::{Device, DeviceError, Driver, Function, Module, Stream};
 use iris_kernels::device::compile::{self, Architecture, Request};
 use iris_kernels::device::fast::{
-    Crews, FastArgs, LARGEST, is_fast, may_stream, partial_bytes, waves_n,
+    Crews, FastArgs, LARGEST, MOST_HIGH, is_fast, partial_bytes, waves_n,
 };
 use iris_kernels::device::{Args, CompileError, MAX_RANKS, TILE, needs, slot_bytes};
 use iris_kernels::host::{Program, Shape};
@@ -69,10 +70,16 @@ fn target(architecture: &str, compiler: &str, element: usize) -> Target {
     }
 }
 
-/// What the fast kernels leave of tiles to each other, in calls of so many rows at least.
-fn partials(program: Program, tile: Tile, rows: usize) -> usize {
-    match program {
-        Program::AllGatherMatmul(_) if may_stream(tile, rows) => partial_bytes(tile),
+/// What the fast kernels leave of tiles to each other, in calls of a step of `fewest` rows at least: nothing where none will be streamed.
+fn partials(step: &Step, fewest: usize, world: usize) -> usize {
+    let Shape { n, tile, .. } = step.shape;
+    let cols = n.div_ceil(world) as u64;
+    // Of calls, only how many tiles their rows take counts, and those that can be streamed have few.
+    let most = step.rows.div_ceil(tile.m).min(MOST_HIGH);
+    let mut heights = fewest.div_ceil(tile.m)..=most;
+    let streams = |height| streams(step, (height * tile.m) as u64, cols, RESIDENT);
+    match step.program {
+        Program::AllGatherMatmul(_) if heights.any(streams) => partial_bytes(tile),
         _ => 0,
     }
 }
@@ -89,6 +96,8 @@ fn wide_packets(architecture: &str, compiler: &str) -> bool {
 }
 
 /// Blocks that a device of this kind runs at once, one a multiprocessor: 132 on an H100 and an H200.
+const RESIDENT: u64 = 132;
+/// About as many, to be filled by tiles.
 const BLOCKS: usize = 128;
 
 /// The tile for so many rows and columns on Hopper, no higher than the rows that tiles are cut from: the widest that gives nearly every
@@ -375,7 +384,7 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iris_kernels::host::GatherDim;
+    use iris_kernels::host::{GatherDim, Staging};
 
     #[test]
     fn tiles_of_the_fast_kernels_can_be_asked_for_where_there_are_some() {
@@ -402,6 +411,39 @@ mod tests {
             let packets = target(architecture, compiler, 2).packets;
             assert_eq!(packets, Some(traffic), "{architecture} {compiler}");
         }
+    }
+
+    #[test]
+    fn there_is_room_for_parts_of_tiles_only_where_some_call_streams_them() {
+        let tile = LARGEST;
+        let step = |program, rows, streamed| Step {
+            rows,
+            program,
+            fused: true,
+            streamed,
+            shape: Shape {
+                n: 18432,
+                k: 16384,
+                tile,
+            },
+            staging: Staging::default(),
+            packets: Staging::default(),
+        };
+        let gather = Program::AllGatherMatmul(GatherDim::Rows);
+        let of = |step: &Step, fewest| partials(step, fewest, 2);
+        // On 2 ranks 4 x 36 tiles do not come out even.
+        assert_eq!(of(&step(gather, 512, None), 385), partial_bytes(tile));
+        assert_eq!(of(&step(gather, 4096, None), 1), partial_bytes(tile));
+        // 1 x 132 do.
+        let mut even = step(gather, 100, None);
+        even.shape.n = 2 * 132 * tile.n;
+        assert_eq!(of(&even, 1), 0);
+        even.streamed = Some(true);
+        assert_eq!(of(&even, 1), partial_bytes(tile));
+        assert_eq!(of(&step(gather, 512, Some(false)), 385), 0);
+        // Too many rows to be gone through together, whatever a table says.
+        assert_eq!(of(&step(gather, 4096, Some(true)), 1025), 0);
+        assert_eq!(of(&step(Program::TwoShot, 512, Some(true)), 385), 0);
     }
 
     #[test]

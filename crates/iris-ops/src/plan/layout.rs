@@ -151,8 +151,7 @@ impl Blueprint {
         accumulators.offset = take(accumulators.bytes()).ok_or_else(too_large)?;
         let fewest = [0].into_iter().chain(steps.iter().map(|step| step.rows));
         let partials = (steps.iter().zip(fewest))
-            .filter(|(step, _)| step.streamed != Some(false))
-            .map(|(step, before)| (target.partials)(step.program, step.shape.tile, before + 1))
+            .map(|(step, before)| (target.partials)(step, before + 1, world))
             .max()
             .filter(|&bytes| bytes > 0)
             .map(|bytes| take(Some(bytes)).ok_or_else(too_large))

@@ -100,8 +100,8 @@ pub struct Target {
     pub slot: fn(Program, Needs, usize) -> Option<usize>,
     /// Bytes of packets that travel for 16 of data, if there are packets.
     pub packets: Option<usize>,
-    /// The bytes in which blocks leave parts of tiles, of a program with tiles of a size, for calls of so many rows at least.
-    pub partials: fn(Program, Tile, usize) -> usize,
+    /// The bytes in which blocks leave parts of tiles, in calls of a step of so many rows at least, on so many ranks.
+    pub partials: fn(&Step, usize, usize) -> usize,
 }
 
 impl Target {
