@@ -7,8 +7,8 @@
 //
 // A rank's own part is read where it is. Its rows are gathered too where a tile also has others'.
 //
-// Where each rank has whole rows of tiles it begins with its own, goes on with the next rank's, and so on around. Then its part goes to one peer
-// after the other, to that first which needs it first: the rank before it. At any time each rank sends to another one, and has as long for
+// Where each rank has whole rows of tiles it begins with its own, goes on with the next rank's, and so on around. Where these are many, its part goes to
+// one peer after the other, to that first which needs it first: the rank before it. At any time each rank sends to another one, and has as long for
 // each as that takes to multiply what it has. Where tiles need all ranks' rows at once, each piece goes to all.
 //
 // Rows of other calls lie elsewhere, if m differs: whoever stores here has passed the gate, so that nobody reads or stores what the
@@ -28,6 +28,12 @@ constexpr u32 PIECE_DEPTHS = 256;
 constexpr u32 PIECES = 128;
 /// Chunks that a thread copies at a time: on gfx90a two would not leave scalar registers enough.
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
+/// Whether what is sent beside a product may be sent to one peer after the other. Portable kernels send before they multiply.
+#if defined(IRIS_EMULATED)
+constexpr bool IN_TURN = true;
+#else
+constexpr bool IN_TURN = CREWS;
+#endif
 
 /// What the two operations have in common.
 template <bool BY_COLUMNS>
@@ -110,7 +116,9 @@ struct Gather : Operation {
         u32 each = rows_after(all, own);
         u32 groups = (own + IRIS_RASTER - 1) / IRIS_RASTER;
         if (own != all) {
-            groups += (all - own + each - 1) / each * ((each + IRIS_RASTER - 1) / IRIS_RASTER);
+            u32 whole = (all - own) / each;
+            groups += whole * ((each + IRIS_RASTER - 1) / IRIS_RASTER);
+            groups += (all - own - whole * each + IRIS_RASTER - 1) / IRIS_RASTER;
         }
         if (groups == (all + IRIS_RASTER - 1) / IRIS_RASTER || args.m >= 303 * groups) {
             return own;
@@ -120,8 +128,12 @@ struct Gather : Operation {
     /// So many rows of tiles are gone through together, or in groups, after the first `first`: as many as a rank has, unless all that are
     /// left are so few that they are one group.
     IRIS_DEVICE static u32 rows_after(u32 all, u32 first) { return first == 0 || all - first <= IRIS_RASTER ? all - first : first; }
-    /// Whether a rank's part is sent to one peer after the other.
-    IRIS_DEVICE bool in_turn() const { return CREWS && world() > 2 && rows_first() != 0; }
+    /// Whether a rank's part is sent to one peer after the other: where tiles of its own rows come first, and all that follow are so many that
+    /// they are gone through rank by rank. Fewer, which may also be streamed, need all ranks' rows at once.
+    IRIS_DEVICE bool in_turn() const {
+        u32 first = rows_first();
+        return IN_TURN && world() > 2 && first != 0 && ceil_div(reread(args).m, TILE_M) - first > 8;
+    }
 
     IRIS_DEVICE bool begin() {
         // A rank without columns of B reads nothing, and is sent nothing.

@@ -21,6 +21,9 @@ const SHAPES: [Shape; 6] = [
 /// Few rows that are so deep that what is sent of A is cut along its depth, into parts of which no two ranks need have as many chunks.
 const DEEP: Shape = (3, 1100, &[9, 1, 20, 9]);
 
+/// So many rows that where ranks have whole rows of tiles, what they send of A goes to one peer after the other.
+const TALL: Shape = (3, 40, &[450, 20, 450, 1, 300]);
+
 /// Lines that run `op` on all shapes, as `kernel` describes itself.
 fn lines(kernel: &str, op: &str) -> Vec<String> {
     let mut lines = Vec::new();
@@ -29,8 +32,9 @@ fn lines(kernel: &str, op: &str) -> Vec<String> {
         "one_shot" | "one_shot_packets" | "two_shot" | "atomic" | "spinlock"
     );
     for world in 1..=4_u64 {
-        let deep = op.starts_with("all_gather_matmul").then_some(DEEP);
-        for (number, (n, k, rows)) in SHAPES.into_iter().chain(deep).enumerate() {
+        let gathers = op.starts_with("all_gather_matmul");
+        let more = [DEEP, TALL].into_iter().filter(|_| gathers);
+        for (number, (n, k, rows)) in SHAPES.into_iter().chain(more).enumerate() {
             let rows: Vec<_> = rows.iter().map(u64::to_string).collect();
             let number = number as u64;
             // Just below the wrap, so that it falls into the calls.

@@ -12,8 +12,9 @@ use iris_testkit::{Exercise, Failure, Op};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// (m, n, k): depths and widths of whole chunks for up to 4 ranks, rows and tiles as they come.
-const SHAPES: [(usize, usize, usize); 7] = [
+/// (m, n, k): depths and widths of whole chunks for up to 4 ranks, rows and tiles as they come. In the last one each of several ranks has rows of
+/// tiles of its own, and the others' are so many that they are gone through rank by rank.
+const SHAPES: [(usize, usize, usize); 8] = [
     (1, 512, 256),
     (64, 512, 256),
     (100, 768, 1024),
@@ -21,6 +22,7 @@ const SHAPES: [(usize, usize, usize); 7] = [
     (300, 640, 512),
     (129, 288, 416),
     (517, 1024, 768),
+    (1600, 384, 256),
 ];
 
 fn exercise(op: Op, at: usize) -> Exercise {
