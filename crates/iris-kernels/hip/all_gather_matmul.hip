@@ -28,6 +28,8 @@ constexpr u32 PIECE_DEPTHS = 256;
 constexpr u32 PIECES = 128;
 /// Chunks that a thread copies at a time: on gfx90a two would not leave scalar registers enough.
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
+/// Rows of tiles that may be streamed, at most: the twin of that in `src/device/fast.rs`.
+constexpr u32 MOST_HIGH = 8;
 /// Whether what is sent beside a product may be sent to one peer after the other. Portable kernels send before they multiply.
 #if defined(IRIS_EMULATED)
 constexpr bool IN_TURN = true;
@@ -132,7 +134,7 @@ struct Gather : Operation {
     /// they are gone through rank by rank. Fewer, which may also be streamed, need all ranks' rows at once.
     IRIS_DEVICE bool in_turn() const {
         u32 first = rows_first();
-        return IN_TURN && world() > 2 && first != 0 && ceil_div(reread(args).m, TILE_M) - first > 8;
+        return IN_TURN && world() > 2 && first != 0 && ceil_div(reread(args).m, TILE_M) - first > MOST_HIGH;
     }
 
     IRIS_DEVICE bool begin() {

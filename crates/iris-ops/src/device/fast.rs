@@ -4,7 +4,9 @@ use super::kernel::Places;
 use crate::plan::Step;
 use iris_heap::device::{Boxes, Device, Driver};
 use iris_kernels::device::Args;
-use iris_kernels::device::fast::{FastArgs, SLAB_K, STREAMERS, TensorMap, may_stream};
+use iris_kernels::device::fast::{
+    FastArgs, SLAB_K, STREAMERS, TensorMap, may_stream, partial_bytes,
+};
 use iris_kernels::host::{GatherDim, Program, Shape};
 use iris_kernels::{DType, Tile};
 use std::collections::HashMap;
@@ -192,10 +194,7 @@ pub(super) fn streams(step: &Step, m: u64, cols: u64, blocks: u64) -> bool {
         && rows <= blocks
         // Kernels number a row's slabs, times blocks, by 32 bits.
         && (1..1 << 32).contains(&across.saturating_mul(slabs).saturating_mul(blocks));
-    if let (false, _) | (_, Some(false)) = (possible, step.streamed) {
-        return false;
-    }
-    step.streamed.unwrap_or_else(|| {
+    let pays = || {
         // Nanoseconds, on an H100: a slab's at 5 TFLOP/s a multiprocessor, but no faster than 65 GB/s bring it there; all of B's at 3 TB/s; and
         // what handing over costs, as measured.
         let slab = (2 * high * wide * SLAB_K as u64 / 5000)
@@ -205,7 +204,21 @@ pub(super) fn streams(step: &Step, m: u64, cols: u64, blocks: u64) -> bool {
         let whole = (tiles.div_ceil(blocks) * slabs * slab).max(b);
         let streamed = (tiles * slabs * slab / blocks).max(b) + 10_000;
         streamed + streamed / 20 < whole
-    })
+    };
+    possible && step.streamed.unwrap_or_else(pays)
+}
+
+/// Where in the workspace blocks leave parts of a call's tiles, if these are streamed. `room` is where there is room for some, and how many bytes:
+/// for tiles of steps that were expected to be streamed by all multiprocessors. Fewer blocks, or fewer columns than other ranks have, may
+/// make it worth for others too, which can be larger.
+pub(super) fn partials(
+    step: &Step,
+    room: Option<(usize, usize)>,
+    [m, cols, blocks]: [u64; 3],
+) -> Option<usize> {
+    let (offset, bytes) = room?;
+    let fits = partial_bytes(step.shape.tile) <= bytes;
+    (fits && streams(step, m, cols, blocks)).then_some(offset)
 }
 
 /// Whether the copy engine takes lines that begin so many elements after each other.
@@ -250,7 +263,7 @@ mod tests {
         assert!(takes(Program::TwoShot, &call(7, 7, 3), false));
     }
 
-    /// As measured on 2 H200, (M, N, K) of the whole: with tiles of these sizes, streaming was faster, or not.
+    /// As measured on 2 H200, (M, N, K) of the whole: the best tile streamed, which is given, was faster than the best one that is not, or was not.
     #[test]
     fn tiles_are_streamed_where_that_is_faster_or_where_a_table_says_so() {
         let step = |k, tile, streamed| Step {
@@ -288,5 +301,11 @@ mod tests {
         assert!(!streams(1025, 64, 1, 132) && !streams(1024, 64, 1, 145));
         assert!(!streams(1024, 64, 0, 132) && !streams(1024, 0, 1, 132));
         assert!(!streams(1024, 64, 1, 7) && !streams(1024, 1 << 22, 1 << 18, 132));
+        // Nor where there is no room, or too little: it may have been made for smaller tiles.
+        let bytes = partial_bytes(tile);
+        let partials = |room| partials(&step(64, tile, Some(true)), room, [1024, 1, 132]);
+        assert_eq!(partials(Some((256, bytes))), Some(256));
+        assert_eq!(partials(Some((256, bytes - 1))), None);
+        assert_eq!(partials(None), None);
     }
 }

@@ -364,10 +364,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             (0, self.blueprint.staging),
             self.blueprint.packets.unwrap_or_default(),
             (accumulators.offset, accumulators.bytes().unwrap_or(0)),
-            (self
-                .blueprint
-                .partials
-                .map_or((0, 0), |at| (at, FLAG_BYTES))),
+            (self.blueprint.partials).map_or((0, 0), |(offset, _)| (offset, FLAG_BYTES)),
         ];
         for (start, bytes) in parts {
             // SAFETY: both lie in this rank's workspace; between the barriers of a reset nobody else touches them.
@@ -401,17 +398,16 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let work = program::work(step.program, arguments.m, step.shape, this.world.size()) as u64;
         let fast = loaded.fast.as_ref().zip(places);
         let fast = fast.and_then(|(kernel, places)| {
-            args.blocks = work.min(u64::from(kernel.most_blocks));
+            let most = u64::from(kernel.most_blocks);
+            let room = this.blueprint.partials;
+            let partials = fast::partials(step, room, [args.m, places.c_cols, most]);
+            // Blocks without a tile of their own have parts of others'.
+            args.blocks = match partials {
+                Some(_) => most,
+                None => work.min(most),
+            };
             let device = this.world.device();
-            let tile = step.shape.tile;
-            let partials = this.blueprint.partials.filter(|_| {
-                let blocks = u64::from(kernel.most_blocks);
-                fast::streams(step, args.m, places.c_cols, blocks)
-            });
-            if partials.is_some() {
-                args.blocks = u64::from(kernel.most_blocks);
-            }
-            let program = Some(step.program);
+            let (program, tile) = (Some(step.program), step.shape.tile);
             let maps = &this.maps;
             let mut fast = fast::arguments(device, maps, program, tile, T::DTYPE, &args, &places)?;
             let own = args.heap[this.world.rank()] + this.offset as u64;

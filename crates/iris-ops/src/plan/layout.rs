@@ -154,7 +154,10 @@ impl Blueprint {
             .map(|(step, before)| (target.partials)(step, before + 1, world))
             .max()
             .filter(|&bytes| bytes > 0)
-            .map(|bytes| take(Some(bytes)).ok_or_else(too_large))
+            .map(|bytes| {
+                let offset = take(Some(bytes)).ok_or_else(too_large)?;
+                Ok::<_, OpError>((offset, bytes))
+            })
             .transpose()?;
         let unfused = steps.iter().filter(|step| !step.fused);
         let product = match unfused.map(|step| product_rows(step, world)).max() {

@@ -145,8 +145,8 @@ pub struct Blueprint {
     /// Where packets lie, and how many bytes they take, if there are any.
     pub packets: Option<(usize, usize)>,
     pub accumulators: Accumulators,
-    /// Where blocks leave parts of tiles to each other, if they do.
-    pub partials: Option<usize>,
+    /// Where blocks leave parts of tiles to each other, and how many bytes there are for that, if they do.
+    pub partials: Option<(usize, usize)>,
     /// Where products are left, if there are steps that are not fused.
     pub product: Option<usize>,
     /// Where plain outputs are bounced, if they may be plain.

@@ -147,11 +147,12 @@ fn parts_of_tiles_have_room_of_their_own() {
         Blueprint::new::<f32, i32>(kind, &config, 3, &target, choices).unwrap()
     };
     let blueprint = of(Kind::AllGatherMatmul, &[]);
-    let offset = blueprint.partials.unwrap();
+    let (offset, bytes) = blueprint.partials.unwrap();
     let accumulators = blueprint.accumulators;
     assert!(offset >= accumulators.offset + accumulators.bytes().unwrap());
     // From 65 rows on tiles are 128 high.
-    assert!(offset + 3 * 128_000 <= blueprint.bytes);
+    assert_eq!(bytes, 3 * 128_000);
+    assert!(offset + bytes <= blueprint.bytes);
     let unsaid = choice(usize::MAX, Variant::Auto, false, [64, 64]);
     let said = |streamed| Choice { streamed, ..unsaid };
     let streamed = |choice| of(Kind::AllGatherMatmul, &[choice]).partials.is_some();

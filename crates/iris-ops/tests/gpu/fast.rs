@@ -2,10 +2,10 @@
 //! to 4 ranks, which share GPUs where there are fewer; and the portable kernels of the same tiles.
 
 use crate::support::{GpuWorld, threads};
+use crate::tuning::row;
 use half::{bf16, f16};
 use iris_heap::cuda::Cuda;
-use iris_kernels::Element;
-use iris_ops::tuning::{Machine, Tuning, TuningRow};
+use iris_ops::tuning::{Tuning, TuningRow};
 use iris_ops::{FusedConfig, GatherDim, Tile, Variant};
 use iris_testkit::device::{Gpus, wanted};
 use iris_testkit::{Exercise, Failure, Op};
@@ -123,30 +123,22 @@ fn streamed_tiles_are_right() {
     }
     for ranks in [1, 2, 3, 4].into_iter().filter(|&ranks| wanted(ranks)) {
         threads(ranks, &gpus, |world| {
-            let machine = Machine::of::<bf16, i32, _>(world);
             for gather in [GatherDim::Rows, GatherDim::Columns] {
                 for (n, k) in [(768, 2112), (17408, 192)] {
-                    let row =
-                        |(m, [tile_m, tile_n], streamed): (usize, [usize; 2], bool)| TuningRow {
-                            device: machine.device.clone(),
-                            ranks: world.size(),
+                    let of = |(m, [tile_m, tile_n], streamed): (usize, [usize; 2], bool)| {
+                        let tile = Tile {
+                            m: tile_m,
+                            n: tile_n,
+                        };
+                        TuningRow {
                             op: "all_gather_matmul",
                             gather: Some(gather),
-                            dtype: bf16::DTYPE,
-                            compiler: machine.compiler.clone(),
-                            m,
                             n,
                             k,
-                            variant: Variant::Auto,
-                            packets: false,
-                            tile: Some(Tile {
-                                m: tile_m,
-                                n: tile_n,
-                            }),
-                            fused: true,
                             streamed: Some(streamed),
-                            us: 1.0,
-                        };
+                            ..row(world, m, Variant::Auto, false, tile)
+                        }
+                    };
                     let calls = vec![300, 20, 128, 1, 200, 64, 250, 35, 150, 85, 129, 7, 300, 190];
                     let any = Tile { m: 128, n: 128 };
                     let op = Op::AllGatherMatmul(gather);
@@ -154,7 +146,7 @@ fn streamed_tiles_are_right() {
                     exercise.transposed = gather == GatherDim::Columns;
                     exercise.config.tile = None;
                     exercise.config.budget = crate::support::budget();
-                    let table = Tuning::new(STREAMED.map(row));
+                    let table = Tuning::new(STREAMED.map(of));
                     exercise.config = exercise.config.tuning(Arc::new(table));
                     exercise.run_at_once::<bf16, i32, Cuda>(world)?;
                 }

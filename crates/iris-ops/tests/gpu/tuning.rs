@@ -17,7 +17,14 @@ use std::sync::Arc;
 const N: usize = 768;
 const K: usize = 512;
 
-fn row(world: &GpuWorld, m: usize, variant: Variant, packets: bool, tile: Tile) -> TuningRow {
+/// A row for calls of up to so many rows of an all-reduce.
+pub(crate) fn row(
+    world: &GpuWorld,
+    m: usize,
+    variant: Variant,
+    packets: bool,
+    tile: Tile,
+) -> TuningRow {
     let machine = Machine::of::<bf16, i32, _>(world);
     TuningRow {
         device: machine.device,

@@ -34,6 +34,7 @@ IRIS_DEVICE u64 slabs_of(u64 depths) {
 constexpr u32 STREAMERS = 144;
 /// Groups of rows of tiles.
 constexpr u32 STREAMS_OF_CALL = 2;
+
 /// Slabs `first` to `end` of the tile at a step.
 struct Stint {
     u32 step;
