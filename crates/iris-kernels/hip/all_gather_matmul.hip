@@ -20,12 +20,8 @@ using namespace iris;
 
 namespace {
 
-/// Rows of a piece.
+/// Rows of a piece: the twin of that in `src/device/memory.rs`.
 constexpr u32 PIECE_ROWS = 8;
-/// Of so many depths is a part of them at least, and so many pieces a rank has, where it has that many such parts: not less than blocks.
-/// The twins of those in `src/device/memory.rs`.
-constexpr u32 PIECE_DEPTHS = 256;
-constexpr u32 PIECES = 128;
 /// Chunks that a thread copies at a time: on gfx90a two would not leave scalar registers enough.
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
 /// Rows of tiles that may be streamed, at most: the twin of that in `src/device/fast.rs`.
@@ -77,11 +73,15 @@ struct Gather : Operation {
         return shard(args.n, args.n_share, target).len();
     }
 
-    /// Into how many parts the depth of a piece's rows is cut: the same at all ranks.
+    /// Into how many parts the depth of a piece's rows is cut, and how deep each is: the same at all ranks. The last ones may have less, or
+    /// nothing.
     IRIS_DEVICE u32 parts() const {
-        u32 most = PIECES / u32(smaller(strips(0), PIECES));
-        u32 parts = u32(smaller(most, (depth(0).len() + PIECE_DEPTHS - 1) / PIECE_DEPTHS));
-        return opaque(parts == 0 ? 1 : parts);
+        const Args& args = reread(this->args);
+        return u32(BY_COLUMNS ? args.col_parts : args.row_parts);
+    }
+    IRIS_DEVICE u32 part_depths() const {
+        const Args& args = reread(this->args);
+        return u32(BY_COLUMNS ? args.col_part : args.row_part);
     }
     /// Of so many rows of pieces `source`'s part consists.
     IRIS_DEVICE u64 strips(u64 source) const { return (rows(source).len() + PIECE_ROWS - 1) / PIECE_ROWS; }
@@ -89,16 +89,98 @@ struct Gather : Operation {
         bool none = world() == 1 || depth(source).empty();
         return none ? 0 : strips(source) * parts();
     }
-    /// The pieces that make up rows `from` to `to` of A, as far as they are `source`'s.
-    IRIS_DEVICE Range pieces_of(u64 source, u64 from, u64 to) const {
+    /// What of A a tile is made from, and which of its pieces a thread waits for. A tile's depth is cut into *stages*, which arrive one after
+    /// the other: a part of every rank's rows, or of one rank's columns. Each consists of the same strips.
+    struct Wanted {
+        /// Whose pieces, if by rows: each rank has some threads that wait for its pieces.
+        u64 source;
+        /// The first strip, and how many.
+        u32 first;
+        u32 count;
+        /// This thread's number among those that wait for the same, and how many these are.
+        u32 thread;
+        u32 threads;
+        /// All strips of the source, or of every one.
+        u32 strips;
+    };
+    /// For tiles made of rows `from` to `to`.
+    IRIS_DEVICE Wanted wanted_of(u64 from, u64 to) const {
+        // By columns every rank has all rows; else some ranks, one after the other, have these.
+        u32 share = u32(reread(args).m_share);
+        u32 source = BY_COLUMNS ? 0 : u32(from) / share;
+        u32 each = BY_COLUMNS ? threads() : threads() / (u32(to - 1) / share - source + 1);
+        source += BY_COLUMNS ? 0 : thread_index() / each;
+        if (source >= world() || depths() == 0) {
+            return {0, 0, 0, 0, 1, 1};
+        }
         Range all = rows(source);
         u64 start = from > all.start ? from : all.start;
         u64 end = smaller(to, all.end);
-        if (start >= end || depth(source).empty()) {
-            return {0, 0};
-        }
-        return {(start - all.start) / PIECE_ROWS * parts(), ceil_div(end - all.start, PIECE_ROWS) * parts()};
+        u32 first = start < end ? u32((start - all.start) / PIECE_ROWS) : 0;
+        u32 count = start < end ? u32(ceil_div(end - all.start, PIECE_ROWS)) - first : 0;
+        return {source, first, count, BY_COLUMNS ? thread_index() : thread_index() % each, each, u32(strips(source))};
     }
+    /// How many stages there are.
+    IRIS_DEVICE u32 stages() const {
+        const Args& args = reread(this->args);
+        return BY_COLUMNS ? u32(args.k + args.k_share - 1) / u32(args.k_share) * parts() : parts();
+    }
+    /// In which one depth `at` comes, and the depth up to which all has come after `stages` of them.
+    IRIS_DEVICE u32 stage_of(u64 at) const {
+        u32 source = BY_COLUMNS ? u32(at) / u32(reread(args).k_share) : 0;
+        return source * parts() + u32(at - depth(source).start) / part_depths();
+    }
+    IRIS_DEVICE u64 depth_after(u32 stages) const {
+        u32 source = BY_COLUMNS ? stages / parts() : 0;
+        return smaller(depth(source).start + u64(stages - source * parts()) * part_depths(), depth(source).end);
+    }
+    /// The piece of a stage that holds a strip.
+    IRIS_DEVICE TileOf piece_of(const Wanted& wanted, u32 stage, u32 strip) const {
+        u32 part = BY_COLUMNS ? stage % parts() : stage;
+        return {BY_COLUMNS ? stage / parts() : wanted.source, u64(part) * wanted.strips + strip};
+    }
+    /// Waits for stages `first` to `end`.
+    IRIS_DEVICE bool await_stages(const Wanted& wanted, u32 first, u32 end) {
+        return rank.call.await_ready_named(wanted.thread, wanted.threads, wanted.count * (end - first), [&](u32 nth) {
+            return piece_of(wanted, first + nth / wanted.count, wanted.first + nth % wanted.count);
+        });
+    }
+#if !defined(IRIS_EMULATED)
+    IRIS_DEVICE bool arrived(const Wanted& wanted) { return await_stages(wanted, 0, stages()); }
+#else
+    /// Stage by stage, as on Hopper.
+    IRIS_DEVICE bool arrived(const Wanted& wanted) {
+        for (u64 at = 0; at < depths();) {
+            u64 before = at;
+            if (!arrived_at(wanted, at) || at <= before) {
+                return false;
+            }
+        }
+        return true;
+    }
+#endif
+
+#if defined(IRIS_SM90) || defined(IRIS_EMULATED)
+    /// Waits for what is wanted at depth `at`, and moves this on to the depth up to which all has come. One wave calls it.
+    IRIS_DEVICE bool arrived_at(const Wanted& wanted, u64& at) {
+        u32 stage = stage_of(at);
+        u32 part = BY_COLUMNS ? stage % parts() : stage;
+        // Where all strips are wanted the words of further stages lie behind those of this one, and are looked at as well: as many as the lanes
+        // see at once.
+        u32 seen = wanted.count == wanted.strips && wanted.count != 0 ? (4 * wanted.threads - 3) / wanted.strips : 1;
+        u32 ahead = u32(smaller(parts() - part, seen == 0 ? 1 : seen));
+        Span span{BY_COLUMNS ? stage / parts() : wanted.source, u64(part) * wanted.strips + wanted.first, wanted.count * ahead, wanted.count,
+                  wanted.thread, wanted.threads};
+        u32 late = 0;
+        if (!rank.call.await_span(span, late)) {
+            return false;
+        }
+        // Lanes that wait for nothing are content.
+        u32 there = wanted.count == 0 ? parts() : late >= span.words ? ahead : late / wanted.strips;
+        at = depth_after(stage + rank.call.least(u32(smaller(there, parts() - part))));
+        return true;
+    }
+#endif
 
     /// How many rows of tiles come first, column by column, before all others: this rank's own, while the others' are on their way. If
     /// none, all tiles wait for all rows.
@@ -154,15 +236,6 @@ struct Gather : Operation {
         return start < own.start || end > own.end;
     }
 
-    /// A chunk of a row of this rank's part, from depth `at` on, of which `count` lie inside.
-    IRIS_DEVICE static Vec16 take(const Lines<Element>& from, bool wide, u32 at, u32 count) {
-        const Element* source = from.data + at * from.depth_stride;
-        if (wide && count == CHUNK<Element>) {
-            return *reinterpret_cast<const Vec16*>(source);
-        }
-        return gather(source, from.depth_stride, count);
-    }
-
     /// The pieces fall to the blocks from the last one on: the first has more to do as the call begins.
     IRIS_DEVICE u64 first_piece() const { return reread(args).blocks - 1 - block_index(); }
 
@@ -170,14 +243,12 @@ struct Gather : Operation {
     IRIS_DEVICE Block extent(u64 piece) const {
         Range own_rows = rows(me());
         Range own_depth = depth(me());
-        u32 parts = this->parts();
-        // There are few where there is more than one part.
-        u64 strip = parts == 1 ? piece : u32(piece) / parts;
-        u32 part = parts == 1 ? 0 : u32(piece) % parts;
-        u32 width = (u32((own_depth.len() + CHUNK<Element> - 1) / CHUNK<Element>) + parts - 1) / parts * CHUNK<Element>;
-        u64 left = smaller(u64(part) * width, own_depth.len());
-        u64 first = strip * PIECE_ROWS;
-        return {first, left, u32(smaller(PIECE_ROWS, own_rows.len() - first)), u32(smaller(width, own_depth.len() - left))};
+        // Part by part, which is the order in which they are waited for.
+        u32 strips = u32(this->strips(me()));
+        u32 part = strips == 0 ? 0 : u32(piece) / strips;
+        u64 first = u64(u32(piece) - part * strips) * PIECE_ROWS;
+        u64 left = smaller(u64(part) * part_depths(), own_depth.len());
+        return {first, left, u32(smaller(PIECE_ROWS, own_rows.len() - first)), u32(smaller(part_depths(), own_depth.len() - left))};
     }
 
     /// This thread's.
@@ -199,12 +270,22 @@ struct Gather : Operation {
         Lines<Element> from = rank.a().from(piece.row + way.row, piece.col);
         bool wide = from.depth_stride == 1
             && aligned16(reinterpret_cast<u64>(from.data) | from.line_stride * sizeof(Element));
+        if (wide && piece.cols % CHUNK<Element> == 0) {
+            // All at once: a chunk that there is none of is the last one again.
+            u32 last = way.across == 0 ? 0 : way.across - 1;
+            IRIS_UNROLL
+            for (u32 nth = 0; nth < COPIED && way.across != 0; ++nth) {
+                u32 chunk = u32(smaller(next + nth * way.step, last));
+                parcel.chunks[nth] = *reinterpret_cast<const Vec16*>(from.data + chunk * CHUNK<Element>);
+            }
+            return;
+        }
         IRIS_UNROLL
         for (u32 nth = 0; nth < COPIED; ++nth) {
             u32 chunk = next + nth * way.step;
             if (chunk < way.across) {
                 u32 at = chunk * CHUNK<Element>;
-                parcel.chunks[nth] = take(from, wide, at, u32(smaller(piece.cols - at, CHUNK<Element>)));
+                parcel.chunks[nth] = gather(from.data + at * from.depth_stride, from.depth_stride, u32(smaller(piece.cols - at, CHUNK<Element>)));
             }
         }
     }
@@ -221,9 +302,10 @@ struct Gather : Operation {
         u64 row = rows(me()).start + piece.row;
         bool keep = are_gathered(row, row + piece.rows);
         u64 place = (row + way.row) * Rank::pitch(this->depths()) + depth(me()).start + piece.col;
+        u64 target = me();
         IRIS_ROLLED
         for (u64 step = 0; step < world(); ++step) {
-            u64 target = (me() + 1 + step) % world();
+            target = next_rank(target, world());
             if (cols(target) == 0 || (target == me() && !keep) || !is_due(target, turn, in_turn)) {
                 continue;
             }
@@ -246,18 +328,28 @@ struct Gather : Operation {
             parcel.way = path(parcel.piece);
             fetch(parcel, parcel.way.first);
             parcel.expected = true;
+            // The rest comes as far as the cache.
+            Lines<Element> from = rank.a().from(parcel.piece.row + parcel.way.row, parcel.piece.col);
+            IRIS_ROLLED
+            for (u32 chunk = parcel.way.first + COPIED * parcel.way.step; chunk < parcel.way.across; chunk += parcel.way.step) {
+                prefetch(from.data + u64(chunk) * CHUNK<Element> * from.depth_stride);
+            }
         }
     }
 
     /// How often a block stores what it has loaded, at most.
     IRIS_DEVICE u64 puts() const {
-        u64 across = ceil_div(ceil_div(depth(me()).len(), CHUNK<Element>), parts());
-        return ceil_div(pieces(me()), reread(args).blocks) * ceil_div(across, COPIED * (threads() / PIECE_ROWS));
+        u32 blocks = u32(reread(args).blocks);
+        return (u32(pieces(me())) + blocks - 1) / blocks * ceil_div(part_depths() / CHUNK<Element>, COPIED * (threads() / PIECE_ROWS));
     }
 
-    /// Sends all pieces, of which the first may be expected. `pause` is called after whatever has been stored.
-    template <class Pause>
-    IRIS_DEVICE bool send(Parcel& parcel, Pause pause) {
+    /// Bytes that a piece sends, to all peers together.
+    IRIS_DEVICE u64 piece_bytes() const { return u64(PIECE_ROWS) * part_depths() * sizeof(Element) * (world() - 1); }
+
+    /// Sends all pieces, of which the first may be expected. `await(number)` is called before a piece is sent, `pause` after whatever has
+    /// been stored.
+    template <class Await, class Pause>
+    IRIS_DEVICE bool send(Parcel& parcel, Await await, Pause pause) {
         bool in_turn = this->in_turn();
         u64 turns = in_turn ? world() - 1 : 1;
         IRIS_ROLLED
@@ -267,6 +359,7 @@ struct Gather : Operation {
                     parcel.piece = extent(number);
                     parcel.way = path(parcel.piece);
                 }
+                await(number);
                 for (u32 next = parcel.way.first; next < parcel.way.across; next += COPIED * parcel.way.step) {
                     if (!parcel.expected) {
                         fetch(parcel, next);
@@ -284,7 +377,7 @@ struct Gather : Operation {
     }
     IRIS_DEVICE bool send() {
         Parcel parcel;
-        return send(parcel, [] {});
+        return send(parcel, [](u64) {}, [] {});
     }
 
     /// There is nothing to reduce. Whoever has read peers' rows has met them.
@@ -308,8 +401,15 @@ struct GatherRows : Gather<false> {
         u32 first = rows_first();
         return group == 0 ? first : u32(ceil_div(reread(args).m, TILE_M)) - first;
     }
-    /// About so much of `each` a tile a block has in its first ones, which are made of own rows alone.
-    IRIS_DEVICE u64 alone(u64 each) const { return rows_first() * ceil_div(cols(me()), TILE_N) * each / reread(args).blocks; }
+    /// About so much of `each` a tile a block has in its first ones, which are made of own rows alone: nothing if most blocks have none.
+    IRIS_DEVICE u64 alone(u64 each) const {
+        u32 tiles = own_tiles();
+        u32 blocks = u32(reread(args).blocks);
+        return 2 * tiles < blocks ? 0 : u64(tiles) * each / blocks;
+    }
+    IRIS_DEVICE u32 own_tiles() const { return rows_first() * u32(ceil_div(cols(me()), TILE_N)); }
+    /// Whether it is as well if blocks multiply nothing before they have sent their pieces: where most have nothing to multiply.
+    IRIS_DEVICE bool sends_first(bool streamed) const { return 2 * own_tiles() < reread(args).blocks && !(streamed && rows_first() != 0); }
     IRIS_DEVICE Work work(u64 step) const {
         Range own = rows(me());
         u64 m = reread(args).m;
@@ -335,10 +435,9 @@ struct GatherRows : Gather<false> {
         return {block, gathered ? block.row : block.row - own.start, me(), 0, gathered};
     }
     IRIS_DEVICE bool awaits(const Work& work, bool first) const { return at_once() ? first : work.gathered; }
-    IRIS_DEVICE bool arrived(const Work& work) {
+    IRIS_DEVICE Wanted wanted(const Work& work) const {
         u64 from = at_once() ? 0 : work.block.row;
-        u64 to = at_once() ? reread(args).m : from + work.block.rows;
-        return rank.call.await_ready_of(0, world() - 1, threads(), [&](u64 source) { return pieces_of(source, from, to); });
+        return this->wanted_of(from, at_once() ? reread(args).m : from + work.block.rows);
     }
 };
 
@@ -350,16 +449,13 @@ struct GatherColumns : Gather<true> {
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
     IRIS_DEVICE u32 rows_of_group(u32 group) const { return group == 0 ? 0 : u32(ceil_div(reread(args).m, TILE_M)); }
     IRIS_DEVICE u64 alone(u64) const { return 0; }
+    IRIS_DEVICE bool sends_first(bool) const { return true; }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
         return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)};
     }
     IRIS_DEVICE bool awaits(const Work& work, bool) const { return work.gathered; }
-    IRIS_DEVICE bool arrived(const Work& work) {
-        return rank.call.await_ready_of(0, world() - 1, threads(), [&](u64 source) {
-            return pieces_of(source, work.block.row, work.block.row + work.block.rows);
-        });
-    }
+    IRIS_DEVICE Wanted wanted(const Work& work) const { return this->wanted_of(work.block.row, work.block.row + work.block.rows); }
 };
 
 } // namespace

@@ -26,6 +26,13 @@ u64 ceil_div(u64 a, u64 b) {
     return (a + b - 1) / b;
 }
 
+/// Into how many parts the depth of pieces of A is cut, and how deep each is: as the host says in `iris-kernels`.
+void cut(u64 rows, u64 depth, iris::u64& parts, iris::u64& part) {
+    u64 strips = std::max<u64>(1, ceil_div(rows, 8));
+    parts = std::max<u64>(1, std::min(128 / std::min<u64>(strips, 128), ceil_div(depth, 256)));
+    part = ceil_div(ceil_div(depth, 8), parts) * 8;
+}
+
 struct Part {
     u64 start;
     u64 len;
@@ -302,6 +309,8 @@ struct Runner {
         args.m_share = ceil_div(m, c.world);
         args.n_share = ceil_div(c.n, c.world);
         args.k_share = ceil_div(c.k, c.world);
+        cut(args.m_share, c.k, args.row_parts, args.row_part);
+        cut(m, args.k_share, args.col_parts, args.col_part);
         args.a = a.address;
         args.a_row = a.row;
         args.a_col = a.col;

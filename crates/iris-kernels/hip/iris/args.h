@@ -31,6 +31,12 @@ struct Args {
     u64 m_share;
     u64 n_share;
     u64 k_share;
+    /// The parts that the depth of a piece of A is cut into, and how deep each is, where ranks have rows of A, and where they have columns of it:
+    /// see `all_gather_matmul.hip`.
+    u64 row_parts;
+    u64 row_part;
+    u64 col_parts;
+    u64 col_part;
     /// Whether `a` is a matrix to be exchanged as it is, in place of a product: the operation is then the collective alone.
     u64 given;
     /// This rank's A: its address, and the elements from one row, and one column, to the next.
@@ -90,7 +96,7 @@ struct Args {
     u64 stall_ns;
 };
 
-static_assert(sizeof(Args) == 8 * (MAX_RANKS + 44), "8-byte fields without gaps");
+static_assert(sizeof(Args) == 8 * (MAX_RANKS + 48), "8-byte fields without gaps");
 
 /// The words that a rank waits for, numbered as `iris_sync::WordKind`.
 enum class WordKind : u64 { entered, ready, gathered, added, lock, barrier };

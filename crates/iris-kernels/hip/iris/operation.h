@@ -9,8 +9,8 @@
 // - `begin` begins the call and passes the gate; `send` then hands parts of A to peers.
 // - `steps` is how many tiles the rank multiplies, and `work(step)` which one comes when; tile t falls to block t mod `blocks`. A tile
 //   without rows is none.
-// - `depths` is how deep all tiles are. Where a tile, a block's first one or not, `awaits` rows of A, `arrived(work)` waits until they are
-//   there.
+// - `depths` is how deep all tiles are. Where a tile, a block's first one or not, `awaits` rows of A, `wanted(work)` says which, and
+//   `arrived(wanted)` waits until they are there; `arrived_at(wanted, depth)`, which crews use, until they are at that depth.
 // - TO, `targets` and `target(nth)` say where a finished tile belongs; `may_store(work)` waits until it may be stored there, and
 //   `tell(work)` says that it has been.
 // - `reduce` sums and stores the tiles that this rank owns. Where it MERGES, which crews do, these come behind the peers' tiles among the
@@ -374,7 +374,10 @@ struct Operation {
     static constexpr bool STREAMS = false;
     IRIS_DEVICE bool send() { return true; }
     IRIS_DEVICE bool awaits(const Work&, bool) const { return false; }
-    IRIS_DEVICE bool arrived(const Work&) { return true; }
+    struct Wanted {};
+    IRIS_DEVICE Wanted wanted(const Work&) const { return {}; }
+    IRIS_DEVICE bool arrived(const Wanted&) { return true; }
+    IRIS_DEVICE bool arrived_at(const Wanted&, u64&) { return true; }
     /// The bias of what is multiplied here, if it is added here.
     IRIS_DEVICE const Element* bias() const { return nullptr; }
     /// The rows of the matrix that OWN tiles, or all, belong to.

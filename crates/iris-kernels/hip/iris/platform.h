@@ -183,6 +183,15 @@ IRIS_DEVICE void pause() {
 #endif
 }
 
+/// Asks for what lies at an address to be brought into the device's cache, where that can be asked for.
+IRIS_DEVICE void prefetch(const void* at) {
+#if defined(__CUDACC__)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+#else
+    (void)at;
+#endif
+}
+
 /// Nanoseconds since some moment, the same for all threads of the device.
 IRIS_DEVICE u64 now_ns() {
 #if defined(IRIS_EMULATED)

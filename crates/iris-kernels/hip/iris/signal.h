@@ -84,9 +84,29 @@ struct CallShared {
     u32 votes[3];
     /// Whether this block was the last to arrive.
     u32 last;
+#if defined(IRIS_EMULATED)
+    u32 least;
+#endif
     /// Where each rank's output begins, as this device sees it, and the elements from one row to the next.
     u64 output[MAX_RANKS];
     u64 output_row[MAX_RANKS];
+};
+
+/// A tile, or a piece, of which a `ready` word speaks.
+struct TileOf {
+    u64 source;
+    u64 tile;
+};
+
+/// Words of one source that lie side by side, from that of its tile `first` on, and which of the wave's lanes look at them.
+struct Span {
+    u64 source;
+    u64 first;
+    /// So many there are, of which so many are waited for.
+    u32 words;
+    u32 must;
+    u32 lane;
+    u32 lanes;
 };
 
 /// A call in progress, as one thread sees it. All members but `asked` are the same in all threads of the block.
@@ -432,23 +452,16 @@ struct Call {
         return true;
     }
 
-    /// Waits, with `threads` threads, for `ready` words of the ranks `first` to `last`, both included; `words(rank)` is the range of
-    /// them.
-    template <class Words>
-    IRIS_DEVICE bool await_ready_of(u64 first, u64 last, u32 threads, Words words) {
+    /// Waits for the `ready` words of some sources: each thread for those that `named(nth)` names, source and tile, from its own `first`
+    /// on in steps of `step` up to its own `end`.
+    template <class Named>
+    IRIS_DEVICE bool await_ready_named(u32 first, u32 step, u32 end, Named named) {
         stall(Phase::reduce);
         bool there = true;
-        // Those of one rank behind those of the other, so that each thread has as few as there can be.
-        u32 before = 0;
         IRIS_ROLLED
-        for (u64 source = first; source <= last; ++source) {
-            auto range = words(source);
-            u32 skip = LOOKS_AHEAD ? (thread_index() + threads - before % threads) % threads : thread_index();
-            IRIS_ROLLED
-            for (u64 at = range.start + skip; at < range.end && there; at += threads) {
-                there = wait(WordKind::ready, source, at, layout.ready(bank, source, at), value, true);
-            }
-            before += u32(range.end - range.start);
+        for (u32 nth = first; nth < end && there; nth += step) {
+            TileOf at = named(nth);
+            there = wait(WordKind::ready, at.source, at.tile, layout.ready(bank, at.source, at.tile), value, true);
         }
         if (!all_go_on(there)) {
             return false;
@@ -456,6 +469,89 @@ struct Call {
         stall(Phase::read);
         return true;
     }
+
+#if defined(IRIS_SM90) || defined(IRIS_EMULATED)
+    /// One wave's wait for `ready` words that lie side by side: until the first `must` words of each lane's span are there. Then `late` is the
+    /// number of the first word of the span that is not there, among those that this lane has looked at, or of all of them.
+    ///
+    /// Four words are looked at in one access: each of them as if by an access of its own, with acquire order.
+    IRIS_DEVICE bool await_span(const Span& span, u32& late) {
+        stall(Phase::reduce);
+        const Word* first = word(args.rank, layout.ready(bank, span.source, span.first));
+        u32 before = u32(reinterpret_cast<u64>(first) / sizeof(Word) % 4);
+        bool there = true;
+        u64 since = 0;
+        IRIS_ROLLED
+        for (u32 polls = 1;; ++polls) {
+            late = span.words;
+            u32 seen = 0;
+            IRIS_ROLLED
+            for (u32 quad = span.lane * 4; quad < before + span.words; quad += span.lanes * 4) {
+                u32 words[4];
+                load_quad(first - before + quad, words);
+                IRIS_UNROLL
+                for (u32 each = 4; each-- > 0;) {
+                    u32 nth = quad + each - before;
+                    // Equality, as in `await_ready_from`. Below the first one, numbers are large.
+                    if (nth < late && words[each] != u32(value)) {
+                        late = nth;
+                        seen = words[each];
+                    }
+                }
+            }
+            if (least(late >= span.must) != 0) {
+                break;
+            }
+            if (polls % IRIS_LOOK == 0) {
+                u64 now = now_ns();
+                since = since == 0 ? now : since;
+                if (late < span.must) {
+                    Wait wait{WordKind::ready, span.source, span.first + late, value, seen};
+                    there = look(&wait);
+                    if (there && now - since >= args.budget_ns) {
+                        fault(args, index, value, Cause::budget_ended, args.budget_ns, &wait);
+                        there = false;
+                    }
+                }
+                if (least(there) == 0) {
+                    break;
+                }
+            }
+            pause();
+        }
+        if (!all_go_on(there)) {
+            return false;
+        }
+        stall(Phase::read);
+        return true;
+    }
+#endif
+
+#if defined(IRIS_SM90)
+    /// The least of a wave's values.
+    IRIS_DEVICE u32 least(u32 value) const { return __reduce_min_sync(0xffffffffu, value); }
+    IRIS_DEVICE static void load_quad(const Word* from, u32 (&words)[4]) {
+        asm volatile("ld.acquire.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                     : "l"(from)
+                     : "memory");
+    }
+#elif defined(IRIS_EMULATED)
+    // There the block goes that way which a wave goes on Hopper, and its threads run by turns.
+    IRIS_DEVICE u32 least(u32 value) const {
+        sync_block();
+        shared.least = ~0u;
+        sync_block();
+        shared.least = value < shared.least ? value : shared.least;
+        sync_block();
+        return shared.least;
+    }
+    IRIS_DEVICE static void load_quad(const Word* from, u32 (&words)[4]) {
+        for (u32 each = 0; each < 4; ++each) {
+            words[each] = u32(load<Order::acquire, Scope::system>(from + each));
+        }
+    }
+#endif
 
     /// Waits until every peer has entered this call, compares each one's m with this rank's, and learns where their outputs are.
     IRIS_DEVICE bool meet() {

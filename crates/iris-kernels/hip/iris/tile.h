@@ -115,13 +115,13 @@ struct Grid {
     IRIS_DEVICE u64 across() const { return ceil_div(cols, TILE_N); }
     IRIS_DEVICE u64 len() const { return ceil_div(rows, TILE_M) * across(); }
     IRIS_DEVICE Block block(u64 index) const {
+        // There are fewer than 2^32 tiles.
         u64 row = 0;
         u64 col = 0;
         if constexpr (IRIS_RASTER == 1) {
-            row = index / across() * TILE_M;
-            col = index % across() * TILE_N;
+            row = u64(u32(index) / u32(across())) * TILE_M;
+            col = u64(u32(index) % u32(across())) * TILE_N;
         } else {
-            // There are fewer than 2^32 tiles.
             u32 group = u32(index) / (IRIS_RASTER * u32(across()));
             u32 within = u32(index) % (IRIS_RASTER * u32(across()));
             u32 height = u32(smaller(IRIS_RASTER, ceil_div(rows, TILE_M) - group * IRIS_RASTER));

@@ -67,7 +67,7 @@ IRIS_DEVICE void walk(const Args& args, Shared& shared) {
         if (work.block.rows == 0) {
             continue;
         }
-        if (op.awaits(work, step == block_index()) && !op.arrived(work)) {
+        if (op.awaits(work, step == block_index()) && !op.arrived(op.wanted(work))) {
             return;
         }
         work = op.work(opaque_scalar(step)); // once more, so that it takes no registers in between

@@ -28,6 +28,14 @@ pub struct Args {
     pub n_share: u64,
     /// Of `k`.
     pub k_share: u64,
+    /// Into how many parts the depth of a piece is cut where ranks have rows of A, and how deep each is.
+    pub row_parts: u64,
+    /// See `row_parts`.
+    pub row_part: u64,
+    /// The same where they have columns of it.
+    pub col_parts: u64,
+    /// See `col_parts`.
+    pub col_part: u64,
     /// Whether `a` is a matrix to be exchanged as it is, in place of a product.
     pub given: u64,
     /// A: its address, and elements from one row and one column to the next.
@@ -101,20 +109,27 @@ pub struct Args {
 }
 
 impl Args {
-    /// The same with the ranks' largest parts of `m`, `n` and `k`: each divided by `world`, and rounded up.
+    /// The same with the ranks' largest parts of `m`, `n` and `k`, each divided by `world` and rounded up; and with the parts of pieces.
     #[must_use]
     pub fn with_shares(self) -> Self {
         let share = |total: u64| total.div_ceil(self.world.max(1));
+        let (m_share, k_share) = (share(self.m), share(self.k));
+        let (row_parts, row_part) = super::memory::parts(m_share, self.k);
+        let (col_parts, col_part) = super::memory::parts(self.m, k_share);
         Self {
-            m_share: share(self.m),
+            m_share,
             n_share: share(self.n),
-            k_share: share(self.k),
+            k_share,
+            row_parts,
+            row_part,
+            col_parts,
+            col_part,
             ..self
         }
     }
 }
 
-const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 44));
+const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 48));
 
 /// What the first thread that faults writes to host memory. `state` is stored last.
 #[repr(C)]

@@ -25,15 +25,15 @@ pub struct FastArgs {
     pub a_deep: u64,
     /// Whether B's is.
     pub b_deep: u64,
-    /// Bytes of a slab of A in shared memory.
+    /// Bytes of a box of A in shared memory.
     pub a_bytes: u64,
-    /// Of a slab of the gathered A.
+    /// Of a box of the gathered A.
     pub gathered_bytes: u64,
     /// Whether `c` is C.
     pub c_mapped: u64,
     /// The address of as many bytes as [`partial_bytes`] says, zero before the first call, if tiles are streamed; else 0.
     pub partials: u64,
-    reserved: [u64; 6],
+    reserved: [u64; 2],
     /// A.
     pub a: TensorMap,
     /// B.
@@ -46,8 +46,8 @@ pub struct FastArgs {
 
 const _: () = assert!(size_of::<FastArgs>() == 576 + 4 * size_of::<TensorMap>());
 
-/// Depth of a slab: what 128 bytes hold of 16-bit elements.
-pub const SLAB_K: usize = 64;
+/// Depth of a box, of which a slab has one, or more: what 128 bytes hold of 16-bit elements.
+pub const BOX_K: usize = 64;
 /// The largest tile.
 pub const LARGEST: Tile = Tile { m: 128, n: 256 };
 
@@ -82,16 +82,28 @@ impl Crews {
     /// The same where a program's blocks wait for parts of A that peers send: B is copied meanwhile, as far as there is room.
     pub fn of_program(program: Program, tile: Tile) -> Option<Self> {
         let crews = Self::of(tile)?;
-        let stages = match program {
-            Program::AllGatherMatmul(_) => Self::room(tile).min(16),
-            _ => crews.stages,
-        };
-        Some(Self { stages, ..crews })
+        Some(match program {
+            Program::AllGatherMatmul(_) => Self {
+                stages: Self::room(tile).min(16),
+                ..crews
+            },
+            _ => crews,
+        })
+    }
+
+    /// Boxes of a slab, by depth: where one is read sooner than another can be asked for and waited for, two.
+    fn boxes(tile: Tile) -> usize {
+        if tile.m * tile.n <= 64 * 64 { 2 } else { 1 }
+    }
+
+    /// Bytes of a slab of both.
+    fn slab_bytes(tile: Tile) -> usize {
+        (tile.m + tile.n) * BOX_K * 2 * Self::boxes(tile)
     }
 
     /// Slabs for which there is room.
     fn room(tile: Tile) -> usize {
-        (Self::ROOM - tile.m * tile.n * 2) / ((tile.m + tile.n) * SLAB_K * 2)
+        (Self::ROOM - tile.m * tile.n * 2) / Self::slab_bytes(tile)
     }
 
     /// Threads of a block: the warpgroups, and four waves that load, take away and reduce.
@@ -102,7 +114,7 @@ impl Crews {
     /// Bytes of dynamic shared memory of a block: the ring, a finished tile, their barriers, and what aligns them.
     pub fn shared(&self) -> u32 {
         let Tile { m, n } = self.tile;
-        let ring = self.stages * ((m + n) * SLAB_K * 2 + 16);
+        let ring = self.stages * (Self::slab_bytes(self.tile) + 24);
         (ring + m * n * 2 + self.warpgroups * 16 + 1024) as u32
     }
 
@@ -113,6 +125,7 @@ impl Crews {
             .define("IRIS_SM90", 1)
             .define("IRIS_WARPGROUPS", self.warpgroups)
             .define("IRIS_STAGES", self.stages)
+            .define("IRIS_BOXES", Self::boxes(self.tile))
     }
 }
 

@@ -32,6 +32,15 @@ fn words(most: usize, depth: usize) -> usize {
     most.max(PIECES.min(most.saturating_mul(depth.div_ceil(PIECE_DEPTHS))))
 }
 
+/// Into how many parts the depth of pieces is cut, by the most rows and the depth that a rank has of A; and how deep each is, a multiple
+/// of 8.
+pub(super) fn parts(rows: u64, depth: u64) -> (u64, u64) {
+    let strips = rows.div_ceil(PIECE_ROWS as u64);
+    let most = PIECES as u64 / strips.clamp(1, PIECES as u64);
+    let parts = depth.div_ceil(PIECE_DEPTHS as u64).clamp(1, most);
+    (parts, depth.div_ceil(8).div_ceil(parts) * 8)
+}
+
 /// Bytes of a staging slot, by bytes of an element; `None` where no integer holds them.
 pub fn slot_bytes(program: Program, needs: Needs, element: usize) -> Option<usize> {
     match program {
@@ -51,10 +60,36 @@ mod tests {
     use super::*;
     use crate::Tile;
 
-    /// As `Gather::parts` in the kernel.
     fn pieces(strips: usize, depth: usize) -> usize {
-        let parts = (PIECES / strips.min(PIECES)).min(depth.div_ceil(PIECE_DEPTHS));
-        strips * parts.max(1)
+        strips * parts((strips * PIECE_ROWS) as u64, depth as u64).0 as usize
+    }
+
+    #[test]
+    fn parts_make_up_a_piece() {
+        for (rows, depth) in [
+            (0, 0),
+            (1, 1),
+            (1, 255),
+            (4, 3584),
+            (128, 3584),
+            (1024, 3584),
+            (9, 777),
+            (5000, 100),
+        ] {
+            let (parts, part) = parts(rows, depth);
+            assert!(parts >= 1 && part % 8 == 0, "{rows} {depth}");
+            assert!(
+                parts * part >= depth,
+                "{rows} {depth}: {parts} parts of {part}"
+            );
+            assert!(
+                parts * rows.div_ceil(8) <= rows.div_ceil(8).max(128),
+                "{rows} {depth}"
+            );
+        }
+        assert_eq!(parts(4, 3584), (14, 256));
+        assert_eq!(parts(128, 3584), (8, 448));
+        assert_eq!(parts(1024, 3584), (1, 3584));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::plan::Step;
 use iris_heap::device::{Boxes, Device, Driver};
 use iris_kernels::device::Args;
 use iris_kernels::device::fast::{
-    FastArgs, SLAB_K, STREAMERS, TensorMap, may_stream, partial_bytes,
+    BOX_K, FastArgs, STREAMERS, TensorMap, may_stream, partial_bytes,
 };
 use iris_kernels::host::{GatherDim, Program, Shape};
 use iris_kernels::{DType, Tile};
@@ -97,9 +97,9 @@ pub(super) fn arguments<D: Driver>(
             lens: [inner, outer],
             stride: stride * ELEMENT,
             sides: if deep {
-                [SLAB_K as u32, lines_of_box]
+                [BOX_K as u32, lines_of_box]
             } else {
-                [64, SLAB_K as u32]
+                [64, BOX_K as u32]
             },
         };
         mappable
@@ -139,7 +139,7 @@ pub(super) fn arguments<D: Driver>(
     fast.args = *args;
     fast.a_deep = u64::from(a_deep);
     fast.b_deep = u64::from(b_deep);
-    let slab = |rows: u64| rows * SLAB_K as u64 * ELEMENT;
+    let slab = |rows: u64| rows * BOX_K as u64 * ELEMENT;
     fast.a_bytes = slab(if a_deep { a_rows } else { m as u64 });
     (fast.a, fast.b) = (a, b);
     // What finished tiles are copied into, and what its rows are apart.
@@ -176,7 +176,7 @@ pub(super) fn arguments<D: Driver>(
             address: heap + args.staging,
             lens: [args.k, both_banks / (pitch * ELEMENT)],
             stride: pitch * ELEMENT,
-            sides: [SLAB_K as u32, box_rows as u32],
+            sides: [BOX_K as u32, box_rows as u32],
         })?;
     }
     Some(fast)
@@ -188,7 +188,7 @@ pub(super) fn streams(step: &Step, m: u64, cols: u64, blocks: u64) -> bool {
     let Shape { k, tile, .. } = step.shape;
     let (high, wide) = (tile.m as u64, tile.n as u64);
     let (rows, across) = (m.div_ceil(high), cols.div_ceil(wide));
-    let slabs = k.div_ceil(SLAB_K) as u64;
+    let slabs = k.div_ceil(BOX_K) as u64;
     let possible = usize::try_from(m).is_ok_and(|m| may_stream(tile, m))
         && (1..=STREAMERS as u64).contains(&blocks)
         && rows <= blocks
@@ -197,8 +197,8 @@ pub(super) fn streams(step: &Step, m: u64, cols: u64, blocks: u64) -> bool {
     let pays = || {
         // Nanoseconds, on an H100: a slab's at 5 TFLOP/s a multiprocessor, but no faster than 65 GB/s bring it there; all of B's at 3 TB/s; and
         // what handing over costs, as measured.
-        let slab = (2 * high * wide * SLAB_K as u64 / 5000)
-            .max((high + wide) * SLAB_K as u64 * ELEMENT / 65);
+        let slab = (2 * high * wide * BOX_K as u64 / 5000)
+            .max((high + wide) * BOX_K as u64 * ELEMENT / 65);
         let b = k as u64 * cols * ELEMENT / 3000;
         let tiles = rows * across;
         let whole = (tiles.div_ceil(blocks) * slabs * slab).max(b);

@@ -16,7 +16,7 @@ struct FastArgs {
     /// Whether A's, and B's, depth is what lies side by side.
     u64 a_deep;
     u64 b_deep;
-    /// Bytes of a slab of A, and of one of the gathered A: their boxes may have fewer rows than a tile.
+    /// Bytes of a box of A, and of one of the gathered A: they may have fewer rows than a tile.
     u64 a_bytes;
     u64 gathered_bytes;
     /// Whether `c` is C; if not, C is not aligned to 16 bytes.

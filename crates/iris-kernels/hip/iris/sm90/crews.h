@@ -6,7 +6,8 @@
 // - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where tiles travel in packets, they
 //   only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
 // - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send, and then meet
-//   the peers.
+//   the peers. Where nobody has a tile to begin with before parts of A come, the warpgroups begin the call and send: there are more of
+//   them, and they have nothing else to do.
 //
 // Where the warpgroups merge, the loader brings them the peers' parts of an own tile in the ring: before the tile's slabs if they are
 // there by then, since peers made them while this block made its tiles before; else behind them.
@@ -23,6 +24,9 @@ namespace iris {
 
 static_assert(sizeof(Element) == 2, "matrix instructions for 16-bit types");
 
+/// Slabs of A that are waited for at a time.
+constexpr u32 AT_A_TIME = 4 / BOXES;
+
 /// What the crews of a block share.
 struct CrewsShared {
     CallShared calls[4];
@@ -37,35 +41,6 @@ struct CrewsShared {
     /// What it streams, if it does.
     Streams streams;
 };
-
-/// Fills the ring with the slabs of a stint, with one lane, which alone knows the place. What it needs of A has come when `arrived`
-/// returns, which tells the first of its rows; `early`, when the ring is empty, B is copied ahead of that, as far as there is room.
-template <class Arrived>
-IRIS_DEVICE void load_stint(const FastArgs& fast, const Ring& ring, bool early, Place& place, const Work& work, const Stint& stint,
-                            u64 depths, Arrived arrived) {
-    i32 col = i32(work.block.col);
-    u32 slabs = stint.slabs();
-    u32 first_slab = depths == 0 ? 1 : stint.first;
-    u32 ahead = early ? u32(smaller(STAGES, slabs)) : 0;
-    if (elected()) {
-        Place next = place;
-        for (u32 slab = 0; slab < ahead; ++slab) {
-            copy_b(ring, next, fast, work.gathered, col, i32((first_slab + slab) * SLAB_K));
-            next.advance();
-        }
-    }
-    i32 row = i32(arrived());
-    if (elected()) {
-        for (u32 slab = 0; slab < slabs; ++slab) {
-            i32 depth = i32((first_slab + slab) * SLAB_K);
-            if (slab >= ahead) {
-                copy_b(ring, place, fast, work.gathered, col, depth);
-            }
-            copy_a(ring, place, fast, work.gathered, row, depth);
-            place.advance();
-        }
-    }
-}
 
 /// Where a warpgroup's rows of a peer's part of a tile lie in the ring: as in a slot, but for the other warpgroup's.
 IRIS_DEVICE u32 in_part(u32 row, u32 col) {
@@ -99,6 +74,27 @@ IRIS_DEVICE void load_parts(const Op& op, const Ring& ring, Place& place, const 
             place.advance();
         }
     }
+}
+
+/// Where the depth of a slab begins: outside of what there is, if there is no depth.
+IRIS_DEVICE i32 depth_of(u32 slab, u64 depths) { return depths == 0 ? i32(SLAB_K) : i32(slab * SLAB_K); }
+
+/// Copies the first slabs of a stint's B to the empty ring while A is under way, with one lane, and returns how many.
+///
+/// What is asked for waits in the memory's queues, and all else that comes to them waits behind it: this rank's part of A on its way to
+/// peers, and every fence. So no more is asked for at a time than keeps the memory busy.
+IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, i32 col, const Stint& stint, u64 depths) {
+    u32 count = u32(smaller(stint.slabs(), STAGES));
+    Place place;
+    for (u32 nth = 0; nth < count; ++nth) {
+        if (nth >= FLIGHT) {
+            await_phase(ring.flight(nth - FLIGHT), 0);
+        }
+        arrive_expecting(ring.flight(nth), B_BYTES);
+        copy_b(ring, place, ring.flight(nth), fast, col, depth_of(stint.first + nth, depths));
+        place.advance();
+    }
+    return count;
 }
 
 /// Fills the ring.
@@ -148,21 +144,71 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         if (parts_first) {
             bring_parts();
         }
-        bool awaits = Op::SENDS && op.awaits(work, first);
-        load_stint(fast, ring, first && awaits, place, work, stint, depths, [&] {
-            u64 row = work.a_row;
-            if (awaits) {
+        i32 col = i32(work.block.col);
+        u64 row = work.a_row;
+        // Up to `ahead` B has been asked for, and up to `there` A is there.
+        u32 ahead = stint.first;
+        u32 there = stint.end;
+        typename Op::Wanted wanted;
+        if constexpr (Op::SENDS) {
+            if (op.awaits(work, first)) {
+                there = stint.first;
+                wanted = op.wanted(work);
+                if (first) {
+                    op.rank.call.glance();
+                    if (elected()) {
+                        ahead += copy_ahead(fast, ring, col, stint, depths);
+                    }
+                    __syncwarp();
+                }
                 attend();
-                go = go && op.arrived(work);
-                fence_async(); // what arrived by stores is read by copies
-                __syncwarp();
             }
-            if (Op::SENDS && work.gathered) {
+            if (work.gathered) {
                 // From the first row of this bank's on.
                 row += op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
             }
-            return row;
-        });
+        }
+        auto copy = [&](u32 slab) {
+            i32 depth = depth_of(slab, depths);
+            u32 full = ring.full(place.stage);
+            u32 bytes = u32(Op::SENDS && work.gathered ? fast.gathered_bytes : fast.a_bytes) * BOXES;
+            if (Op::SENDS && slab < ahead) {
+                await_phase(ring.flight(place.stage), 0);
+                arrive_expecting(full, bytes);
+            } else {
+                await_phase(ring.empty(place.stage), place.parity ^ 1);
+                arrive_expecting(full, bytes + B_BYTES);
+                copy_b(ring, place, full, fast, col, depth);
+            }
+            copy_a(ring, place, fast, Op::SENDS && work.gathered, i32(row), depth);
+            place.advance();
+        };
+        if constexpr (Op::SENDS) {
+            // Some at a time, how many is known in advance: in a loop of which the compiler does not know that all lanes go through it as
+            // often, it goes through the lanes one after the other.
+            for (u32 slab = stint.first; slab < stint.end; slab += AT_A_TIME) {
+                u32 end = u32(smaller(slab + AT_A_TIME, stint.end));
+                if (there < end) {
+                    u64 depth = u64(there) * SLAB_K;
+                    u64 needed = smaller(u64(end) * SLAB_K, depths);
+                    while (go && depth < needed) {
+                        go = op.arrived_at(wanted, depth);
+                    }
+                    there = go && depth < depths ? u32(depth / SLAB_K) : stint.end;
+                    fence_async(); // what arrived by stores is read by copies
+                }
+                __syncwarp();
+                if (elected()) {
+                    for (u32 next = slab; next < end; ++next) {
+                        copy(next);
+                    }
+                }
+            }
+        } else if (elected()) {
+            for (u32 slab = stint.first; slab < stint.end; ++slab) {
+                copy(slab);
+            }
+        }
         __syncwarp();
         if (own && !parts_first) {
             attend();
@@ -346,6 +392,24 @@ IRIS_DEVICE Op side(const FastArgs& fast, CrewsShared& shared) {
     return Op(fast.args, shared.calls[CREW], Turns{shared.dealt, shared.drawn[CREW]});
 }
 
+/// Begins the call, and sends this block's pieces of A.
+///
+/// These are awaited by all: the first of them is asked for before anything else, and so is what tells which call this is. Behind the loader's
+/// requests, which begin when the block's crews have met here, it would come as late as all that these ask for.
+template <class Op>
+IRIS_DEVICE bool begin_and_send(Op& op) {
+    op.rank.call.glance();
+    typename Op::Parcel parcel;
+    op.expect(parcel);
+    __syncthreads();
+    Pace pace = Pace::beside(op.alone(slabs_of(op.depths())), op.puts());
+    // What nobody has anything to do before, comes in the order in which it is waited for.
+    u64 apart = pace.apart == 0 ? op.piece_bytes() : 0;
+    bool go = op.begin();
+    u64 since = now_ns();
+    return go && op.send(parcel, [&](u64 number) { await_turn(since, number * apart); }, [&] { pace.keep(); });
+}
+
 /// Walks through a whole call.
 template <class Op>
 IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
@@ -367,16 +431,17 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             }
         }
     }
-    __syncthreads();
     bool go = true;
     if (threadIdx.x >= LOADER) {
         if (GROUPS == 2) {
             asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
         }
         if (threadIdx.x < COURIERS) {
+            __syncthreads();
             Op op = side<Op, 1>(fast, shared);
             go = load_tiles(op, fast, ring, shared);
         } else if (threadIdx.x < MOVERS) {
+            __syncthreads();
             Op op = side<Op, 2>(fast, shared);
             if constexpr (Op::TO == To::packets) {
                 go = open_way(op, ring, shared);
@@ -386,15 +451,18 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         } else {
             Op op = side<Op, 3>(fast, shared);
             if constexpr (Op::SENDS) {
-                // What is sent is awaited by all: it is on its way to this block before the block knows which call this is.
-                op.rank.call.glance();
-                typename Op::Parcel parcel;
-                op.expect(parcel);
-                Pace pace = Pace::beside(op.alone(slabs_of(op.depths())), op.puts());
-                go = op.begin() && op.send(parcel, [&] { pace.keep(); }) && op.reduce();
-            } else if (Op::REDUCES && op.steps() > op.args.blocks) {
-                // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
-                go = op.rank.call.attend() && op.reduce();
+                if (op.sends_first(fast.partials != 0)) {
+                    __syncthreads();
+                    go = op.rank.call.attend() && op.reduce();
+                } else {
+                    go = begin_and_send(op) && op.reduce();
+                }
+            } else {
+                __syncthreads();
+                if (Op::REDUCES && op.steps() > op.args.blocks) {
+                    // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
+                    go = op.rank.call.attend() && op.reduce();
+                }
             }
         }
         if (!go) {
@@ -406,13 +474,23 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
         }
         Op op = side<Op, 0>(fast, shared);
-        go = multiply_tiles(op, fast, ring, shared);
+        bool began = false;
+        if constexpr (Op::SENDS) {
+            began = op.sends_first(fast.partials != 0);
+            if (began) {
+                go = begin_and_send(op);
+            }
+        }
+        if (!began) {
+            __syncthreads();
+        }
+        go = multiply_tiles(op, fast, ring, shared) && go;
         if (Op::ALONE) {
             __syncthreads();
             return;
         }
         // While the couriers take the last tile away.
-        go = go && (Op::TO == To::packets || op.rank.call.attend());
+        go = go && (began || Op::TO == To::packets || op.rank.call.attend());
         go = go && (!(Op::REDUCES || Op::TO == To::packets) || op.reduce());
         if (!go) {
             shared.failed = 1;

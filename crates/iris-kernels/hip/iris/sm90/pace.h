@@ -22,7 +22,8 @@ struct Pace {
     /// So that `steps` steps take three fifths of the time in which a block multiplies `slabs` slabs, at 2048 products a cycle.
     IRIS_DEVICE static Pace beside(u64 slabs, u64 steps) {
         constexpr u64 SLAB_CYCLES = u64(TILE_M) * TILE_N * SLAB_K / 2048;
-        return {u32(smaller(slabs * SLAB_CYCLES * 3 / 5 / (steps == 0 ? 1 : steps), LONGEST)), clock()};
+        u32 cycles = u32(smaller(slabs * SLAB_CYCLES * 3 / 5, u32(-1)));
+        return {u32(smaller(cycles / (steps == 0 ? 1 : u32(steps)), LONGEST)), clock()};
     }
 
     /// Waits until the next step may be made.
@@ -44,5 +45,16 @@ struct Pace {
     /// Should depths be such that all this is far from the truth.
     static constexpr u64 LONGEST = 40000;
 };
+
+/// Bytes that a rank's links take in a nanosecond, at most.
+constexpr u64 LINK_BYTES = 400;
+
+/// Waits for the turn of what stands behind `bytes` bytes that this rank sends from `since` on. Blocks that each send something at the same
+/// time share the links, so that nothing is there before all is. By turns, what is waited for first is there first, and nothing later.
+IRIS_DEVICE void await_turn(u64 since, u64 bytes) {
+    while (now_ns() - since < bytes / LINK_BYTES) {
+        asm volatile("nanosleep.u32 40;" ::: "memory");
+    }
+}
 
 } // namespace iris

@@ -18,10 +18,15 @@ constexpr u32 GROUPS = IRIS_WARPGROUPS;
 constexpr u32 GROUP_M = 64;
 static_assert(GROUPS * GROUP_M == TILE_M, "warpgroups share the tile's rows");
 
-constexpr u32 A_BYTES = TILE_M * SLAB_K * 2;
-constexpr u32 B_BYTES = TILE_N * SLAB_K * 2;
+/// A slab consists of boxes of A, one behind the other, and then of those of B.
+constexpr u32 A_BOX = TILE_M * BOX_K * 2;
+constexpr u32 B_BOX = TILE_N * BOX_K * 2;
+constexpr u32 A_BYTES = A_BOX * BOXES;
+constexpr u32 B_BYTES = B_BOX * BOXES;
 constexpr u32 STAGE_BYTES = A_BYTES + B_BYTES;
 constexpr u32 OUT_BYTES = TILE_M * TILE_N * 2;
+/// Slabs of B that a block asks for at a time while it waits for A: some 64 KiB. Half of that does not keep the memory busy.
+constexpr u32 FLIGHT = 65536 / B_BYTES;
 
 /// Where things are in the block's dynamic shared memory, from the first multiple of 1024 on.
 struct Ring {
@@ -29,7 +34,7 @@ struct Ring {
 
     static constexpr u32 OUT = STAGES * STAGE_BYTES;
     static constexpr u32 BARRIERS = OUT + OUT_BYTES;
-    static constexpr u32 BYTES = BARRIERS + (STAGES + GROUPS) * 16;
+    static constexpr u32 BYTES = BARRIERS + (STAGES + GROUPS) * 16 + STAGES * 8;
 
     IRIS_DEVICE u32 a(u32 stage) const { return base + stage * STAGE_BYTES; }
     IRIS_DEVICE u32 b(u32 stage) const { return base + stage * STAGE_BYTES + A_BYTES; }
@@ -43,12 +48,15 @@ struct Ring {
     IRIS_DEVICE u32 finished(u32 group) const { return base + BARRIERS + (STAGES + group) * 16; }
     /// Its phases end when they have been taken away.
     IRIS_DEVICE u32 taken(u32 group) const { return finished(group) + 8; }
+    /// Its first phase ends when the slab of B is there that was asked for ahead of A.
+    IRIS_DEVICE u32 flight(u32 stage) const { return base + BARRIERS + (STAGES + GROUPS) * 16 + stage * 8; }
 
     /// Makes the barriers, with one thread.
     IRIS_DEVICE void make() const {
         for (u32 stage = 0; stage < STAGES; ++stage) {
             barrier_init(full(stage), 1);
             barrier_init(empty(stage), GROUPS);
+            barrier_init(flight(stage), 1);
         }
         for (u32 group = 0; group < GROUPS; ++group) {
             barrier_init(finished(group), 128);
@@ -76,35 +84,38 @@ struct Place {
     }
 };
 
-/// Copies a slab of A to where `place` is, with one lane: 64 depths from `depth` on of the rows from `row` on, of this rank's A or of
-/// the one that is gathered here.
+/// Copies a slab of A to where `place` is, with one lane: the depths from `depth` on of the rows from `row` on, of this rank's A or of the
+/// one that is gathered here.
 IRIS_DEVICE void copy_a(const Ring& ring, Place place, const FastArgs& fast, bool gathered, i32 row, i32 depth) {
     u32 full = ring.full(place.stage);
-    u32 a = ring.a(place.stage);
-    if (gathered) {
-        copy_box(a, fast.gathered, full, depth, row);
-    } else if (fast.a_deep) {
-        copy_box(a, fast.a, full, depth, row);
-    } else {
-        IRIS_UNROLL
-        for (u32 at = 0; at < TILE_M; at += 64) {
-            copy_box(a + at * 128, fast.a, full, row + at, depth);
+    IRIS_UNROLL
+    for (u32 box = 0; box < BOXES; ++box, depth += BOX_K) {
+        u32 a = ring.a(place.stage) + box * A_BOX;
+        if (gathered) {
+            copy_box(a, fast.gathered, full, depth, row);
+        } else if (fast.a_deep) {
+            copy_box(a, fast.a, full, depth, row);
+        } else {
+            IRIS_UNROLL
+            for (u32 at = 0; at < TILE_M; at += 64) {
+                copy_box(a + at * 128, fast.a, full, row + at, depth);
+            }
         }
     }
 }
 
-/// The same of B: of the columns from `col` on. The barrier learns of both. Waits until the place is free.
-IRIS_DEVICE void copy_b(const Ring& ring, Place place, const FastArgs& fast, bool gathered, i32 col, i32 depth) {
-    await_phase(ring.empty(place.stage), place.parity ^ 1);
-    u32 full = ring.full(place.stage);
-    u32 b = ring.b(place.stage);
-    arrive_expecting(full, u32(gathered ? fast.gathered_bytes : fast.a_bytes) + B_BYTES);
-    if (fast.b_deep) {
-        copy_box(b, fast.b, full, depth, col);
-    } else {
-        IRIS_UNROLL
-        for (u32 at = 0; at < TILE_N; at += 64) {
-            copy_box(b + at * 128, fast.b, full, col + at, depth);
+/// The same of B: of the columns from `col` on. The barrier `full` is told.
+IRIS_DEVICE void copy_b(const Ring& ring, Place place, u32 full, const FastArgs& fast, i32 col, i32 depth) {
+    IRIS_UNROLL
+    for (u32 box = 0; box < BOXES; ++box, depth += BOX_K) {
+        u32 b = ring.b(place.stage) + box * B_BOX;
+        if (fast.b_deep) {
+            copy_box(b, fast.b, full, depth, col);
+        } else {
+            IRIS_UNROLL
+            for (u32 at = 0; at < TILE_N; at += 64) {
+                copy_box(b + at * 128, fast.b, full, col + at, depth);
+            }
         }
     }
 }
@@ -147,8 +158,12 @@ IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& pla
         await_phase(ring.full(place.stage), place.parity);
         begin_multiplying();
         IRIS_UNROLL
-        for (u32 step = 0; step < SLAB_K / STEP_K; ++step) {
-            Multiply<Element, TILE_N, A_DEEP, B_DEEP>::add(sums.d, a + step * STEP<A_DEEP>, b + step * STEP<B_DEEP>);
+        for (u32 box = 0; box < BOXES; ++box) {
+            IRIS_UNROLL
+            for (u32 step = 0; step < BOX_K / STEP_K; ++step) {
+                Multiply<Element, TILE_N, A_DEEP, B_DEEP>::add(sums.d, a + (box * A_BOX >> 4) + step * STEP<A_DEEP>,
+                                                               b + (box * B_BOX >> 4) + step * STEP<B_DEEP>);
+            }
         }
         commit_multiplying();
         if (slab > 0) {

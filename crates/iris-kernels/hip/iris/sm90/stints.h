@@ -22,8 +22,15 @@
 
 namespace iris {
 
-/// Depth of a slab: what 128 bytes hold of the elements.
-constexpr u32 SLAB_K = 64;
+/// Boxes of a slab, by depth.
+#ifndef IRIS_BOXES
+#define IRIS_BOXES 1
+#endif
+constexpr u32 BOXES = IRIS_BOXES;
+/// Depth of a box: what 128 bytes hold of the elements.
+constexpr u32 BOX_K = 64;
+/// Depth of a slab.
+constexpr u32 SLAB_K = BOX_K * BOXES;
 
 /// The slabs of a tile. Without depth it is one, of zeros: it lies outside of what the maps then map, which is less than a slab.
 IRIS_DEVICE u64 slabs_of(u64 depths) {

@@ -11,8 +11,8 @@ namespace iris {
 
 /// Depth of one instruction.
 constexpr u32 STEP_K = 16;
-/// Bytes of 64 lines in a slab: of a panel.
-constexpr u32 PANEL_BYTES = 64 * SLAB_K * 2;
+/// Bytes of 64 lines in a box: of a panel.
+constexpr u32 PANEL_BYTES = 64 * BOX_K * 2;
 
 /// Describes lines that begin at `address`. 16-byte units: 64 (bits 32 to 45) from 8 rows to the next 8, 512 (bits 16 to 29) from a
 /// panel to the next; swizzled by 128 bytes (bits 62 and 63).
