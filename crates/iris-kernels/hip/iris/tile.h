@@ -119,8 +119,14 @@ struct Grid {
         u64 row = 0;
         u64 col = 0;
         if constexpr (IRIS_RASTER == 1) {
+#if defined(IRIS_SM90)
             row = u64(u32(index) / u32(across())) * TILE_M;
             col = u64(u32(index) % u32(across())) * TILE_N;
+#else
+            // Registers that ptxas chooses for sm_80 do not do for a division of 32 bits here.
+            row = index / across() * TILE_M;
+            col = index % across() * TILE_N;
+#endif
         } else {
             u32 group = u32(index) / (IRIS_RASTER * u32(across()));
             u32 within = u32(index) % (IRIS_RASTER * u32(across()));
