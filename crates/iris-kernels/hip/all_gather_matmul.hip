@@ -3,7 +3,7 @@
 // A rank's part is some of A's rows (`iris_all_gather_matmul_rows`), or some of its columns (`iris_all_gather_matmul_columns`). It is
 // sent in pieces: PIECE_ROWS rows each, or a part of their depth where there are few, so that all blocks have one. Staging: A itself,
 // gathered, its rows side by side, each filled up to whole 16 bytes. Where a row of A lies depends on nothing but its number, and a
-// rank's pieces are numbered from its first row on: every rank finds out from m alone which words speak of a tile's rows.
+// rank's pieces are numbered part by part, and in each from its first row on: every rank finds out from m alone which words speak of a tile's rows.
 //
 // A rank's own part is read where it is. Its rows are gathered too where a tile also has others'.
 //
@@ -139,26 +139,24 @@ struct Gather : Operation {
         u32 part = BY_COLUMNS ? stage % parts() : stage;
         return {BY_COLUMNS ? stage / parts() : wanted.source, u64(part) * wanted.strips + strip};
     }
-    /// Waits for stages `first` to `end`.
-    IRIS_DEVICE bool await_stages(const Wanted& wanted, u32 first, u32 end) {
-        return rank.call.await_ready_named(wanted.thread, wanted.threads, wanted.count * (end - first), [&](u32 nth) {
-            return piece_of(wanted, first + nth / wanted.count, wanted.first + nth % wanted.count);
+    /// Waits for all of it.
+    IRIS_DEVICE bool arrived(const Wanted& wanted) {
+#if defined(IRIS_EMULATED)
+        // With waves of 32, stage by stage, as Hopper's loader does.
+        if constexpr (LANES == 32) {
+            for (u64 at = 0; at < depths();) {
+                u64 before = at;
+                if (!arrived_at(wanted, at) || at <= before) {
+                    return false;
+                }
+            }
+            return true;
+        }
+#endif
+        return rank.call.await_ready_named(wanted.thread, wanted.threads, wanted.count * stages(), [&](u32 nth) {
+            return piece_of(wanted, nth / wanted.count, wanted.first + nth % wanted.count);
         });
     }
-#if !defined(IRIS_EMULATED)
-    IRIS_DEVICE bool arrived(const Wanted& wanted) { return await_stages(wanted, 0, stages()); }
-#else
-    /// Stage by stage, as on Hopper.
-    IRIS_DEVICE bool arrived(const Wanted& wanted) {
-        for (u64 at = 0; at < depths();) {
-            u64 before = at;
-            if (!arrived_at(wanted, at) || at <= before) {
-                return false;
-            }
-        }
-        return true;
-    }
-#endif
 
 #if defined(IRIS_SM90) || defined(IRIS_EMULATED)
     /// Waits for what is wanted at depth `at`, and moves this on to the depth up to which all has come. One wave calls it.
@@ -403,13 +401,13 @@ struct GatherRows : Gather<false> {
     }
     /// About so much of `each` a tile a block has in its first ones, which are made of own rows alone: nothing if most blocks have none.
     IRIS_DEVICE u64 alone(u64 each) const {
-        u32 tiles = own_tiles();
-        u32 blocks = u32(reread(args).blocks);
-        return 2 * tiles < blocks ? 0 : u64(tiles) * each / blocks;
+        return most_wait() ? 0 : u64(own_tiles()) * each / reread(args).blocks;
     }
     IRIS_DEVICE u32 own_tiles() const { return rows_first() * u32(ceil_div(cols(me()), TILE_N)); }
+    /// Whether most blocks have no tile of own rows to begin with.
+    IRIS_DEVICE bool most_wait() const { return 2 * own_tiles() < reread(args).blocks; }
     /// Whether it is as well if blocks multiply nothing before they have sent their pieces: where most have nothing to multiply.
-    IRIS_DEVICE bool sends_first(bool streamed) const { return 2 * own_tiles() < reread(args).blocks && !(streamed && rows_first() != 0); }
+    IRIS_DEVICE bool sends_first(bool streamed) const { return most_wait() && !(streamed && rows_first() != 0); }
     IRIS_DEVICE Work work(u64 step) const {
         Range own = rows(me());
         u64 m = reread(args).m;
