@@ -2,6 +2,7 @@
 // got as a user's next kernel would.
 
 #include "case.h"
+#include "fast.h"
 #include "operands.h"
 #include "runtime.h"
 
@@ -84,6 +85,8 @@ struct Plan {
         } else if (op == "one_shot_packets") {
             packet_slots = tiles;
             packet_bytes = std::min(c.tile_m, largest) * c.tile_n * bytes * 2;
+        } else if (op == "matmul") {
+            slots = std::max(slots, u64(1)); // and needs none
         } else if (op == "two_shot") {
             slots = std::max(slots, ceil_div(tiles, c.world));
             stores_to_peers = true;
@@ -181,6 +184,8 @@ struct RankMemory {
     std::vector<unsigned char> heap;
     std::uint64_t base = 0;
     Guarded c{0, 1};
+    /// Where parts of tiles are left: zero before the first call.
+    Guarded partials{0, 16};
     FaultRecord record{};
     std::int32_t abort = 0;
 };
@@ -210,8 +215,8 @@ std::string describe(const FaultRecord& record) {
 struct Runner {
     const Case& c;
     Plan plan;
-    void (*kernel)(Args);
-    void (*kernel_of_few)(Args);
+    void* kernel;
+    void* kernel_of_few;
     std::vector<Problem> problems;
     std::vector<RankMemory> ranks;
     Args common{};
@@ -221,8 +226,7 @@ struct Runner {
     std::string fault;
 
     Runner(const Case& c, void* kernel, void* kernel_of_few)
-        : c(c), plan(c), kernel(reinterpret_cast<void (*)(Args)>(kernel)),
-          kernel_of_few(reinterpret_cast<void (*)(Args)>(kernel_of_few)), ranks(c.world) {
+        : c(c), plan(c), kernel(kernel), kernel_of_few(kernel_of_few), ranks(c.world) {
         for (std::size_t call = 0; call < c.m.size(); ++call) {
             problems.emplace_back(c, c.m[call] + (c.other_m_index <= call), c.seed * 1000 + call);
         }
@@ -264,6 +268,10 @@ struct Runner {
             auto start = reinterpret_cast<std::uintptr_t>(ranks[rank].heap.data());
             ranks[rank].base = (start + 63) / 64 * 64;
             common.heap[rank] = ranks[rank].base;
+            if (c.streamed) {
+                ranks[rank].partials = Guarded(partial_bytes(c), 16);
+                std::memset(ranks[rank].partials.data, 0, partial_bytes(c));
+            }
             // What is staged and never written is not a number.
             std::memset(reinterpret_cast<void*>(ranks[rank].base + common.staging), 0xff,
                         2 * c.world * plan.slots * plan.slot_bytes);
@@ -288,9 +296,12 @@ struct Runner {
         const Problem& problem = problems[index];
         Random random{c.seed * 7919 + index * 31 + rank};
         Part rows = plan.a_rows(m, rank), a_depth = plan.a_depth(rank), b_depth = plan.b_depth(rank), cols = plan.cols(rank);
+        bool is_few = m <= c.few;
+        const std::string& op = is_few ? c.op_of_few : c.op;
+        Lie lie_of_a = c.crews == 0 ? Lie::any : wants_deep(c, op, m) ? Lie::by_rows : Lie::aligned;
         Stored a(c.dtype, c.given ? problem.given[rank] : problem.a, rows.start, rows.len, c.given ? 0 : a_depth.start,
-                 c.given ? c.n : a_depth.len, random);
-        Stored b(c.dtype, problem.b, b_depth.start, b_depth.len, cols.start, cols.len, random);
+                 c.given ? c.n : a_depth.len, random, lie_of_a);
+        Stored b(c.dtype, problem.b, b_depth.start, b_depth.len, cols.start, cols.len, random, c.crews == 0 ? Lie::any : Lie::aligned);
         Guarded bias(cols.len * bytes, bytes);
         for (u64 j = 0; j < cols.len; ++j) {
             encode(c.dtype, problem.bias.at(0, cols.start + j), bias.data + j * bytes);
@@ -300,7 +311,10 @@ struct Runner {
         Part c_rows = plan.c_rows(m, rank);
         u64 c_row = cols.len + random.below(3) * 4 + random.below(2);
         c_row = c_row == 0 ? 1 : c_row;
-        memory.c = Guarded(c_rows.len * c_row * bytes, random.below(2) == 0 ? 16 : bytes);
+        // Copies of whole boxes want rows at multiples of 16 bytes.
+        bool boxes = c.crews != 0 && random.below(2) == 0;
+        c_row = boxes ? ceil_div(c_row, 8) * 8 : c_row;
+        memory.c = Guarded(c_rows.len * c_row * bytes, boxes || random.below(2) == 0 ? 16 : bytes);
 
         Args args = common;
         args.rank = rank;
@@ -323,12 +337,11 @@ struct Runner {
         args.abort = reinterpret_cast<std::uintptr_t>(&memory.abort);
         args.fault = reinterpret_cast<std::uintptr_t>(&memory.record);
         const unsigned char* result = memory.c.data;
-        bool is_few = m <= c.few;
         if (plan.stores_to_peers && !is_few) {
             args.bounced = c.bounced;
             // Ranks need not agree on where their output is.
             args.output = output_offset + rank * 16;
-            args.output_row = c.n + rank % 3;
+            args.output_row = boxes ? ceil_div(c.n, 8) * 8 : c.n + rank % 3;
             std::memset(reinterpret_cast<void*>(memory.base + args.output), 0xff, m * args.output_row * bytes);
             if (!c.bounced) {
                 result = reinterpret_cast<const unsigned char*>(memory.base + args.output);
@@ -336,8 +349,17 @@ struct Runner {
             }
         }
 
-        Launch launch{unsigned(args.blocks), c.threads, c.lanes, c.seed + index * 97 + rank};
-        emulator::run(launch, [&] { (is_few ? kernel_of_few : kernel)(args); });
+        Launch launch{unsigned(args.blocks), c.threads, c.lanes, c.crews, c.seed + index * 97 + rank};
+        void* chosen = is_few ? kernel_of_few : kernel;
+        if (c.crews == 0) {
+            emulator::run(launch, [&] { reinterpret_cast<void (*)(Args)>(chosen)(args); });
+        } else {
+            bool streams = c.streamed && may_stream(c, op, m, cols.len, args.blocks);
+            u64 partials = streams ? reinterpret_cast<std::uintptr_t>(memory.partials.data) : 0;
+            Places places{rows.len, a_depth.len, b_depth.len, cols.len, c_rows.len, cols.len};
+            iris::FastArgs fast = fast_arguments(c, op, args, places, partials);
+            emulator::run(launch, [&] { reinterpret_cast<void (*)(iris::FastArgs)>(chosen)(fast); });
+        }
 
         if (__atomic_load_n(cell(rank, 1), __ATOMIC_ACQUIRE) != 0) {
             std::lock_guard<std::mutex> guard(mutex);
@@ -405,6 +427,8 @@ Case parse(const std::string& line) {
         else if (key == "lanes") c.lanes = unsigned(number);
         else if (key == "threads") c.threads = unsigned(number);
         else if (key == "tile") c.tile_m = number, c.tile_n = numbers[1];
+        else if (key == "crews") c.crews = unsigned(number);
+        else if (key == "streamed") c.streamed = number != 0;
         else if (key == "world") c.world = unsigned(number);
         else if (key == "m") c.m.assign(numbers.begin(), numbers.begin() + count);
         else if (key == "n") c.n = number;

@@ -20,6 +20,10 @@ struct Case {
     unsigned threads = 64;
     std::uint64_t tile_m = 32;
     std::uint64_t tile_n = 32;
+    /// Of kernels whose blocks consist of crews, bytes of shared memory that a launch gives each block; else 0.
+    unsigned crews = 0;
+    /// Whether their tiles are streamed where they can be.
+    bool streamed = false;
 
     unsigned world = 2;
     /// The rows of each call, one after the other.

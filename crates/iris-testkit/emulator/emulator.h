@@ -18,11 +18,33 @@ void iris_emulator_sync_block();
 void iris_emulator_pause();
 /// Nanoseconds of a clock that never goes back.
 unsigned long long iris_emulator_now_ns();
+/// The same for some threads, at one of the block's 16 barriers; and for the lanes of a wave.
+void iris_emulator_sync(unsigned barrier, unsigned threads);
+void iris_emulator_sync_wave();
 /// The block's LDS, `bytes` of it. Holds no useful value when the block begins.
 void* iris_emulator_shared(std::size_t bytes);
+/// And what the launch gives it beside that.
+void* iris_emulator_dynamic_shared();
 
 /// The matrix instructions. All lanes of a wave execute them together, each with its own registers.
 void iris_emulator_mfma_f32_16x16x16(float (&sum)[4], const unsigned (&a)[2], const unsigned (&b)[2], bool bf16);
 void iris_emulator_mfma_f32_16x16x32(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[4], bool bf16);
 void iris_emulator_mma_m16n8k16(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2], bool bf16);
+
+// What Hopper does: see `emulator_sm90.h`. Addresses of 32 bits are in the block's shared memory.
+unsigned iris_emulator_shared_address(const void* pointer);
+void* iris_emulator_shared_at(unsigned address, std::size_t bytes);
+void iris_emulator_barrier_init(unsigned barrier, unsigned arrivals);
+void iris_emulator_arrive(unsigned barrier, unsigned bytes);
+bool iris_emulator_phase_ended(unsigned barrier, unsigned parity);
+void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int x, int y);
+void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, unsigned bytes);
+void iris_emulator_store_box(const void* map, unsigned from, int x, int y);
+void iris_emulator_commit_copies();
+void iris_emulator_await_copies(bool read);
+void iris_emulator_load_matrices(unsigned (&to)[4], unsigned from);
+void iris_emulator_store_matrices(unsigned to, const unsigned (&from)[4]);
+void iris_emulator_multiply(float* sums, unsigned n, std::uint64_t a, std::uint64_t b, bool a_deep, bool b_deep, bool bf16);
+void iris_emulator_commit_multiplying();
+void iris_emulator_await_multiplied(unsigned pending);
 }

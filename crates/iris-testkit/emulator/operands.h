@@ -107,6 +107,9 @@ class Guarded {
     std::size_t size_;
 };
 
+/// How a matrix may lie in memory: in any way, so that copies of boxes take it, or so and by rows.
+enum class Lie { any, aligned, by_rows };
+
 /// A matrix in memory, with the strides of one of several layouts.
 struct Stored {
     Guarded memory;
@@ -117,10 +120,10 @@ struct Stored {
     /// The part (`row0`, `col0`), `rows` by `cols`, of `from`. Row-major or transposed, aligned or not, with or without gaps; the last
     /// line has no gap after it.
     Stored(const std::string& dtype, const Matrix& from, std::uint64_t row0, std::uint64_t rows, std::uint64_t col0,
-           std::uint64_t cols, Random& random)
+           std::uint64_t cols, Random& random, Lie lie)
         : memory(0, 1) {
-        bool transposed = random.below(2) == 0;
-        bool aligned = random.below(2) == 0;
+        bool transposed = random.below(2) == 0 && lie != Lie::by_rows;
+        bool aligned = random.below(2) == 0 || lie != Lie::any;
         std::uint64_t inner = transposed ? rows : cols;
         std::uint64_t outer = transposed ? cols : rows;
         std::uint64_t stride = aligned ? (inner + 7) / 8 * 8 : inner + random.below(4);

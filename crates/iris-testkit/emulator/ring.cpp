@@ -79,7 +79,7 @@ std::string run_ring(const std::string& line, void* kernel) {
             if (rank == stalled && launch == stalled_launch) {
                 std::this_thread::sleep_for(std::chrono::milliseconds(stall_ms));
             }
-            Launch shape{unsigned(blocks), unsigned(threads), unsigned(lanes), seed + launch * 97 + rank};
+            Launch shape{unsigned(blocks), unsigned(threads), unsigned(lanes), 0, seed + launch * 97 + rank};
             run(shape, [&] { exchange(argument); });
         }
     };

@@ -3,53 +3,17 @@
 // often runs first.
 
 #include "runtime.h"
-#include "fibers.h"
+#include "machine.h"
 #include "matrix.h"
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <sched.h>
-#include <vector>
+#include <string>
 
 namespace emulator {
-namespace {
-
-enum class State { runnable, at_barrier, at_instruction, ended };
-
-/// LDS that a block can have.
-constexpr std::size_t LDS = 64 * 1024;
-
-struct Block;
-
-struct Thread {
-    Fiber fiber;
-    Block* block = nullptr;
-    unsigned index = 0;
-    State state = State::runnable;
-    bool started = false;
-    bool paused = false;
-    Registers registers;
-};
-
-struct Block {
-    unsigned index = 0;
-    std::vector<Thread> threads;
-    std::unique_ptr<unsigned char[]> lds;
-    unsigned at_barrier = 0;
-    unsigned ended = 0;
-    std::vector<unsigned> at_instruction; // of each wave
-};
-
-/// What one OS thread runs. Kept from launch to launch, for its stacks.
-struct Machine {
-    std::vector<std::unique_ptr<Stack>> stacks;
-    const std::function<void()>* kernel = nullptr;
-    unsigned lanes = 64;
-    Thread* current = nullptr;
-};
 
 thread_local Machine machine;
 
@@ -57,57 +21,6 @@ thread_local Machine machine;
     std::fprintf(stderr, "emulator: block %u, thread %u: %s\n", thread.block->index, thread.index, what);
     std::fflush(stderr);
     std::_Exit(3);
-}
-
-void entry(void* argument) {
-    Thread& thread = *static_cast<Thread*>(argument);
-    (*machine.kernel)();
-    thread.state = State::ended;
-    thread.block->ended += 1;
-    thread.fiber.end();
-}
-
-void wait_as(State state) {
-    Thread& thread = *machine.current;
-    thread.state = state;
-    thread.fiber.switch_away();
-}
-
-/// Lets the block go on if all its threads are at the barrier.
-void release_barrier(Block& block) {
-    if (block.at_barrier == block.threads.size()) {
-        block.at_barrier = 0;
-        for (Thread& thread : block.threads) {
-            thread.state = State::runnable;
-        }
-    }
-}
-
-void matrix_instruction(Registers& registers) {
-    Thread& thread = *machine.current;
-    thread.registers = registers;
-    Block& block = *thread.block;
-    unsigned wave = thread.index / machine.lanes;
-    Thread* first = &block.threads[wave * machine.lanes];
-    block.at_instruction[wave] += 1;
-    if (block.at_instruction[wave] == machine.lanes) {
-        block.at_instruction[wave] = 0;
-        std::vector<Registers> wave_registers(machine.lanes);
-        for (unsigned lane = 0; lane < machine.lanes; ++lane) {
-            if (first[lane].registers.instruction != registers.instruction) {
-                fail("its wave is at different matrix instructions", thread);
-            }
-            wave_registers[lane] = first[lane].registers;
-        }
-        execute(wave_registers.data());
-        for (unsigned lane = 0; lane < machine.lanes; ++lane) {
-            std::memcpy(first[lane].registers.d, wave_registers[lane].d, sizeof(registers.d));
-            first[lane].state = State::runnable;
-        }
-    } else {
-        wait_as(State::at_instruction);
-    }
-    std::memcpy(registers.d, thread.registers.d, sizeof(registers.d));
 }
 
 std::uint64_t next_random(std::uint64_t& state) {
@@ -118,21 +31,80 @@ std::uint64_t next_random(std::uint64_t& state) {
     return z ^ z >> 31;
 }
 
+void pause(Pause pause) {
+    machine.current->pause = pause;
+    machine.current->fiber.switch_away();
+}
+
+namespace {
+
+/// LDS that a block can have: what its kernel names, by itself and beside what a launch gives it.
+constexpr std::size_t LDS = 64 * 1024;
+constexpr std::size_t NAMED = 4 * 1024;
+
+void entry(void* argument) {
+    Thread& thread = *static_cast<Thread*>(argument);
+    (*machine.kernel)();
+    thread.state = State::ended;
+    thread.fiber.end();
+}
+
+void matrix_instruction(Registers& registers) {
+    meet_wave("a matrix instruction", &registers, [](const std::vector<Thread*>& wave) {
+        std::vector<Registers> all;
+        for (Thread* lane : wave) {
+            auto* mine = static_cast<Registers*>(lane->request);
+            if (!all.empty() && mine->instruction != all[0].instruction) {
+                fail("its wave is at different matrix instructions", *lane);
+            }
+            all.push_back(*mine);
+        }
+        execute(all.data());
+        for (unsigned lane = 0; lane < wave.size(); ++lane) {
+            std::memcpy(static_cast<Registers*>(wave[lane]->request)->d, all[lane].d, sizeof(all[lane].d));
+        }
+    });
+}
+
+/// Nothing will ever happen again: says where all threads stand, and ends the program.
+[[noreturn]] void stuck(const std::vector<Thread*>& threads) {
+    auto where = [](const Thread& thread) {
+        switch (thread.state) {
+        case State::waiting: return std::string("at ") + thread.at;
+        case State::runnable: return std::string("until a phase or a copy ends");
+        default: return std::string("no more");
+        }
+    };
+    std::fprintf(stderr, "emulator: threads wait at a barrier or an instruction to which not all come that must, or for each other:\n");
+    for (std::size_t first = 0, last = 0; first < threads.size(); first = last) {
+        while (last < threads.size() && threads[last]->block == threads[first]->block && where(*threads[last]) == where(*threads[first])) {
+            ++last;
+        }
+        std::fprintf(stderr, "block %u, threads %u to %u wait %s\n", threads[first]->block->index, threads[first]->index,
+                     threads[last - 1]->index, where(*threads[first]).c_str());
+    }
+    std::fflush(stderr);
+    std::_Exit(3);
+}
+
 } // namespace
 
 void run(const Launch& launch, const std::function<void()>& kernel) {
     machine.kernel = &kernel;
     machine.lanes = launch.lanes;
+    machine.random = launch.seed;
     std::vector<Block> blocks(launch.blocks);
     std::vector<Thread*> threads;
     for (unsigned index = 0; index < launch.blocks; ++index) {
         Block& block = blocks[index];
         block.index = index;
         block.threads = std::vector<Thread>(launch.threads);
-        block.lds.reset(new unsigned char[LDS]);
+        block.given = launch.shared;
+        std::size_t bytes = launch.shared == 0 ? LDS : NAMED + launch.shared;
+        block.lds.reset(new unsigned char[bytes]);
         // Not a number in f32, f16 and bf16, and no small integer: what is read before it is written shows.
-        std::memset(block.lds.get(), 0xff, LDS);
-        block.at_instruction.assign(launch.threads / launch.lanes, 0);
+        std::memset(block.lds.get(), 0xff, bytes);
+        block.meetings.resize(BARRIERS + WAVES + WAVES);
         for (unsigned thread = 0; thread < launch.threads; ++thread) {
             block.threads[thread].block = &block;
             block.threads[thread].index = thread;
@@ -143,22 +115,21 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
         machine.stacks.push_back(std::make_unique<Stack>());
     }
 
-    std::uint64_t random = launch.seed;
-    std::size_t ended = 0;
-    while (ended < threads.size()) {
+    std::size_t count = threads.size();
+    for (std::size_t ended = 0; ended < count;) {
         bool progress = false;
-        bool paused = false;
+        bool waits_for_others = false;
         ended = 0;
-        // A round visits every thread once: from a random one on, with a random odd stride or its nearest that is coprime.
-        std::size_t count = threads.size();
-        std::size_t at = next_random(random) % count;
-        bool backwards = next_random(random) % 2 == 0;
+        // A round visits every thread once: from a random one on, one way or the other.
+        std::size_t at = next_random(machine.random) % count;
+        bool backwards = next_random(machine.random) % 2 == 0;
         for (std::size_t visited = 0; visited < count; ++visited) {
             Thread& thread = *threads[at];
             at = backwards ? (at == 0 ? count - 1 : at - 1) : (at + 1 == count ? 0 : at + 1);
             if (thread.state == State::runnable) {
                 machine.current = &thread;
-                thread.paused = false;
+                thread.pause = Pause::none;
+                std::uint64_t events = machine.events;
                 if (!thread.started) {
                     thread.started = true;
                     std::size_t number = thread.block->index * std::size_t(launch.threads) + thread.index;
@@ -166,27 +137,27 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
                 } else {
                     thread.fiber.resume();
                 }
-                if (thread.paused) {
-                    paused = true;
-                } else {
-                    progress = true;
-                }
-                release_barrier(*thread.block);
+                progress = progress || thread.pause == Pause::none || machine.events != events;
+                waits_for_others = waits_for_others || thread.pause == Pause::anywhere;
             }
             ended += thread.state == State::ended;
         }
-        if (!progress && paused) {
-            sched_yield(); // all that can run waits for other ranks
-        } else if (!progress && ended < count) {
-            for (Thread* thread : threads) {
-                if (thread->state == State::at_barrier) {
-                    fail("waits at a barrier to which not all threads of its block come", *thread);
-                }
-                if (thread->state == State::at_instruction) {
-                    fail("waits at a matrix instruction to which not all lanes of its wave come", *thread);
-                }
+        // Copies are made when they are made, but at last when nobody can do anything before.
+        bool nobody = !progress && !waits_for_others;
+        for (Block& block : blocks) {
+            if (!block.sm90.copies.empty()) {
+                machine.current = &block.threads[0];
+                progress = make_copies(block, nobody) || progress;
             }
         }
+        if (!progress && waits_for_others) {
+            sched_yield(); // all that can run waits for other ranks
+        } else if (!progress && ended < count) {
+            stuck(threads);
+        }
+    }
+    for (Block& block : blocks) {
+        check_nothing_left(block);
     }
     machine.current = nullptr;
 }
@@ -206,13 +177,19 @@ unsigned iris_emulator_block() {
 }
 
 void iris_emulator_sync_block() {
-    machine.current->block->at_barrier += 1;
-    emulator::wait_as(emulator::State::at_barrier);
+    iris_emulator_sync(0, unsigned(machine.current->block->threads.size()));
+}
+
+void iris_emulator_sync(unsigned barrier, unsigned threads) {
+    emulator::meet(barrier, threads, "a barrier", nullptr, [](const std::vector<emulator::Thread*>&) {});
+}
+
+void iris_emulator_sync_wave() {
+    emulator::meet_wave("a wave's barrier", nullptr, [](const std::vector<emulator::Thread*>&) {});
 }
 
 void iris_emulator_pause() {
-    machine.current->paused = true;
-    machine.current->fiber.switch_away();
+    emulator::pause(emulator::Pause::anywhere);
 }
 
 unsigned long long iris_emulator_now_ns() {
@@ -221,10 +198,18 @@ unsigned long long iris_emulator_now_ns() {
 }
 
 void* iris_emulator_shared(std::size_t bytes) {
-    if (bytes > emulator::LDS) {
-        emulator::fail("its block wants more than 64 KiB of LDS", *machine.current);
+    emulator::Block& block = *machine.current->block;
+    // What it has beside this begins at 16 bytes, and not at more.
+    block.dynamic = (bytes + 31) / 32 * 32 + 16;
+    if ((block.given == 0 ? bytes : block.dynamic) > (block.given == 0 ? emulator::LDS : emulator::NAMED)) {
+        emulator::fail("its block wants more LDS than it has", *machine.current);
     }
-    return machine.current->block->lds.get();
+    block.lds_bytes = block.dynamic + block.given;
+    return block.lds.get();
+}
+
+void* iris_emulator_dynamic_shared() {
+    return machine.current->block->lds.get() + machine.current->block->dynamic;
 }
 
 void iris_emulator_mfma_f32_16x16x16(float (&sum)[4], const unsigned (&a)[2], const unsigned (&b)[2], bool bf16) {

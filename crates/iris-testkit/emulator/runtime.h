@@ -13,6 +13,8 @@ struct Launch {
     unsigned threads;
     /// Lanes of a wave: 32 or 64.
     unsigned lanes;
+    /// Bytes of shared memory that a block has beside what its kernel names, which then is 4 KiB at most.
+    unsigned shared;
     /// What the order is derived from in which threads take turns.
     std::uint64_t seed;
 };

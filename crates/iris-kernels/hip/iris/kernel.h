@@ -10,7 +10,7 @@
 
 /// Makes the kernel `NAME` of the operation `OP`.
 #define IRIS_OPERATION(NAME, OP)                                                                                           \
-    extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) NAME(const __grid_constant__ FastArgs fast) {            \
+    IRIS_KERNEL_ALONE(BLOCK_THREADS) NAME(IRIS_GRID_CONSTANT FastArgs fast) {                                              \
         IRIS_SHARED(CrewsShared, shared);                                                                                  \
         if (fast.args.world == 0) {                                                                                        \
             return;                                                                                                        \

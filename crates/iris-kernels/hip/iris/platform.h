@@ -14,19 +14,38 @@ using i64 = long long;
 using u64 = unsigned long long;
 } // namespace iris
 
+// IRIS_SM90 asks for the kernels whose blocks consist of crews. See `sm90/crews.h`.
+#if defined(IRIS_SM90)
+/// Warpgroups that multiply, 64 rows of a tile each.
+#ifndef IRIS_WARPGROUPS
+#define IRIS_WARPGROUPS 2
+#endif
+/// Waves that take tiles away.
+#ifndef IRIS_COURIERS
+#define IRIS_COURIERS 1
+#endif
+#endif
+
 #if defined(IRIS_EMULATED)
 
 #include "emulator.h"
 
 #define IRIS_DEVICE inline
 #define IRIS_KERNEL(THREADS) extern "C" __attribute__((visibility("default"))) void
+#define IRIS_KERNEL_ALONE(THREADS) IRIS_KERNEL(THREADS)
+#define IRIS_GRID_CONSTANT const
 #define IRIS_SHARED(TYPE, NAME) TYPE& NAME = *static_cast<TYPE*>(iris_emulator_shared(sizeof(TYPE)))
+#define IRIS_DYNAMIC_SHARED(NAME) u8* NAME = static_cast<u8*>(iris_emulator_dynamic_shared())
 #define IRIS_UNROLL
 #define IRIS_ROLLED
 #define IRIS_MAY_ALIAS __attribute__((may_alias))
 /// Lanes of a wave. The emulator takes it as an option, since it can be either.
 #ifndef IRIS_LANES
+#if defined(IRIS_SM90)
+#define IRIS_LANES 32
+#else
 #define IRIS_LANES 64
+#endif
 #endif
 /// Unsuccessful polls between two looks at the clock and at the abort words.
 #define IRIS_LOOK 64
@@ -45,21 +64,13 @@ using u64 = unsigned long long;
 
 #elif defined(__CUDACC__) || defined(__NVPTX__)
 
-// IRIS_SM90 asks for the kernels whose blocks consist of crews. See `sm90/crews.h`.
-#if defined(IRIS_SM90)
-/// Warpgroups that multiply, 64 rows of a tile each.
-#ifndef IRIS_WARPGROUPS
-#define IRIS_WARPGROUPS 2
-#endif
-/// Waves that take tiles away.
-#ifndef IRIS_COURIERS
-#define IRIS_COURIERS 1
-#endif
-#endif
-
 #define IRIS_DEVICE __device__ __forceinline__
 #define IRIS_KERNEL(THREADS) extern "C" __global__ void __launch_bounds__(THREADS)
+/// Of which a multiprocessor has one block.
+#define IRIS_KERNEL_ALONE(THREADS) extern "C" __global__ void __launch_bounds__(THREADS, 1)
+#define IRIS_GRID_CONSTANT const __grid_constant__
 #define IRIS_SHARED(TYPE, NAME) __shared__ TYPE NAME
+#define IRIS_DYNAMIC_SHARED(NAME) extern __shared__ u8 NAME[]
 #define IRIS_UNROLL _Pragma("unroll")
 #define IRIS_ROLLED _Pragma("unroll 1")
 #define IRIS_MAY_ALIAS
@@ -106,17 +117,52 @@ IRIS_DEVICE Crew crew_of(u32 thread) {
     }
 }
 
+/// This thread's number in its block.
+IRIS_DEVICE u32 block_thread() {
+#if defined(IRIS_EMULATED)
+    return iris_emulator_thread();
+#else
+    return threadIdx.x;
+#endif
+}
+
 /// This thread's number in its crew. It is read anew each time: warpgroups have no register to keep it in.
 IRIS_DEVICE u32 thread_index() {
+#if defined(IRIS_EMULATED)
+    u32 thread = block_thread();
+#else
     u32 thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-    return thread - crew_of(threadIdx.x).first;
+#endif
+    return thread - crew_of(block_thread()).first;
 }
 
 /// Waits for all threads of the crew; what each did before is seen by all after.
 IRIS_DEVICE void sync_block() {
-    Crew crew = crew_of(threadIdx.x);
+    Crew crew = crew_of(block_thread());
+#if defined(IRIS_EMULATED)
+    iris_emulator_sync(crew.barrier, crew.threads);
+#else
     asm volatile("bar.sync %0, %1;" ::"r"(crew.barrier), "r"(crew.threads) : "memory");
+#endif
+}
+
+/// The same for all threads of the block.
+IRIS_DEVICE void sync_all() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_sync_block();
+#else
+    __syncthreads();
+#endif
+}
+
+/// The same for the lanes of a wave.
+IRIS_DEVICE void sync_wave() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_sync_wave();
+#else
+    __syncwarp();
+#endif
 }
 
 #else
@@ -180,6 +226,13 @@ IRIS_DEVICE void pause() {
     __builtin_amdgcn_s_sleep(1);
 #else
     asm volatile("nanosleep.u32 20;" ::: "memory");
+#endif
+}
+
+/// Stands in a loop that waits for this device's own blocks.
+IRIS_DEVICE void spin() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_pause();
 #endif
 }
 

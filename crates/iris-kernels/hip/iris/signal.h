@@ -527,7 +527,7 @@ struct Call {
     }
 #endif
 
-#if defined(IRIS_SM90)
+#if defined(IRIS_SM90) && !defined(IRIS_EMULATED)
     /// The least of a wave's values.
     IRIS_DEVICE u32 least(u32 value) const { return __reduce_min_sync(0xffffffffu, value); }
     IRIS_DEVICE static void load_quad(const Word* from, u32 (&words)[4]) {

@@ -45,7 +45,7 @@ constexpr u32 WAVES_N = IRIS_WAVES_N;
 #if defined(IRIS_SM90)
 /// Threads of a crew.
 IRIS_DEVICE u32 threads() {
-    return crew_of(threadIdx.x).threads;
+    return crew_of(block_thread()).threads;
 }
 #else
 /// Threads of a block.

@@ -15,7 +15,7 @@ use crate::{DType, Tile};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TensorMap(pub [u64; 16]);
 
-/// The argument of a kernel whose blocks consist of crews: the twin of `FastArgs` in `hip/iris/sm90/async.h`.
+/// The argument of a kernel whose blocks consist of crews: the twin of `FastArgs` in `hip/iris/sm90/args.h`.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FastArgs {

@@ -25,7 +25,7 @@ const DEEP: Shape = (3, 1100, &[9, 1, 20, 9]);
 const TALL: Shape = (3, 40, &[450, 20, 450, 1, 300]);
 
 /// Lines that run `op` on all shapes, as `kernel` describes itself.
-fn lines(kernel: &str, op: &str) -> Vec<String> {
+pub(crate) fn lines(kernel: &str, op: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let all_reduce = matches!(
         op,
@@ -48,8 +48,9 @@ fn lines(kernel: &str, op: &str) -> Vec<String> {
                 1 + number % 4,
                 1 + world % 3,
             );
-            // The collective alone: of as much depth as there are ranks, so that every rank takes part.
+            // The collective alone, which crews do not do: of as much depth as there are ranks, so that every rank takes part.
             if number == 3
+                && !kernel.contains("crews=")
                 && (all_reduce
                     || (op.starts_with("matmul_reduce_scatter") || op == "matmul_all_gather"))
             {

@@ -7,6 +7,7 @@
 mod cases;
 mod compile;
 mod controls;
+mod crews;
 mod own_kernel;
 mod protocol;
 mod streamed;

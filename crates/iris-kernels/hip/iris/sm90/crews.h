@@ -122,11 +122,11 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         auto from = [&](u64 source) { return (peers >> source & 1) != 0; };
         auto bring_parts = [&] {
             fence_async();
-            __syncwarp();
+            sync_wave();
             if (elected()) {
                 load_parts(op, ring, place, work, peers);
             }
-            __syncwarp();
+            sync_wave();
         };
         bool parts_first = false;
         if (own) {
@@ -159,7 +159,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                     if (elected()) {
                         ahead += copy_ahead(fast, ring, col, stint, depths);
                     }
-                    __syncwarp();
+                    sync_wave();
                 }
                 attend();
             }
@@ -197,7 +197,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                     there = go && depth < depths ? u32(depth / SLAB_K) : stint.end;
                     fence_async(); // what arrived by stores is read by copies
                 }
-                __syncwarp();
+                sync_wave();
                 if (elected()) {
                     for (u32 next = slab; next < end; ++next) {
                         copy(next);
@@ -209,7 +209,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 copy(slab);
             }
         }
-        __syncwarp();
+        sync_wave();
         if (own && !parts_first) {
             attend();
             go = go && op.rank.call.meet();
@@ -233,10 +233,7 @@ IRIS_DEVICE void add_parts(Accumulators& sums, const Ring& ring, Place& place, u
                 for (u32 col = 0; col < TILE_N; col += 16) {
                     u32 part[4];
                     u32 from = ring.a(place.stage) + in_part(row, col + lane_index() / 16 * 8);
-                    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                                 : "=r"(part[0]), "=r"(part[1]), "=r"(part[2]), "=r"(part[3])
-                                 : "r"(from)
-                                 : "memory");
+                    load_matrices(part, from);
                     IRIS_UNROLL
                     for (u32 pair = 0; pair < 4; ++pair) {
                         sums.d[col / 2 + pair * 2] += widen_low(part[pair]);
@@ -401,7 +398,7 @@ IRIS_DEVICE bool begin_and_send(Op& op) {
     op.rank.call.glance();
     typename Op::Parcel parcel;
     op.expect(parcel);
-    __syncthreads();
+    sync_all();
     Pace pace = Pace::beside(op.alone(slabs_of(op.depths())), op.puts());
     // What nobody has anything to do before, comes in the order in which it is waited for.
     u64 apart = pace.apart == 0 ? op.piece_bytes() : 0;
@@ -413,9 +410,9 @@ IRIS_DEVICE bool begin_and_send(Op& op) {
 /// Walks through a whole call.
 template <class Op>
 IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
-    extern __shared__ u8 dynamic[];
+    IRIS_DYNAMIC_SHARED(dynamic);
     Ring ring{(shared_address(dynamic) + 1023) & ~1023u};
-    if (threadIdx.x == LOADER) {
+    if (block_thread() == LOADER) {
         prefetch_map(fast.a);
         prefetch_map(fast.b);
         if (Op::SENDS) {
@@ -432,16 +429,16 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         }
     }
     bool go = true;
-    if (threadIdx.x >= LOADER) {
+    if (block_thread() >= LOADER) {
         if (GROUPS == 2) {
-            asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
+            give_registers<104>();
         }
-        if (threadIdx.x < COURIERS) {
-            __syncthreads();
+        if (block_thread() < COURIERS) {
+            sync_all();
             Op op = side<Op, 1>(fast, shared);
             go = load_tiles(op, fast, ring, shared);
-        } else if (threadIdx.x < MOVERS) {
-            __syncthreads();
+        } else if (block_thread() < MOVERS) {
+            sync_all();
             Op op = side<Op, 2>(fast, shared);
             if constexpr (Op::TO == To::packets) {
                 go = open_way(op, ring, shared);
@@ -452,13 +449,13 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             Op op = side<Op, 3>(fast, shared);
             if constexpr (Op::SENDS) {
                 if (op.sends_first(fast.partials != 0)) {
-                    __syncthreads();
+                    sync_all();
                     go = op.rank.call.attend() && op.reduce();
                 } else {
                     go = begin_and_send(op) && op.reduce();
                 }
             } else {
-                __syncthreads();
+                sync_all();
                 if (Op::REDUCES && op.steps() > op.args.blocks) {
                     // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
                     go = op.rank.call.attend() && op.reduce();
@@ -468,10 +465,10 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         if (!go) {
             shared.failed = 1;
         }
-        __syncthreads();
+        sync_all();
     } else {
         if (GROUPS == 2) {
-            asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
+            take_registers<200>();
         }
         Op op = side<Op, 0>(fast, shared);
         bool began = false;
@@ -482,11 +479,11 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             }
         }
         if (!began) {
-            __syncthreads();
+            sync_all();
         }
         go = multiply_tiles(op, fast, ring, shared) && go;
         if (Op::ALONE) {
-            __syncthreads();
+            sync_all();
             return;
         }
         // While the couriers take the last tile away.
@@ -495,7 +492,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         if (!go) {
             shared.failed = 1;
         }
-        __syncthreads();
+        sync_all();
         if (shared.failed == 0) {
             op.finish();
         }

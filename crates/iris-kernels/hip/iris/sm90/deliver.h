@@ -6,17 +6,6 @@
 
 namespace iris {
 
-/// Two values rounded to the elements' type, the first one in the lower half.
-IRIS_DEVICE u32 narrow2(f32 low, f32 high) {
-    u32 both;
-    if constexpr (SAME<Element, f16>) {
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    } else {
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    }
-    return both;
-}
-
 /// The lower, and the upper, of two values side by side.
 IRIS_DEVICE f32 widen_low(u32 both) {
     Element low;
@@ -39,7 +28,7 @@ IRIS_DEVICE void leave_rows(const Accumulators& sums, const Ring& ring, const El
     IRIS_UNROLL
     for (u32 col = 0; col < TILE_N; col += 16) {
         if (BIAS && col % 64 == 0) {
-            __syncwarp(); // or ptxas loads the bias of all columns at once, for which there are no registers
+            sync_wave(); // or ptxas loads the bias of all columns at once, for which there are no registers
         }
         u32 packed[4];
         IRIS_UNROLL
@@ -49,27 +38,15 @@ IRIS_DEVICE void leave_rows(const Accumulators& sums, const Ring& ring, const El
                 u32 at = col + half * 8 + lane % 4 * 2;
                 f32 low = at < cols ? to_f32(bias[at]) : 0.0f;
                 f32 high = at + 1 < cols ? to_f32(bias[at + 1]) : 0.0f;
-                packed[half * 2] = narrow2(d[0] + low, d[1] + high);
-                packed[half * 2 + 1] = narrow2(d[2] + low, d[3] + high);
+                packed[half * 2] = narrow2<Element>(d[0] + low, d[1] + high);
+                packed[half * 2 + 1] = narrow2<Element>(d[2] + low, d[3] + high);
             } else {
-                packed[half * 2] = narrow2(d[0], d[1]);
-                packed[half * 2 + 1] = narrow2(d[2], d[3]);
+                packed[half * 2] = narrow2<Element>(d[0], d[1]);
+                packed[half * 2 + 1] = narrow2<Element>(d[2], d[3]);
             }
         }
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(ring.out(row, col + lane / 16 * 8)),
-                     "r"(packed[0]), "r"(packed[1]), "r"(packed[2]), "r"(packed[3])
-                     : "memory");
+        store_matrices(ring.out(row, col + lane / 16 * 8), packed);
     }
-}
-
-/// A chunk of shared memory.
-IRIS_DEVICE Vec16 load_shared(u32 from) {
-    Vec16 chunk;
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(chunk.x[0]), "=r"(chunk.x[1]), "=r"(chunk.x[2]), "=r"(chunk.x[3])
-                 : "r"(from)
-                 : "memory");
-    return chunk;
 }
 
 /// A chunk of a finished tile.

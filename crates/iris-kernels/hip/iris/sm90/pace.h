@@ -31,15 +31,9 @@ struct Pace {
         // By a clock: a sleep takes anything up to twice as long as it is asked to, so it is asked for as many quarters of a nanosecond
         // as there are cycles left, of which there are less than two a nanosecond.
         for (u32 now = clock(); now - last < apart; now = clock()) {
-            asm volatile("nanosleep.u32 %0;" ::"r"((apart - (now - last)) / 4) : "memory");
+            sleep((apart - (now - last)) / 4);
         }
         last = clock();
-    }
-
-    IRIS_DEVICE static u32 clock() {
-        u32 now;
-        asm volatile("mov.u32 %0, %%clock;" : "=r"(now)::"memory");
-        return now;
     }
 
     /// Should depths be such that all this is far from the truth.
@@ -53,7 +47,7 @@ constexpr u64 LINK_BYTES = 400;
 /// time share the links, so that nothing is there before all is. By turns, what is waited for first is there first, and nothing later.
 IRIS_DEVICE void await_turn(u64 since, u64 bytes) {
     while (now_ns() - since < bytes / LINK_BYTES) {
-        asm volatile("nanosleep.u32 40;" ::: "memory");
+        sleep(40);
     }
 }
 

@@ -1,8 +1,6 @@
 // The ring of slabs in a block's shared memory: the loader fills it by copies, and the warpgroups multiply from it.
 #pragma once
 
-#include "async.h"
-#include "stints.h"
 #include "wgmma.h"
 
 /// Slabs in the ring.
@@ -66,11 +64,6 @@ struct Ring {
     }
 };
 
-/// Waits for all threads of a warpgroup.
-IRIS_DEVICE void sync_group(u32 group) {
-    asm volatile("bar.sync %0, 128;" ::"r"(5 + group) : "memory");
-}
-
 /// A place in the sequence of slabs.
 struct Place {
     u32 stage = 0;
@@ -133,26 +126,26 @@ IRIS_DEVICE void clear(Accumulators& sums) {
     }
 }
 
-/// Keeps what is done to sums before this apart from the multiplication that follows, by adding a -0 to each, which changes no bit. If
-/// ptxas takes it for a part of that, it waits for each instruction (its remark C7515, which tests look for).
+/// Keeps what is done to sums before this apart from the multiplication that follows. If ptxas takes it for a part of that, it waits for
+/// each instruction (its remark C7515, which tests look for).
 IRIS_DEVICE void settle(Accumulators& sums) {
     IRIS_UNROLL
     for (u32 at = 0; at < TILE_N / 2; ++at) {
-        asm volatile("add.f32 %0, %0, 0f80000000;" : "+f"(sums.d[at])::"memory");
+        keep_apart(sums.d[at]);
     }
 }
 
 /// Adds the product of `slabs` slabs, at least one, from `place` on.
 template <bool A_DEEP, bool B_DEEP>
 IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& place, u32 slabs) {
-    // In all lanes the same, and so that the compiler knows: matrix instructions take their operands from all lanes together.
-    u32 group = __shfl_sync(0xffffffffu, thread_index() / 128, 0);
+    // Matrix instructions take their operands from all lanes together.
+    u32 group = same_in_wave(thread_index() / 128);
     // One thread lets a slab be overwritten, once all of its warpgroup have read it.
     bool speaks = thread_index() % 128 == 0;
     u32 previous = place.stage;
     settle(sums);
     for (u32 slab = 0; slab < slabs; ++slab) {
-        u32 stage = __shfl_sync(0xffffffffu, place.stage, 0);
+        u32 stage = same_in_wave(place.stage);
         u64 a = describe(ring.a(stage) + group * PANEL_BYTES);
         u64 b = describe(ring.b(stage));
         await_phase(ring.full(place.stage), place.parity);

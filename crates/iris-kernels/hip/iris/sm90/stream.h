@@ -49,6 +49,7 @@ IRIS_DEVICE void add_rest(const Course<Op>& course, Accumulators& sums, Pause pa
         if (thread_index() % 128 == 0) {
             u32* flag = flag_of(course, block);
             while (load<Order::acquire, Scope::device>(flag) == 0) {
+                spin();
             }
             store<Order::relaxed, Scope::device>(flag, 0u);
         }

@@ -5,7 +5,8 @@
 // panel of their own.
 #pragma once
 
-#include "../tile.h"
+#include "instructions.h"
+#include "stints.h"
 
 namespace iris {
 
@@ -23,6 +24,8 @@ IRIS_DEVICE u64 describe(u32 address) {
 /// What is added to a description to come to the next instruction's depth.
 template <bool DEEP>
 constexpr u64 STEP = DEEP ? STEP_K * 2 >> 4 : STEP_K * 128 >> 4;
+
+#if !defined(IRIS_EMULATED)
 
 /// Orders accesses to the accumulators before the next multiplication.
 IRIS_DEVICE void begin_multiplying() {
@@ -103,5 +106,7 @@ IRIS_MULTIPLY(256, 4, 128, 129, 130, 131);
 #undef IRIS_LIST_4
 #undef IRIS_WGMMA
 #undef IRIS_MULTIPLY
+
+#endif
 
 } // namespace iris

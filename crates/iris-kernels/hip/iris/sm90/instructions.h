@@ -1,39 +1,17 @@
-// Hopper's asynchronous copies: barriers that count arrivals and bytes, and tensor maps.
+// Hopper's instructions: asynchronous copies by tensor maps, barriers that count arrivals and bytes, and more. All that crews do in PTX is
+// here and in `wgmma.h`; the rest is C++, which the emulator runs with functions of its own in place of these.
 #pragma once
 
-#include "../args.h"
+#include "args.h"
+#include "../tile.h"
+
+#if defined(IRIS_EMULATED)
+
+#include "emulator_sm90.h"
+
+#else
 
 namespace iris {
-
-/// What `cuTensorMapEncodeTiled` makes: where a matrix lies, and in what boxes it is copied.
-struct alignas(64) TensorMap {
-    u64 opaque[16];
-};
-
-/// The argument of a kernel whose blocks consist of crews.
-struct FastArgs {
-    Args args;
-    /// Whether A's, and B's, depth is what lies side by side.
-    u64 a_deep;
-    u64 b_deep;
-    /// Bytes of a box of A, and of one of the gathered A: they may have fewer rows than a tile.
-    u64 a_bytes;
-    u64 gathered_bytes;
-    /// Whether `c` is C; if not, C is not aligned to 16 bytes.
-    u64 c_mapped;
-    /// Where parts of tiles are left for who finishes them, if tiles are streamed; else 0. See `stream.h`.
-    u64 partials;
-    /// A, in boxes of 64 depths by up to TILE_M rows if deep, else of 64 rows by 64 depths.
-    TensorMap a;
-    /// B, in boxes of 64 depths by TILE_N columns if deep, else of 64 columns by 64 depths.
-    TensorMap b;
-    /// This rank's C, in boxes of 64 columns by 64 rows: its output, where peers store into that.
-    TensorMap c;
-    /// The A that is gathered in this rank's staging, of both banks one after the other, in boxes of 64 depths by up to TILE_M rows.
-    TensorMap gathered;
-};
-
-static_assert(sizeof(FastArgs) == 576 + 4 * sizeof(TensorMap), "aligned to 64 bytes, without other gaps");
 
 /// Where a pointer's target lies in the block's shared memory.
 IRIS_DEVICE u32 shared_address(const void* pointer) {
@@ -104,12 +82,6 @@ IRIS_DEVICE bool phase_ended(u32 barrier, u32 parity) {
     return ended != 0;
 }
 
-/// Waits for the end of the phase of parity `parity`.
-IRIS_DEVICE void await_phase(u32 barrier, u32 parity) {
-    while (!phase_ended(barrier, parity)) {
-    }
-}
-
 /// Fetches a map before its first use.
 IRIS_DEVICE void prefetch_map(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
@@ -149,6 +121,96 @@ IRIS_DEVICE void await_copies_read() {
 IRIS_DEVICE void await_copies() {
     asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
     fence_async();
+}
+
+// Registers.
+
+/// The same value in all lanes of a wave, and so that the compiler knows: instructions that a wave executes as one take operands like that.
+IRIS_DEVICE u32 same_in_wave(u32 value) {
+    return __shfl_sync(0xffffffffu, value, 0);
+}
+
+/// From here on a wave has so many registers a thread: fewer than before, or more, which must have become free.
+template <u32 COUNT>
+IRIS_DEVICE void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+template <u32 COUNT>
+IRIS_DEVICE void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+/// Keeps what was done to a value before apart from what follows, by adding a -0, which changes no bit.
+IRIS_DEVICE void keep_apart(f32& value) {
+    asm volatile("add.f32 %0, %0, 0f80000000;" : "+f"(value)::"memory");
+}
+
+/// Two values rounded to type T, the first one in the lower half.
+template <class T>
+IRIS_DEVICE u32 narrow2(f32 low, f32 high) {
+    u32 both;
+    if constexpr (SAME<T, f16>) {
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    } else {
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    }
+    return both;
+}
+
+// Shared memory, by its address there.
+
+/// Four matrices of 8 x 8 elements of 16 bits: lane l says where row l % 8 of matrix l / 8 lies, and of each has elements l % 4 * 2 and the
+/// next of row l / 4.
+IRIS_DEVICE void load_matrices(u32 (&to)[4], u32 from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(from)
+                 : "memory");
+}
+IRIS_DEVICE void store_matrices(u32 to, const u32 (&from)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(from[0]), "r"(from[1]), "r"(from[2]),
+                 "r"(from[3])
+                 : "memory");
+}
+
+IRIS_DEVICE Vec16 load_shared(u32 from) {
+    Vec16 chunk;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(chunk.x[0]), "=r"(chunk.x[1]), "=r"(chunk.x[2]), "=r"(chunk.x[3])
+                 : "r"(from)
+                 : "memory");
+    return chunk;
+}
+
+// Time, and threads that wait for each other.
+
+/// Waits for all threads of a warpgroup.
+IRIS_DEVICE void sync_group(u32 group) {
+    asm volatile("bar.sync %0, 128;" ::"r"(5 + group) : "memory");
+}
+
+/// A clock of this multiprocessor's, by its cycles.
+IRIS_DEVICE u32 clock() {
+    u32 now;
+    asm volatile("mov.u32 %0, %%clock;" : "=r"(now)::"memory");
+    return now;
+}
+
+/// Passes up to about twice as many nanoseconds.
+IRIS_DEVICE void sleep(u32 ns) {
+    asm volatile("nanosleep.u32 %0;" ::"r"(ns) : "memory");
+}
+
+} // namespace iris
+
+#endif
+
+namespace iris {
+
+/// Waits for the end of the phase of parity `parity`.
+IRIS_DEVICE void await_phase(u32 barrier, u32 parity) {
+    while (!phase_ended(barrier, parity)) {
+    }
 }
 
 } // namespace iris

@@ -1,0 +1,38 @@
+// The argument of a kernel whose blocks consist of crews.
+#pragma once
+
+#include "../args.h"
+
+namespace iris {
+
+/// What `cuTensorMapEncodeTiled` makes: where a matrix lies, and in what boxes it is copied.
+struct alignas(64) TensorMap {
+    u64 opaque[16];
+};
+
+/// The argument of a kernel whose blocks consist of crews.
+struct FastArgs {
+    Args args;
+    /// Whether A's, and B's, depth is what lies side by side.
+    u64 a_deep;
+    u64 b_deep;
+    /// Bytes of a box of A, and of one of the gathered A: they may have fewer rows than a tile.
+    u64 a_bytes;
+    u64 gathered_bytes;
+    /// Whether `c` is C; if not, C is not aligned to 16 bytes.
+    u64 c_mapped;
+    /// Where parts of tiles are left for who finishes them, if tiles are streamed; else 0. See `stream.h`.
+    u64 partials;
+    /// A, in boxes of 64 depths by up to TILE_M rows if deep, else of 64 rows by 64 depths.
+    TensorMap a;
+    /// B, in boxes of 64 depths by TILE_N columns if deep, else of 64 columns by 64 depths.
+    TensorMap b;
+    /// This rank's C, in boxes of 64 columns by 64 rows: its output, where peers store into that.
+    TensorMap c;
+    /// The A that is gathered in this rank's staging, of both banks one after the other, in boxes of 64 depths by up to TILE_M rows.
+    TensorMap gathered;
+};
+
+static_assert(sizeof(FastArgs) == 576 + 4 * sizeof(TensorMap), "aligned to 64 bytes, without other gaps");
+
+} // namespace iris

@@ -1,0 +1,114 @@
+// What the emulator runs: blocks and their threads, and how threads of a block come together.
+#pragma once
+
+#include "fibers.h"
+#include "sm90.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace emulator {
+
+enum class State { runnable, waiting, ended };
+
+/// What a thread was waiting for when it let others run: the next thing that happens anywhere, or in its own block.
+enum class Pause { none, anywhere, here };
+
+struct Block;
+
+struct Thread {
+    Fiber fiber;
+    Block* block = nullptr;
+    unsigned index = 0;
+    State state = State::runnable;
+    bool started = false;
+    Pause pause = Pause::none;
+    /// Where it waits, if it does; and what it brought there.
+    const char* at = "";
+    void* request = nullptr;
+    /// The number of its current group of copies.
+    std::uint64_t copies = 0;
+};
+
+/// Threads of a block that wait for each other.
+struct Meeting {
+    const char* at = "";
+    unsigned size = 0;
+    std::vector<Thread*> here;
+};
+
+struct Block {
+    unsigned index = 0;
+    std::vector<Thread> threads;
+    /// Its shared memory: what its kernel names, and from `dynamic` on the `given` bytes that its launch gives, up to `lds_bytes`.
+    std::unique_ptr<unsigned char[]> lds;
+    std::size_t given = 0;
+    std::size_t dynamic = 0;
+    std::size_t lds_bytes = 0;
+    std::vector<Meeting> meetings;
+    Sm90 sm90;
+};
+
+/// What one OS thread runs. Kept from launch to launch, for its stacks.
+struct Machine {
+    std::vector<std::unique_ptr<Stack>> stacks;
+    const std::function<void()>* kernel = nullptr;
+    unsigned lanes = 64;
+    Thread* current = nullptr;
+    std::uint64_t random = 0;
+    /// Counts what may let some thread of this rank go on.
+    std::uint64_t events = 0;
+};
+
+extern thread_local Machine machine;
+
+[[noreturn]] void fail(const char* what, const Thread& thread);
+std::uint64_t next_random(std::uint64_t& state);
+/// Lets other threads run.
+void pause(Pause pause);
+
+/// Numbers of meetings: a block's 16 barriers, each wave, each 4 waves.
+constexpr unsigned BARRIERS = 16;
+constexpr unsigned WAVES = 32;
+inline unsigned of_wave(unsigned thread) { return BARRIERS + thread / machine.lanes; }
+inline unsigned of_group(unsigned thread) { return BARRIERS + WAVES + thread / 128; }
+
+/// Waits until `size` threads of the block have come to the meeting `number`, all to do the same, which `at` names. Whoever comes last calls
+/// `act` with all of them, in order of their numbers.
+template <class Act>
+void meet(unsigned number, unsigned size, const char* at, void* request, Act act) {
+    Thread& thread = *machine.current;
+    Meeting& meeting = thread.block->meetings[number];
+    machine.events += 1;
+    if (!meeting.here.empty() && (meeting.at != at || meeting.size != size)) {
+        fail("others of those that must go together are at another instruction", thread);
+    }
+    meeting.at = at;
+    meeting.size = size;
+    thread.at = at;
+    thread.request = request;
+    meeting.here.push_back(&thread);
+    if (meeting.here.size() == size) {
+        std::vector<Thread*> all;
+        all.swap(meeting.here);
+        std::sort(all.begin(), all.end(), [](Thread* a, Thread* b) { return a->index < b->index; });
+        act(all);
+        for (Thread* each : all) {
+            each->state = State::runnable;
+        }
+    } else {
+        thread.state = State::waiting;
+    }
+    thread.fiber.switch_away();
+}
+
+/// The same of a wave.
+template <class Act>
+void meet_wave(const char* at, void* request, Act act) {
+    meet(of_wave(machine.current->index), machine.lanes, at, request, act);
+}
+
+} // namespace emulator

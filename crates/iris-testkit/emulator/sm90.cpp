@@ -1,0 +1,366 @@
+// Hopper's asynchronous units, from the PTX ISA manual ("Asynchronous Warpgroup Level Matrix Instructions", "Tensor copy", "mbarrier") and not
+// from the kernels' own helpers.
+//
+// Not modelled: proxies. Ordinary stores are seen by copies without a fence, and the other way round, so a missing `fence.proxy.async` does
+// not show here.
+
+#include "machine.h"
+#include "matrix.h"
+
+#include <cstring>
+
+namespace emulator {
+namespace {
+
+unsigned char* shared_bytes(Block& block, std::uint64_t address, std::size_t bytes) {
+    if (address + bytes > block.lds_bytes) {
+        fail("shared memory ends before what is accessed", *machine.current);
+    }
+    return block.lds.get() + address;
+}
+
+/// The 128-byte swizzle: bits 4 to 6 of an address are changed by bits 7 to 9.
+std::uint64_t swizzled(std::uint64_t address) {
+    return address ^ (address >> 7 & 7) << 4;
+}
+
+float value(unsigned bits, bool bf16) {
+    static const std::vector<float> table = [] {
+        std::vector<float> all(65536);
+        for (unsigned bits = 0; bits < all.size(); ++bits) {
+            all[bits] = float(number(bits, false));
+        }
+        return all;
+    }();
+    if (!bf16) {
+        return table[bits];
+    }
+    unsigned wide = bits << 16;
+    float single;
+    std::memcpy(&single, &wide, 4);
+    return single;
+}
+
+/// The element of line `line` at depth `depth` of what a matrix descriptor describes. Bits 0 to 13 are where it begins, 16 to 29 the *leading*
+/// and 32 to 45 the *stride* offset, all in 16 bytes. With depth side by side, 8 lines of 128 bytes make an atom, and atoms of further lines are
+/// a stride offset apart. Else 64 lines at each of 8 depths make an atom: those of further depths are a stride offset apart, those of further
+/// lines a leading offset.
+float described(Block& block, std::uint64_t descriptor, bool deep, unsigned line, unsigned depth, bool bf16) {
+    if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) {
+        fail("a matrix that is not swizzled by 128 bytes, or does not begin where the pattern does", *machine.current);
+    }
+    std::uint64_t start = (descriptor & 0x3fff) << 4;
+    std::uint64_t leading = (descriptor >> 16 & 0x3fff) << 4;
+    std::uint64_t stride = (descriptor >> 32 & 0x3fff) << 4;
+    std::uint64_t at = deep ? start + line / 8 * stride + line % 8 * 128 + depth * 2
+                            : start + line / 64 * leading + depth / 8 * stride + depth % 8 * 128 + line % 64 * 2;
+    std::uint16_t bits;
+    std::memcpy(&bits, shared_bytes(block, swizzled(at), 2), 2);
+    return value(bits, bf16);
+}
+
+/// `wgmma.m64nNk16`: sum j of thread t belongs to row t / 32 * 16 + j / 2 % 2 * 8 + t % 32 / 4, column j / 4 * 8 + t % 4 * 2 + j % 2.
+void multiply(Block& block, const Multiplication& of) {
+    std::vector<float> a(64 * 16), b(of.n * 16);
+    for (unsigned k = 0; k < 16; ++k) {
+        for (unsigned row = 0; row < 64; ++row) {
+            a[row * 16 + k] = described(block, of.a, of.a_deep, row, k, of.bf16);
+        }
+        for (unsigned col = 0; col < of.n; ++col) {
+            b[col * 16 + k] = described(block, of.b, of.b_deep, col, k, of.bf16);
+        }
+    }
+    for (unsigned thread = 0; thread < 128; ++thread) {
+        for (unsigned j = 0; j < of.n / 2; ++j) {
+            unsigned row = thread / 32 * 16 + j / 2 % 2 * 8 + thread % 32 / 4;
+            unsigned col = j / 4 * 8 + thread % 4 * 2 + j % 2;
+            float sum = of.sums[thread][j];
+            for (unsigned k = 0; k < 16; ++k) {
+                sum += a[row * 16 + k] * b[col * 16 + k];
+            }
+            of.sums[thread][j] = sum;
+        }
+    }
+}
+
+/// Finishes all but the last `pending` groups.
+void finish(Block& block, Sm90::Multiplications& multiplications, unsigned pending) {
+    while (multiplications.groups.size() > pending) {
+        for (const Multiplication& each : multiplications.groups.front()) {
+            multiply(block, each);
+        }
+        multiplications.groups.pop_front();
+    }
+}
+
+PhaseBarrier& barrier_at(Block& block, unsigned address) {
+    auto found = block.sm90.barriers.find(address);
+    if (found == block.sm90.barriers.end()) {
+        fail("no barrier has been made there", *machine.current);
+    }
+    return found->second;
+}
+
+void end_phase_if_due(PhaseBarrier& barrier) {
+    if (barrier.pending == 0 && barrier.bytes == 0) {
+        barrier.pending = barrier.arrivals;
+        barrier.parity ^= 1;
+    }
+}
+
+/// Calls `each(shared, element)` for each element of a box: where it lies in shared memory, and in global memory, or null outside of the matrix.
+template <class Each>
+void each_of_box(Block& block, const Copy& copy, Each each) {
+    const Map& map = copy.map;
+    for (std::uint64_t j = 0; j < map.sides[1]; ++j) {
+        for (std::uint64_t i = 0; i < map.sides[0]; ++i) {
+            std::int64_t x = copy.x + std::int64_t(i), y = copy.y + std::int64_t(j);
+            bool inside = x >= 0 && y >= 0 && std::uint64_t(x) < map.lens[0] && std::uint64_t(y) < map.lens[1];
+            auto* element = reinterpret_cast<unsigned char*>(map.address + std::uint64_t(y) * map.stride + std::uint64_t(x) * 2);
+            each(shared_bytes(block, swizzled(copy.shared + j * 128 + i * 2), 2), inside ? element : nullptr);
+        }
+    }
+}
+
+/// Makes a copy, or its next part. Returns whether it is done.
+bool make(Block& block, Copy& copy) {
+    if (copy.kind == Copy::Kind::box_out) {
+        std::size_t at = 0;
+        if (!copy.read) {
+            copy.held.resize(std::size_t(copy.map.sides[0]) * copy.map.sides[1] * 2);
+            each_of_box(block, copy, [&](unsigned char* shared, unsigned char*) {
+                std::memcpy(copy.held.data() + at, shared, 2);
+                at += 2;
+            });
+            copy.read = true;
+            return false;
+        }
+        each_of_box(block, copy, [&](unsigned char*, unsigned char* element) {
+            if (element != nullptr) {
+                std::memcpy(element, copy.held.data() + at, 2);
+            }
+            at += 2;
+        });
+        return true;
+    }
+    if (copy.kind == Copy::Kind::bytes_in) {
+        std::memcpy(shared_bytes(block, copy.shared, copy.bytes), reinterpret_cast<const void*>(copy.from), copy.bytes);
+    } else {
+        each_of_box(block, copy, [&](unsigned char* shared, unsigned char* element) {
+            std::memset(shared, 0, 2);
+            if (element != nullptr) {
+                std::memcpy(shared, element, 2);
+            }
+        });
+    }
+    PhaseBarrier& barrier = barrier_at(block, copy.barrier);
+    barrier.bytes -= copy.bytes;
+    end_phase_if_due(barrier);
+    return true;
+}
+
+Copy box(const void* map, unsigned shared, int x, int y) {
+    Copy copy{};
+    std::memcpy(&copy.map, map, sizeof(copy.map));
+    if (copy.map.sides[0] != 64 || shared % 1024 != 0 || x % 8 != 0) {
+        fail("a box that is not 128 bytes wide, does not begin where the pattern does, or not at 16 bytes of its matrix", *machine.current);
+    }
+    copy.shared = shared;
+    copy.x = x;
+    copy.y = y;
+    copy.bytes = copy.map.sides[0] * copy.map.sides[1] * 2;
+    copy.thread = machine.current;
+    copy.group = machine.current->copies;
+    return copy;
+}
+
+} // namespace
+
+bool make_copies(Block& block, bool all) {
+    std::vector<Copy>& copies = block.sm90.copies;
+    bool made = false;
+    for (std::size_t left = copies.size(); left-- > 0;) {
+        if (all || next_random(machine.random) % 4 == 0) {
+            made = true;
+            if (make(block, copies[left])) {
+                copies.erase(copies.begin() + std::ptrdiff_t(left));
+            }
+        }
+    }
+    return made;
+}
+
+void check_nothing_left(Block& block) {
+    bool multiplies = false;
+    for (const auto& each : block.sm90.groups) {
+        multiplies = multiplies || !each.open.empty() || !each.groups.empty();
+    }
+    if (multiplies || !block.sm90.copies.empty()) {
+        fail("its block ends while copies or multiplications are under way", block.threads[0]);
+    }
+}
+
+} // namespace emulator
+
+using namespace emulator;
+
+namespace {
+
+Block& block() {
+    return *machine.current->block;
+}
+
+} // namespace
+
+extern "C" {
+
+unsigned iris_emulator_shared_address(const void* pointer) {
+    return unsigned(static_cast<const unsigned char*>(pointer) - block().lds.get());
+}
+
+void* iris_emulator_shared_at(unsigned address, std::size_t bytes) {
+    return shared_bytes(block(), address, bytes);
+}
+
+void iris_emulator_barrier_init(unsigned barrier, unsigned arrivals) {
+    shared_bytes(block(), barrier, 8);
+    if (barrier % 8 != 0 || arrivals == 0 || block().sm90.barriers.count(barrier) != 0) {
+        fail("a barrier that is not aligned, waits for nobody, or is there already", *machine.current);
+    }
+    block().sm90.barriers[barrier] = {arrivals, arrivals, 0, 0};
+}
+
+void iris_emulator_arrive(unsigned barrier, unsigned bytes) {
+    PhaseBarrier& at = barrier_at(block(), barrier);
+    if (at.pending == 0) {
+        fail("more arrive at a barrier than it was made for", *machine.current);
+    }
+    machine.events += 1;
+    at.bytes += bytes;
+    at.pending -= 1;
+    end_phase_if_due(at);
+}
+
+bool iris_emulator_phase_ended(unsigned barrier, unsigned parity) {
+    if (barrier_at(block(), barrier).parity != parity) {
+        machine.events += 1;
+        return true;
+    }
+    pause(Pause::here);
+    return false;
+}
+
+void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int x, int y) {
+    Copy copy = box(map, to, x, y);
+    copy.kind = Copy::Kind::box_in;
+    copy.barrier = barrier;
+    machine.events += 1;
+    block().sm90.copies.push_back(copy);
+}
+
+void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, unsigned bytes) {
+    Copy copy{};
+    copy.kind = Copy::Kind::bytes_in;
+    copy.from = reinterpret_cast<std::uintptr_t>(from);
+    copy.shared = to;
+    copy.barrier = barrier;
+    copy.bytes = bytes;
+    if ((to | bytes | copy.from) % 16 != 0) {
+        fail("a copy of bytes that is not aligned to 16", *machine.current);
+    }
+    machine.events += 1;
+    block().sm90.copies.push_back(copy);
+}
+
+void iris_emulator_store_box(const void* map, unsigned from, int x, int y) {
+    Copy copy = box(map, from, x, y);
+    copy.kind = Copy::Kind::box_out;
+    machine.events += 1;
+    block().sm90.copies.push_back(copy);
+}
+
+void iris_emulator_commit_copies() {
+    machine.events += 1;
+    machine.current->copies += 1;
+}
+
+void iris_emulator_await_copies(bool read) {
+    const Thread& thread = *machine.current;
+    auto is_done = [&] {
+        for (const Copy& copy : block().sm90.copies) {
+            bool own = copy.kind == Copy::Kind::box_out && copy.thread == &thread && copy.group < thread.copies;
+            if (own && !(read && copy.read)) {
+                return false;
+            }
+        }
+        return true;
+    };
+    while (!is_done()) {
+        pause(Pause::here);
+    }
+    machine.events += 1;
+}
+
+void iris_emulator_load_matrices(unsigned (&to)[4], unsigned from) {
+    struct Request {
+        unsigned* to;
+        unsigned from;
+    } request{to, from};
+    meet_wave("ldmatrix", &request, [](const std::vector<Thread*>& wave) {
+        for (unsigned lane = 0; lane < wave.size(); ++lane) {
+            for (unsigned matrix = 0; matrix < 4; ++matrix) {
+                auto* row = static_cast<Request*>(wave[matrix * 8 + lane / 4]->request);
+                std::memcpy(static_cast<Request*>(wave[lane]->request)->to + matrix, shared_bytes(block(), row->from, 16) + lane % 4 * 4, 4);
+            }
+        }
+    });
+}
+
+void iris_emulator_store_matrices(unsigned to, const unsigned (&from)[4]) {
+    struct Request {
+        unsigned to;
+        const unsigned* from;
+    } request{to, from};
+    meet_wave("stmatrix", &request, [](const std::vector<Thread*>& wave) {
+        for (unsigned lane = 0; lane < wave.size(); ++lane) {
+            for (unsigned matrix = 0; matrix < 4; ++matrix) {
+                auto* row = static_cast<Request*>(wave[matrix * 8 + lane / 4]->request);
+                std::memcpy(shared_bytes(block(), row->to, 16) + lane % 4 * 4, static_cast<Request*>(wave[lane]->request)->from + matrix, 4);
+            }
+        }
+    });
+}
+
+void iris_emulator_multiply(float* sums, unsigned n, std::uint64_t a, std::uint64_t b, bool a_deep, bool b_deep, bool bf16) {
+    Multiplication mine{{sums}, n, a, b, a_deep, b_deep, bf16};
+    meet(of_group(machine.current->index), 128, "wgmma.mma_async", &mine, [](const std::vector<Thread*>& group) {
+        Multiplication all = *static_cast<Multiplication*>(group[0]->request);
+        all.sums.clear();
+        for (Thread* thread : group) {
+            auto* each = static_cast<Multiplication*>(thread->request);
+            if (each->a != all.a || each->b != all.b || each->n != all.n) {
+                fail("threads of its warpgroup multiply other matrices", *thread);
+            }
+            all.sums.push_back(each->sums[0]);
+        }
+        block().sm90.groups[group[0]->index / 128].open.push_back(all);
+    });
+}
+
+void iris_emulator_commit_multiplying() {
+    meet(of_group(machine.current->index), 128, "wgmma.commit_group", nullptr, [](const std::vector<Thread*>& group) {
+        Sm90::Multiplications& mine = block().sm90.groups[group[0]->index / 128];
+        mine.groups.emplace_back();
+        mine.groups.back().swap(mine.open);
+        if (next_random(machine.random) % 2 == 0) {
+            finish(block(), mine, 0);
+        }
+    });
+}
+
+void iris_emulator_await_multiplied(unsigned pending) {
+    meet(of_group(machine.current->index), 128, "wgmma.wait_group", nullptr, [pending](const std::vector<Thread*>& group) {
+        finish(block(), block().sm90.groups[group[0]->index / 128], pending);
+    });
+}
+}
