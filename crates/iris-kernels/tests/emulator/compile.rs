@@ -198,10 +198,12 @@ fn compile(name: &str, options: &[String], sources: &[PathBuf]) -> PathBuf {
 
 /// The program that runs cases.
 pub(crate) fn emulator() -> PathBuf {
-    let sources: Vec<_> = ["main", "case", "fast", "ring", "runtime", "sm90", "fibers", "matrix"]
-        .iter()
-        .map(|name| emulator_sources().join(name).with_extension("cpp"))
-        .collect();
+    let sources: Vec<_> = [
+        "main", "case", "fast", "ring", "runtime", "sm90", "fibers", "matrix",
+    ]
+    .iter()
+    .map(|name| emulator_sources().join(name).with_extension("cpp"))
+    .collect();
     let options = ["-rdynamic", "-pthread", "-ldl"].map(String::from);
     compile("emulator", &options, &sources)
 }

@@ -3,7 +3,8 @@
 //! The cases stall one rank at one point, so that the others come to do what the rule forbids.
 
 use crate::cases::MAX;
-use crate::compile::{TARGETS, Target, compiler, emulate, kernel};
+use crate::compile::{compiler, emulate};
+use crate::kinds::{Kernel, kinds, kinds_of_two, program_of};
 use iris_sync::{Phase, Rule};
 
 /// The smallest ring that the rules allow: calls lap it soon.
@@ -12,7 +13,6 @@ const RING: u64 = 7;
 const STALL: u64 = 400;
 
 struct Control {
-    source: &'static str,
     op: &'static str,
     rule: Rule,
     ring: u64,
@@ -21,38 +21,36 @@ struct Control {
     ends: &'static [&'static str],
 }
 
-/// The plain path: what is controlled is the protocol.
-fn target() -> &'static Target {
-    &TARGETS[0]
-}
-
 fn stall(rank: u64, index: u64, phase: Phase) -> String {
     format!("stall={rank},{index},{},{STALL}", phase as u64)
 }
 
-fn run(control: &Control, removed: u64) -> String {
-    let kernel = kernel(control.source, target(), "f32", control.ring);
+fn run(control: &Control, kernel: &Kernel, removed: u64) -> String {
     let line = format!(
         "{} {} removed={removed} budget_ms={}",
-        target().describe(control.op, "f32"),
+        kernel.describe,
         control.case,
         if removed == 0 { 60_000 } else { 2_000 }
     );
-    emulate(&[&kernel], &[line]).remove(0)
+    emulate(&[&kernel.path], &[line]).remove(0)
 }
 
-/// Right with all rules, and not without the one.
+/// Right with all rules, and not without the one: with kernels of all kinds.
 fn check(control: &Control) {
     if compiler().is_none() {
         return;
     }
-    assert_eq!(run(control, 0), "ok", "with all rules: {}", control.case);
-    let without = run(control, 1 << control.rule as u32);
-    assert!(
-        control.ends.iter().any(|end| without.starts_with(end)),
-        "without {:?}: {without}",
-        control.rule
-    );
+    for kernel in kinds(program_of(control.op), control.ring) {
+        let what = format!("{} {}", kernel.describe, control.case);
+        let with_all = run(control, &kernel, 0);
+        assert_eq!(with_all, "ok", "with all rules: {what}");
+        let without = run(control, &kernel, 1 << control.rule as u32);
+        assert!(
+            control.ends.iter().any(|end| without.starts_with(end)),
+            "without {:?}: {without}: {what}",
+            control.rule
+        );
+    }
 }
 
 const RS: &str = "matmul_reduce_scatter";
@@ -61,7 +59,6 @@ const RS: &str = "matmul_reduce_scatter";
 fn without_the_gate_a_bank_is_overwritten_while_its_owner_reads() {
     // Fewer rows than ranks: rank 2 reduces nothing, and so waits for nobody.
     check(&Control {
-        source: RS,
         op: RS,
         rule: Rule::Gate,
         ring: MAX,
@@ -77,7 +74,6 @@ fn without_the_gate_a_bank_is_overwritten_while_its_owner_reads() {
 fn a_gate_kept_by_writers_only_lets_the_others_lap_the_ring() {
     // Rank 2 has no rows of A and no columns of B: it neither writes nor reads.
     check(&Control {
-        source: "all_gather_matmul",
         op: "all_gather_matmul_rows",
         rule: Rule::GateOfAll,
         ring: RING,
@@ -92,7 +88,6 @@ fn a_gate_kept_by_writers_only_lets_the_others_lap_the_ring() {
 #[test]
 fn without_entered_a_peer_stores_into_an_output_that_its_user_still_reads() {
     check(&Control {
-        source: "matmul_all_gather",
         op: "matmul_all_gather",
         rule: Rule::Entered,
         ring: MAX,
@@ -105,7 +100,6 @@ fn without_entered_a_peer_stores_into_an_output_that_its_user_still_reads() {
 fn equality_at_a_gate_misses_a_peer_that_has_moved_on() {
     // Rank 1 reduces nothing, and is at its gate of call 3 when rank 0 begins call 2.
     check(&Control {
-        source: RS,
         op: RS,
         rule: Rule::Reached,
         ring: MAX,
@@ -118,7 +112,6 @@ fn equality_at_a_gate_misses_a_peer_that_has_moved_on() {
 fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
     // Call 1 signals MAX, call 2 signals 1. As above.
     check(&Control {
-        source: RS,
         op: RS,
         rule: Rule::ReachedOnRing,
         ring: MAX,
@@ -135,7 +128,6 @@ fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
 fn a_bank_from_the_value_is_shared_by_two_calls_at_the_wrap() {
     // Call 1 signals MAX, call 2 signals 1: both are odd.
     check(&Control {
-        source: RS,
         op: RS,
         rule: Rule::BankFromIndex,
         ring: MAX,
@@ -151,7 +143,6 @@ fn a_bank_from_the_value_is_shared_by_two_calls_at_the_wrap() {
 #[test]
 fn one_bank_is_overwritten_while_its_owner_reads() {
     check(&Control {
-        source: RS,
         op: RS,
         rule: Rule::TwoBanks,
         ring: MAX,
@@ -163,7 +154,6 @@ fn one_bank_is_overwritten_while_its_owner_reads() {
 #[test]
 fn a_frozen_value_makes_a_call_believe_the_words_of_earlier_ones() {
     check(&Control {
-        source: RS,
         op: RS,
         rule: Rule::ValueFromIndex,
         ring: MAX,
@@ -177,7 +167,6 @@ fn a_word_that_is_not_cleared_is_believed_two_laps_later() {
     // Calls 0 and 14 have one value, and one bank, and alone use more than one tile. Rank 0 has a block for each of them.
     let small = ",3".repeat(13);
     check(&Control {
-        source: RS,
         op: RS,
         rule: Rule::Clear,
         ring: RING,
@@ -197,7 +186,6 @@ fn packets_that_are_not_cleared_are_believed_two_laps_later() {
     let small = ",3".repeat(13);
     for first in [1, 2, 4] {
         check(&Control {
-            source: PACKETS,
             op: PACKETS,
             rule: Rule::Clear,
             ring: RING,
@@ -213,7 +201,6 @@ fn packets_that_are_not_cleared_are_believed_two_laps_later() {
 #[test]
 fn a_packet_that_is_not_whole_is_believed_before_its_data_are_there() {
     check(&Control {
-        source: PACKETS,
         op: PACKETS,
         rule: Rule::Whole,
         ring: MAX,
@@ -225,7 +212,6 @@ fn a_packet_that_is_not_whole_is_believed_before_its_data_are_there() {
 #[test]
 fn a_frozen_value_makes_a_call_believe_the_packets_of_earlier_ones() {
     check(&Control {
-        source: PACKETS,
         op: PACKETS,
         rule: Rule::ValueFromIndex,
         ring: MAX,
@@ -237,7 +223,6 @@ fn a_frozen_value_makes_a_call_believe_the_packets_of_earlier_ones() {
 #[test]
 fn without_gathered_a_user_reads_an_output_with_holes() {
     check(&Control {
-        source: "two_shot",
         op: "two_shot",
         rule: Rule::Gathered,
         ring: MAX,
@@ -252,26 +237,26 @@ fn gathered_that_is_not_swept_is_believed_a_lap_later() {
     if compiler().is_none() {
         return;
     }
-    let large = kernel("two_shot", target(), "f32", RING);
     for few in ["one_shot", "one_shot_packets"] {
-        let small = kernel(few, target(), "f32", RING);
-        // Calls 0 and 7 have one value. In the second rank 0 is late with what it owns.
-        let run = |first: u64, removed: u64| {
-            let line = format!(
-                "{} op_of_few={few} few=5 world=3 m=70,1,2,3,4,5,1,70 n=34 k=7 first={first} blocks=2,1,3 removed={removed} \
-                 budget_ms=60000 {}",
-                target().describe("two_shot", "f32"),
-                stall(0, 7, Phase::Read)
-            );
-            emulate(&[&large, &small], &[line]).remove(0)
-        };
-        for first in [1, 3, 6] {
-            assert_eq!(run(first, 0), "ok", "{few} from {first}");
-            let without = run(first, 1 << Rule::Clear as u32);
-            assert!(
-                without.starts_with("wrong"),
-                "{few} from {first}: {without}"
-            );
+        for [large, small] in kinds_of_two([program_of("two_shot"), program_of(few)], RING) {
+            // Calls 0 and 7 have one value. In the second rank 0 is late with what it owns.
+            let run = |first: u64, removed: u64| {
+                let line = format!(
+                    "{} op_of_few={few} few=5 world=3 m=70,1,2,3,4,5,1,70 n=34 k=7 first={first} blocks=2,1,3 removed={removed} \
+                     budget_ms=60000 {}",
+                    large.describe,
+                    stall(0, 7, Phase::Read)
+                );
+                emulate(&[&large.path, &small.path], &[line]).remove(0)
+            };
+            for first in [1, 3, 6] {
+                assert_eq!(run(first, 0), "ok", "{few} from {first}");
+                let without = run(first, 1 << Rule::Clear as u32);
+                assert!(
+                    without.starts_with("wrong"),
+                    "{few} from {first}: {without}"
+                );
+            }
         }
     }
 }

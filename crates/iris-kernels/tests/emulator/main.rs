@@ -8,6 +8,7 @@ mod cases;
 mod compile;
 mod controls;
 mod crews;
+mod kinds;
 mod own_kernel;
 mod protocol;
 mod streamed;

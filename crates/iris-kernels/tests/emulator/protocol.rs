@@ -2,6 +2,7 @@
 
 use crate::cases::MAX;
 use crate::compile::{TARGETS, compiler, emulate, kernel};
+use crate::kinds::{kinds, kinds_of_two, op_of, program_of};
 use iris_kernels::host::Program;
 use iris_sync::{Layout, Phase, Signal, SignalCounter, reached};
 use std::path::Path;
@@ -108,46 +109,50 @@ fn tiles_are_made_by_their_numbers() {
     }
 }
 
-/// Runs one case of `op` on the plain path.
-fn run(op: &str, case: &str) -> Option<String> {
-    compiler()?;
-    let kernel = kernel(op, &TARGETS[0], "f32", MAX);
-    let line = format!("{} {case}", TARGETS[0].describe(op, "f32"));
-    Some(emulate(&[&kernel], &[line]).remove(0))
+/// Runs one case of `op` on all kinds of its kernels.
+fn run(op: &str, case: &str) -> Vec<String> {
+    if compiler().is_none() {
+        return Vec::new();
+    }
+    kinds(program_of(op), MAX)
+        .into_iter()
+        .flat_map(|kernel| {
+            let line = format!("{} {case}", kernel.describe);
+            emulate(&[&kernel.path], &[line])
+        })
+        .collect()
 }
 
-/// Operations that tell of tiles by words, and by the tiles themselves.
-const OPS: [&str; 2] = ["two_shot", "one_shot_packets"];
+/// Operations that tell of tiles by words, by the tiles themselves, and of parts of A.
+const OPS: [&str; 3] = ["two_shot", "one_shot_packets", "all_gather_matmul_rows"];
 
 #[test]
 fn a_call_with_other_rows_than_a_peer_is_a_fault_that_says_so() {
     for op in OPS {
-        let Some(result) = run(op, "world=3 m=9,9,9 n=20 k=9 other_m=1,1 budget_ms=2000") else {
-            return;
-        };
-        assert!(result.starts_with("fault call 1"), "{op}: {result}");
-        assert!(
-            result.contains("mismatch m 9 here, 10 there")
-                || result.contains("mismatch m 10 here, 9 there"),
-            "{op}: {result}"
-        );
+        for result in run(op, "world=3 m=9,9,9 n=20 k=9 other_m=1,1 budget_ms=2000") {
+            assert!(result.starts_with("fault call 1"), "{op}: {result}");
+            assert!(
+                result.contains("mismatch m 9 here, 10 there")
+                    || result.contains("mismatch m 10 here, 9 there"),
+                "{op}: {result}"
+            );
+        }
     }
 }
 
 #[test]
 fn a_rank_that_stops_ends_its_peers_within_their_budget() {
     for op in OPS {
-        let Some(result) = run(op, "world=3 m=9,9,9 n=20 k=9 dead=2,1 budget_ms=500") else {
-            return;
-        };
-        assert!(
-            result.starts_with("fault call 1 (value 2), rank"),
-            "{op}: {result}"
-        );
-        assert!(
-            result.contains("budget ended, at `") && result.contains("of rank 2"),
-            "{op}: {result}"
-        );
+        for result in run(op, "world=3 m=9,9,9 n=20 k=9 dead=2,1 budget_ms=500") {
+            assert!(
+                result.starts_with("fault call 1 (value 2), rank"),
+                "{op}: {result}"
+            );
+            assert!(
+                result.contains("budget ended, at `") && result.contains("of rank 2"),
+                "{op}: {result}"
+            );
+        }
     }
 }
 
@@ -156,10 +161,10 @@ fn calls_lap_the_smallest_ring_while_ranks_stall() {
     if compiler().is_none() {
         return;
     }
-    for (file, name) in Program::ALL.map(Program::kernel) {
-        let source = file.strip_suffix(".hip").expect("a source's ending");
-        let op = name.strip_prefix("iris_").expect("our kernels' prefix");
-        let kernel = kernel(source, &TARGETS[0], "f32", 7);
+    for kernel in Program::ALL
+        .into_iter()
+        .flat_map(|program| kinds(program, 7))
+    {
         // 22 calls: three laps. Sizes that vary, fewer rows than ranks among them; each phase stalled once.
         let lines: Vec<_> = Phase::ALL
             .into_iter()
@@ -168,7 +173,7 @@ fn calls_lap_the_smallest_ring_while_ranks_stall() {
                 format!(
                     "{} world=3 m=40,1,70,2,1,3,99,1,2,40,3,1,1,70,5,1,2,3,40,1,2,70 n=34 k=7 bias=1 first={} seed={number} \
                      blocks=2,1,3 budget_ms=60000 bounced={} stall={},{},{},20",
-                    TARGETS[0].describe(op, "f32"),
+                    kernel.describe,
                     1 + number % 7,
                     number % 2,
                     number % 3,
@@ -177,7 +182,7 @@ fn calls_lap_the_smallest_ring_while_ranks_stall() {
                 )
             })
             .collect();
-        for (line, result) in lines.iter().zip(emulate(&[&kernel], &lines)) {
+        for (line, result) in lines.iter().zip(emulate(&[&kernel.path], &lines)) {
             assert_eq!(result, "ok", "{line}");
         }
     }
@@ -189,25 +194,29 @@ fn a_lap_of_small_calls_between_two_large_ones() {
     if compiler().is_none() {
         return;
     }
-    let large = kernel("two_shot", &TARGETS[0], "f32", 7);
-    for few in ["one_shot", "one_shot_packets"] {
-        let small = kernel(few, &TARGETS[0], "f32", 7);
-        // Calls 0, 7 and 14 have the same value. Rank 0 comes late to the tiles that it owns in one of them: whether a peer knows
-        // that they are not there yet is in a word that nobody has awaited for a lap.
-        let lines: Vec<_> = [(7, 0), (14, 1), (14, 0)]
-            .into_iter()
-            .map(|(stalled, bounced)| {
-                format!(
-                    "{} op_of_few={few} few=5 world=3 m=70,1,2,3,4,5,1,70,5,4,3,2,1,5,99,2,70 n=34 k=7 first={} blocks=2,1,3 \
-                     budget_ms=60000 bounced={bounced} stall=0,{stalled},{},400",
-                    TARGETS[0].describe("two_shot", "f32"),
-                    1 + stalled % 5,
-                    Phase::Read as u64,
-                )
-            })
-            .collect();
-        for (line, result) in lines.iter().zip(emulate(&[&large, &small], &lines)) {
-            assert_eq!(result, "ok", "{line}");
+    for few in [Program::OneShot, Program::OneShotPackets] {
+        for [large, small] in kinds_of_two([Program::TwoShot, few], 7) {
+            // Calls 0, 7 and 14 have the same value. Rank 0 comes late to the tiles that it owns in one of them: whether a peer knows
+            // that they are not there yet is in a word that nobody has awaited for a lap.
+            let lines: Vec<_> = [(7, 0), (14, 1), (14, 0)]
+                .into_iter()
+                .map(|(stalled, bounced)| {
+                    format!(
+                        "{} op_of_few={} few=5 world=3 m=70,1,2,3,4,5,1,70,5,4,3,2,1,5,99,2,70 n=34 k=7 first={} blocks=2,1,3 \
+                         budget_ms=60000 bounced={bounced} stall=0,{stalled},{},400",
+                        large.describe,
+                        op_of(few),
+                        1 + stalled % 5,
+                        Phase::Read as u64,
+                    )
+                })
+                .collect();
+            for (line, result) in lines
+                .iter()
+                .zip(emulate(&[&large.path, &small.path], &lines))
+            {
+                assert_eq!(result, "ok", "{line}");
+            }
         }
     }
 }
@@ -239,17 +248,15 @@ fn few_rows_of_a_reduce_scatter_between_many() {
     if compiler().is_none() {
         return;
     }
-    let many = "matmul_reduce_scatter";
-    let few = "matmul_reduce_scatter_packets";
-    for dtype in ["f32", "bf16"] {
-        let kernels = [many, few].map(|op| kernel(op, &TARGETS[0], dtype, 7));
+    for [many, few] in kinds_of_two([Program::ReduceScatter, Program::ReduceScatterPackets], 7) {
         let lines: Vec<_> = [2_u64, 3, 4]
             .into_iter()
             .map(|world| {
                 format!(
-                    "{} op_of_few={few} few=20 world={world} m=70,20,2,19,1,5,1,70,33,4,20,2,1,5,99,7,70 n=34 k=7 bias=1 first={} \
+                    "{} op_of_few={} few=20 world={world} m=70,20,2,19,1,5,1,70,33,4,20,2,1,5,99,7,70 n=34 k=7 bias=1 first={} \
                      seed={world} blocks=2,1,3 budget_ms=60000 stall={},{},{},200",
-                    TARGETS[0].describe(many, dtype),
+                    many.describe,
+                    op_of(Program::ReduceScatterPackets),
                     1 + world,
                     world - 1,
                     3 + world,
@@ -257,10 +264,7 @@ fn few_rows_of_a_reduce_scatter_between_many() {
                 )
             })
             .collect();
-        for (line, result) in lines
-            .iter()
-            .zip(emulate(&[&kernels[0], &kernels[1]], &lines))
-        {
+        for (line, result) in lines.iter().zip(emulate(&[&many.path, &few.path], &lines)) {
             assert_eq!(result, "ok", "{line}");
         }
     }
@@ -272,32 +276,31 @@ fn packets_of_two_laps_ago_are_not_believed() {
     if compiler().is_none() {
         return;
     }
-    for (many, few) in [
-        ("two_shot", "one_shot_packets"),
-        ("matmul_reduce_scatter", "matmul_reduce_scatter_packets"),
+    for programs in [
+        [Program::TwoShot, Program::OneShotPackets],
+        [Program::ReduceScatter, Program::ReduceScatterPackets],
     ] {
-        let kernels = [many, few].map(|op| kernel(op, &TARGETS[0], "f32", 7));
-        // Late with all of its packets, or with the second part of each chunk.
-        let late = [Phase::Gate, Phase::Ready];
-        let lines: Vec<_> = [3, 70]
-            .into_iter()
-            .flat_map(|between| [1, 2, 4].map(|first| (between, first)))
-            .flat_map(|(between, first)| late.map(|phase| (between, first, phase)))
-            .map(|(between, first, phase)| {
-                let between = format!(",{between}").repeat(13);
-                format!(
-                    "{} op_of_few={few} few=20 world=2 m=20{between},20 n=34 k=9 first={first} seed={first} blocks=3,1 \
-                     budget_ms=60000 stall=1,14,{},300",
-                    TARGETS[0].describe(many, "f32"),
-                    phase as u64,
-                )
-            })
-            .collect();
-        for (line, result) in lines
-            .iter()
-            .zip(emulate(&[&kernels[0], &kernels[1]], &lines))
-        {
-            assert_eq!(result, "ok", "{line}");
+        for [many, few] in kinds_of_two(programs, 7) {
+            // Late with all of its packets, or with the second part of each chunk.
+            let late = [Phase::Gate, Phase::Ready];
+            let lines: Vec<_> = [3, 70]
+                .into_iter()
+                .flat_map(|between| [1, 2, 4].map(|first| (between, first)))
+                .flat_map(|(between, first)| late.map(|phase| (between, first, phase)))
+                .map(|(between, first, phase)| {
+                    let between = format!(",{between}").repeat(13);
+                    format!(
+                        "{} op_of_few={} few=20 world=2 m=20{between},20 n=34 k=9 first={first} seed={first} blocks=3,1 \
+                         budget_ms=60000 stall=1,14,{},300",
+                        many.describe,
+                        op_of(programs[1]),
+                        phase as u64,
+                    )
+                })
+                .collect();
+            for (line, result) in lines.iter().zip(emulate(&[&many.path, &few.path], &lines)) {
+                assert_eq!(result, "ok", "{line}");
+            }
         }
     }
 }

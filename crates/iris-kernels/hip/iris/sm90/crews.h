@@ -296,7 +296,6 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             go = go && shared.failed == 0;
             sync_block();
             if (go) {
-                op.rank.call.stall(Phase::ready);
                 push_tile(op, op.rank.packets(), ring, op.work(course.stint().step));
             }
             sync_block();
