@@ -350,6 +350,10 @@ struct Runner {
         }
 
         Launch launch{unsigned(args.blocks), c.threads, c.lanes, c.crews, c.seed + index * 97 + rank};
+        if (rank == c.slow_rank && index == c.slow_index) {
+            launch.slow_block = c.slow_block;
+            launch.slow_ms = c.slow_ms;
+        }
         void* chosen = is_few ? kernel_of_few : kernel;
         if (c.crews == 0) {
             emulator::run(launch, [&] { reinterpret_cast<void (*)(Args)>(chosen)(args); });
@@ -442,6 +446,7 @@ Case parse(const std::string& line) {
         else if (key == "budget_ms") c.budget_ms = number;
         else if (key == "removed") c.removed = number;
         else if (key == "stall") c.stall_rank = unsigned(number), c.stall_index = numbers[1], c.stall_phase = numbers[2], c.stall_ms = numbers[3];
+        else if (key == "slow") c.slow_rank = unsigned(number), c.slow_index = numbers[1], c.slow_block = unsigned(numbers[2]), c.slow_ms = numbers[3];
         else if (key == "user") c.user_rank = unsigned(number), c.user_index = numbers[1], c.user_ms = numbers[2];
         else if (key == "other_m") c.other_m_rank = unsigned(number), c.other_m_index = numbers[1];
         else if (key == "dead") c.dead_rank = unsigned(number), c.dead_index = numbers[1];

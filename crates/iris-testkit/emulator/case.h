@@ -48,6 +48,11 @@ struct Case {
     std::uint64_t stall_index = 0;
     std::uint64_t stall_phase = 0;
     std::uint64_t stall_ms = 0;
+    /// This block of this rank begins the call of this index so much later than the rank's others.
+    unsigned slow_rank = 0;
+    std::uint64_t slow_index = 0;
+    unsigned slow_block = 0;
+    std::uint64_t slow_ms = 0;
     /// After the call of this index, this rank's user waits so long before reading C.
     unsigned user_rank = 0;
     std::uint64_t user_index = 0;

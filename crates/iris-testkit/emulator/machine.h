@@ -25,6 +25,8 @@ struct Thread {
     unsigned index = 0;
     State state = State::runnable;
     bool started = false;
+    /// Rounds that it, like its whole wave, lags behind.
+    unsigned lag = 0;
     Pause pause = Pause::none;
     /// Where it waits, if it does; and what it brought there.
     const char* at = "";

@@ -1,6 +1,6 @@
 // Runs grids of threads as fibers: a fiber runs until it comes to a barrier, a matrix instruction or a pause, and then another
-// one does, in an order that differs from round to round. A missing barrier shows as wrong data, since whoever should have waited
-// often runs first.
+// one does, in an order that differs from round to round, and now and then a wave stands still for a while. A missing barrier shows as wrong
+// data, since whoever should have waited often runs first.
 
 #include "runtime.h"
 #include "machine.h"
@@ -115,18 +115,32 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
         machine.stacks.push_back(std::make_unique<Stack>());
     }
 
+    auto begins = std::chrono::steady_clock::now() + std::chrono::milliseconds(launch.slow_ms);
     std::size_t count = threads.size();
     for (std::size_t ended = 0; ended < count;) {
         bool progress = false;
         bool waits_for_others = false;
         ended = 0;
+        // Now and then a wave falls behind the others for some rounds.
+        if (next_random(machine.random) % 8 == 0) {
+            std::size_t first = next_random(machine.random) % count / launch.lanes * launch.lanes;
+            unsigned rounds = unsigned(next_random(machine.random) % 64);
+            for (std::size_t lane = first; lane < first + launch.lanes; ++lane) {
+                threads[lane]->lag = rounds;
+            }
+        }
         // A round visits every thread once: from a random one on, one way or the other.
+        bool waits_for_slow = launch.slow_ms != 0 && std::chrono::steady_clock::now() < begins;
+        waits_for_others = waits_for_slow;
         std::size_t at = next_random(machine.random) % count;
         bool backwards = next_random(machine.random) % 2 == 0;
         for (std::size_t visited = 0; visited < count; ++visited) {
             Thread& thread = *threads[at];
             at = backwards ? (at == 0 ? count - 1 : at - 1) : (at + 1 == count ? 0 : at + 1);
-            if (thread.state == State::runnable) {
+            if (thread.lag > 0) {
+                thread.lag -= 1;
+                progress = progress || thread.state == State::runnable;
+            } else if (thread.state == State::runnable && !(waits_for_slow && thread.block->index == launch.slow_block)) {
                 machine.current = &thread;
                 thread.pause = Pause::none;
                 std::uint64_t events = machine.events;

@@ -17,6 +17,9 @@ struct Launch {
     unsigned shared;
     /// What the order is derived from in which threads take turns.
     std::uint64_t seed;
+    /// This block begins so many milliseconds later than the others.
+    unsigned slow_block = 0;
+    std::uint64_t slow_ms = 0;
 };
 
 /// Runs `kernel` in every thread of the grid, as fibers of the calling OS thread, and returns when all have left. All blocks

@@ -12,6 +12,11 @@
 namespace emulator {
 namespace {
 
+/// The current thread's.
+Block& block() {
+    return *machine.current->block;
+}
+
 unsigned char* shared_bytes(Block& block, std::uint64_t address, std::size_t bytes) {
     if (address + bytes > block.lds_bytes) {
         fail("shared memory ends before what is accessed", *machine.current);
@@ -159,6 +164,18 @@ bool make(Block& block, Copy& copy) {
     return true;
 }
 
+/// Rounds that a copy takes: most few, some many.
+unsigned delay() {
+    std::uint64_t random = next_random(machine.random);
+    return unsigned(random % 4 == 0 ? random / 4 % 256 : random / 4 % 4);
+}
+
+void ask_for(Copy copy) {
+    machine.events += 1;
+    copy.rounds = delay();
+    block().sm90.copies.push_back(std::move(copy));
+}
+
 Copy box(const void* map, unsigned shared, int x, int y) {
     Copy copy{};
     std::memcpy(&copy.map, map, sizeof(copy.map));
@@ -180,11 +197,16 @@ bool make_copies(Block& block, bool all) {
     std::vector<Copy>& copies = block.sm90.copies;
     bool made = false;
     for (std::size_t left = copies.size(); left-- > 0;) {
-        if (all || next_random(machine.random) % 4 == 0) {
-            made = true;
-            if (make(block, copies[left])) {
-                copies.erase(copies.begin() + std::ptrdiff_t(left));
-            }
+        Copy& copy = copies[left];
+        if (!all && copy.rounds > 0) {
+            copy.rounds -= 1;
+            continue;
+        }
+        made = true;
+        if (make(block, copy)) {
+            copies.erase(copies.begin() + std::ptrdiff_t(left));
+        } else {
+            copy.rounds = delay();
         }
     }
     return made;
@@ -203,14 +225,6 @@ void check_nothing_left(Block& block) {
 } // namespace emulator
 
 using namespace emulator;
-
-namespace {
-
-Block& block() {
-    return *machine.current->block;
-}
-
-} // namespace
 
 extern "C" {
 
@@ -254,8 +268,7 @@ void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int 
     Copy copy = box(map, to, x, y);
     copy.kind = Copy::Kind::box_in;
     copy.barrier = barrier;
-    machine.events += 1;
-    block().sm90.copies.push_back(copy);
+    ask_for(std::move(copy));
 }
 
 void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, unsigned bytes) {
@@ -268,15 +281,13 @@ void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, u
     if ((to | bytes | copy.from) % 16 != 0) {
         fail("a copy of bytes that is not aligned to 16", *machine.current);
     }
-    machine.events += 1;
-    block().sm90.copies.push_back(copy);
+    ask_for(std::move(copy));
 }
 
 void iris_emulator_store_box(const void* map, unsigned from, int x, int y) {
     Copy copy = box(map, from, x, y);
     copy.kind = Copy::Kind::box_out;
-    machine.events += 1;
-    block().sm90.copies.push_back(copy);
+    ask_for(std::move(copy));
 }
 
 void iris_emulator_commit_copies() {

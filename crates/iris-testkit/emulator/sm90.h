@@ -1,7 +1,7 @@
 // What a block on Hopper has beside its threads: barriers that count bytes, copies under way, multiplications that are not finished.
 //
-// All of it happens at times of its own. A copy is made some rounds after it was asked for, in no order; a multiplication at once, or not before
-// somebody waits for it. So whoever does not wait sees, sooner or later, what was there before; and whoever lets go of a place too early has
+// All of it happens at times of its own. A copy is made some rounds after it was asked for, soon or late, in no order; a multiplication at once,
+// or not before somebody waits for it. So whoever does not wait sees, sooner or later, what was there before; and whoever lets go of a place too early has
 // it overwritten.
 #pragma once
 
@@ -44,6 +44,8 @@ struct Copy {
     std::uint64_t group;
     int x, y;
     unsigned bytes;
+    /// Rounds until it, or its next part, is made.
+    unsigned rounds;
     /// Of copies from shared memory, what has been read there.
     bool read;
     std::vector<unsigned char> held;

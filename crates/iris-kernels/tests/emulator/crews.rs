@@ -1,8 +1,8 @@
 //! Hopper's kernels, whose blocks consist of crews, with the emulator's copies, barriers and matrix instructions in place of Hopper's.
 
 use crate::cases::{MAX, lines};
-use crate::compile::{compiler, emulate};
-use crate::kinds::{OfCrews, op_of};
+use crate::compile::{compiler, emulate, emulate_to_the_end};
+use crate::kinds::{Kernel, OfCrews, has_crews, op_of};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
 
@@ -66,4 +66,121 @@ fn all_gather_matmul_of_columns() {
 #[test]
 fn matmul_all_gather() {
     check(Program::MatmulAllGather, [(64, 256), (128, 128)]);
+}
+
+/// Few rows that are deep, in calls of which some block of some rank begins late: so the parts of A that it sends come late. And in calls that
+/// a rank begins late which has no rows: so all that it waits for is there.
+pub(crate) fn late_parts(columns: bool) -> Vec<String> {
+    let mut cases = vec!["world=3 m=2,2,2 n=130 k=1100 blocks=4 user=2,0,150".to_owned()];
+    for slow in 0..4 {
+        let slow = format!("blocks=4 slow=1,1,{slow},150");
+        cases.push(format!("world=3 m=9,9,9 n=130 k=1100 {slow}"));
+        if columns {
+            // Parts that end where slabs that are waited for together do; and tiles of some rows of each part.
+            cases.push(format!("world=3 m=9,9,9 n=130 k=1536 {slow}"));
+            cases.push(format!("world=2 m=140,140 n=130 k=1024 {slow}"));
+        }
+    }
+    cases
+}
+
+/// So deep that slabs go round the ring some times; and more tiles than blocks, that follow each other soon.
+pub(crate) fn deep(op: &str) -> Vec<String> {
+    let few = if op.ends_with("packets") { "" } else { ",200" };
+    vec![
+        format!("world=2 m=70,20{few} n=130 k=2600 blocks=2 bias=1"),
+        format!("world=3 m=70,20{few} n=260 k=1900 blocks=1,2"),
+        format!("world=2 m=70,20{few} n=600 k=20 blocks=1"),
+    ]
+}
+
+/// Tiles that are shared by blocks where they can be: few and many for the blocks, deep and not, fewer slabs than blocks, and calls of all
+/// heights in turn.
+pub(crate) fn streamed() -> Vec<String> {
+    [
+        ("world=1 m=250,1,64,33,250", "n=100 k=1000 blocks=9"),
+        ("world=2 m=250,1,64,96,33,256", "n=330 k=1000 blocks=8,13"),
+        ("world=3 m=400,9,200", "n=200 k=130 blocks=13,9"),
+        ("world=2 m=500,70,70", "n=100 k=600 blocks=11"),
+    ]
+    .map(|(rows, rest)| format!("{rows} {rest} streamed=1 bias=1"))
+    .to_vec()
+}
+
+/// All cases one after the other, the first with this seed.
+pub(crate) fn run(kernel: &Kernel, cases: &[String], seed: usize) -> Vec<String> {
+    let lines: Vec<_> = cases
+        .iter()
+        .zip(seed..)
+        .map(|(case, seed)| format!("{} {case} seed={seed} budget_ms=3000", kernel.describe))
+        .collect();
+    emulate_to_the_end(&[&kernel.path], &lines)
+}
+
+const GATHERS: [Program; 2] = [
+    Program::AllGatherMatmul(GatherDim::Rows),
+    Program::AllGatherMatmul(GatherDim::Columns),
+];
+
+#[test]
+fn parts_of_a_may_come_late() {
+    if compiler().is_none() {
+        return;
+    }
+    for program in GATHERS {
+        let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX).compile();
+        let cases = late_parts(program == GATHERS[1]);
+        for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+            assert_eq!(result, "ok", "{case}");
+        }
+    }
+}
+
+#[test]
+fn slabs_go_round_the_ring() {
+    if compiler().is_none() {
+        return;
+    }
+    for program in Program::ALL.into_iter().filter(|&it| has_crews(it)) {
+        let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX).compile();
+        let cases = deep(op_of(program));
+        for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+            assert_eq!(result, "ok", "{} {case}", op_of(program));
+        }
+    }
+}
+
+#[test]
+fn tiles_are_streamed() {
+    if compiler().is_none() {
+        return;
+    }
+    for (program, tile) in GATHERS.into_iter().zip([(64, 64), (128, 64)]) {
+        let kernel = OfCrews::new(program, tile, DType::BF16, MAX).compile();
+        let cases = streamed();
+        for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+            assert_eq!(result, "ok", "{} {case}", op_of(program));
+        }
+    }
+}
+
+/// So many rows that ranks have rows of tiles of their own, which they begin with, while the others' come from one rank after the other.
+#[test]
+fn a_goes_to_one_peer_after_the_other() {
+    if compiler().is_none() {
+        return;
+    }
+    let kernel = OfCrews::new(GATHERS[0], (64, 64), DType::BF16, MAX).compile();
+    let cases: Vec<_> = [(3, 900), (4, 1100), (4, 1000)]
+        .into_iter()
+        .map(|(world, rows)| {
+            format!(
+                "world={world} m={rows},20,{rows} n={} k=40 blocks=3,2",
+                20 * world
+            )
+        })
+        .collect();
+    for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+        assert_eq!(result, "ok", "{case}");
+    }
 }

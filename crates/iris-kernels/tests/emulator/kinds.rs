@@ -91,7 +91,7 @@ impl OfCrews {
 }
 
 /// Whether a program has kernels of crews.
-fn has_crews(program: Program) -> bool {
+pub(crate) fn has_crews(program: Program) -> bool {
     !matches!(program, Program::Atomic | Program::Spinlock)
 }
 

@@ -8,6 +8,7 @@ mod cases;
 mod compile;
 mod controls;
 mod crews;
+mod crews_controls;
 mod kinds;
 mod own_kernel;
 mod protocol;

@@ -1,0 +1,282 @@
+//! Negative controls of what crews of a block rely on among each other: with a line of the source taken out, some case is wrong, ends in
+//! a fault, or stands still.
+
+use crate::cases::MAX;
+use crate::compile::compiler;
+use crate::crews::{deep, late_parts, run, streamed};
+use crate::kinds::{OfCrews, op_of};
+use iris_kernels::DType;
+use iris_kernels::host::{GatherDim, Program};
+use iris_sync::Phase;
+
+const ROWS: Program = Program::AllGatherMatmul(GatherDim::Rows);
+const COLUMNS: Program = Program::AllGatherMatmul(GatherDim::Columns);
+
+/// What is taken out of the kernel of a program, and put in its place.
+struct Control {
+    program: Program,
+    tile: (usize, usize),
+    rule: &'static str,
+    instead: &'static str,
+    cases: Vec<String>,
+}
+
+fn check(control: &Control) {
+    if compiler().is_none() {
+        return;
+    }
+    let kernel = OfCrews::new(control.program, control.tile, DType::BF16, MAX);
+    assert_eq!(
+        kernel.text().matches(control.rule).count(),
+        1,
+        "{}",
+        control.rule
+    );
+    let text = kernel.text().replace(control.rule, control.instead);
+    let changed = kernel.compile_as(&text);
+    // Who is late differs from one run to the next.
+    let fails = (0..20).any(|round| {
+        let mut cases = control.cases.chunks(1).zip(100 * round..);
+        cases.any(|(case, seed)| run(&changed, case, seed) != ["ok"])
+    });
+    assert!(
+        fails,
+        "{} is right without {}",
+        op_of(control.program),
+        control.rule
+    );
+}
+
+/// All of them with the deep cases of a program.
+fn check_deep(program: Program, controls: &[(&'static str, &'static str)]) {
+    for &(rule, instead) in controls {
+        check(&Control {
+            program,
+            tile: (64, 64),
+            rule,
+            instead,
+            cases: deep(op_of(program)),
+        });
+    }
+}
+
+fn check_late(program: Program, controls: &[(&'static str, &'static str)]) {
+    for &(rule, instead) in controls {
+        check(&Control {
+            program,
+            tile: (64, 64),
+            rule,
+            instead,
+            cases: late_parts(program == COLUMNS),
+        });
+    }
+}
+
+#[test]
+fn a_slab_is_waited_for_before_it_is_read_and_read_before_it_is_overwritten() {
+    check_deep(
+        Program::MatmulAllGather,
+        &[
+            (
+                "            await_phase(ring.empty(place.stage), place.parity ^ 1);\n                arrive_expecting(full, bytes + B_BYTES);",
+                "                arrive_expecting(full, bytes + B_BYTES);",
+            ),
+            (
+                "        await_phase(ring.full(place.stage), place.parity);\n        begin_multiplying();",
+                "        begin_multiplying();",
+            ),
+            ("            await_multiplied<1>();\n", ""),
+            (
+                "    await_multiplied<0>();\n    if (speaks) {",
+                "    if (speaks) {",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_finished_tile_is_there_before_it_is_taken_and_taken_before_it_is_overwritten() {
+    check_deep(
+        Program::MatmulAllGather,
+        &[
+            (
+                "            await_phase(ring.finished(group), parity);\n",
+                "",
+            ),
+            (
+                "            await_phase(ring.taken(group), parity);\n            parity ^= 1;",
+                "parity ^= 1;",
+            ),
+            (
+                "            await_copies_read();\n            sync_block();",
+                "            sync_block();",
+            ),
+            (
+                "            await_copies_read();\n            sync_block();",
+                "            await_copies_read();",
+            ),
+            ("    await_copies();\n    return go;", "    return go;"),
+        ],
+    );
+}
+
+#[test]
+fn parts_of_an_own_tile_are_waited_for() {
+    let late = |phase: u64| {
+        vec![
+            format!("world=3 m=200,200 n=260 k=300 blocks=2 stall=1,1,{phase},200"),
+            format!("world=2 m=200,200 n=260 k=300 blocks=1 stall=0,1,{phase},200"),
+        ]
+    };
+    for (rule, instead) in [
+        (
+            "parts_first = go && op.rank.call.is_ready_from(work.index, from);",
+            "parts_first = go;",
+        ),
+        (
+            "            go = go && op.rank.call.await_ready_from(work.index, from);\n",
+            "",
+        ),
+        (
+            "            await_phase(ring.full(place.stage), place.parity);\n            if (group == own_group)",
+            "            if (group == own_group)",
+        ),
+    ] {
+        for program in [Program::TwoShot, Program::ReduceScatter] {
+            check(&Control {
+                program,
+                tile: (64, 64),
+                rule,
+                instead,
+                cases: [late(Phase::Ready as u64), deep(op_of(program))].concat(),
+            });
+        }
+    }
+}
+
+#[test]
+fn stages_of_a_are_waited_for() {
+    for program in [ROWS, COLUMNS] {
+        check_late(
+            program,
+            &[
+                (
+                    "depth_after(stage + rank.call.least(",
+                    "depth_after(stage + 1 + rank.call.least(",
+                ),
+                (
+                    "late >= span.words ? ahead : late / wanted.strips",
+                    "late >= span.words ? ahead : late / wanted.strips + 1",
+                ),
+                (
+                    "            await_phase(ring.flight(place.stage), 0);\n",
+                    "",
+                ),
+                (
+                    "                        go = op.arrived_at(wanted, depth);",
+                    "                        depth = needed;",
+                ),
+            ],
+        );
+    }
+    check_late(
+        COLUMNS,
+        &[(
+            "u32 seen = wanted.count == wanted.strips && wanted.count != 0",
+            "u32 seen = wanted.count != 0",
+        )],
+    );
+}
+
+#[test]
+fn what_others_have_made_of_a_tile_is_waited_for() {
+    for (rule, instead) in [
+        (
+            "            while (load<Order::acquire, Scope::device>(flag) == 0) {\n                spin();\n            }\n",
+            "",
+        ),
+        (
+            "            store<Order::relaxed, Scope::device>(flag, 0u);\n",
+            "",
+        ),
+        (
+            "    sync_group(thread_index() / 128);\n    if (thread_index() % 128 == 0) {\n        store<Order::release",
+            "    if (thread_index() % 128 == 0) {\n        store<Order::release",
+        ),
+        (
+            "            store<Order::relaxed, Scope::device>(flag, 0u);\n        }\n        sync_group(thread_index() / 128);",
+            "            store<Order::relaxed, Scope::device>(flag, 0u);\n        }",
+        ),
+    ] {
+        check(&Control {
+            program: ROWS,
+            tile: (64, 64),
+            rule,
+            instead,
+            cases: streamed(),
+        });
+    }
+}
+
+/// A crew that may not go on does all the same what others of its block wait for: else they stand still for ever.
+#[test]
+fn crews_that_may_not_go_on_keep_others_going() {
+    if compiler().is_none() {
+        return;
+    }
+    let dead = ["world=2 m=200,200 n=260 k=300 blocks=2 dead=1,1".to_owned()];
+    for (program, before) in [
+        (
+            ROWS,
+            "            for (u32 slab = stint.first; slab < stint.end; slab += AT_A_TIME) {",
+        ),
+        (
+            Program::MatmulAllGather,
+            "            commit_copies();\n            await_copies_read();",
+        ),
+    ] {
+        let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX);
+        let results = run(&kernel.compile(), &dead, 1);
+        assert!(
+            matches!(&results[..], [result] if result.starts_with("fault call 1")),
+            "{results:?}"
+        );
+        assert_eq!(kernel.text().matches(before).count(), 1, "{before}");
+        let leaves = format!("if (!go) {{ return go; }}\n{before}");
+        let changed = kernel.compile_as(&kernel.text().replace(before, &leaves));
+        let stands_still = |round| {
+            let results = run(&changed, &dead, round);
+            results
+                .iter()
+                .any(|result| result.starts_with("emulator: threads wait"))
+        };
+        assert!(
+            (0..20).any(stands_still),
+            "{} without a crew",
+            op_of(program)
+        );
+    }
+}
+
+#[test]
+fn a_tile_is_whole_before_it_leaves_in_packets() {
+    for (rule, instead) in [
+        (
+            "            go = go && shared.failed == 0;\n            sync_block();\n",
+            "            go = go && shared.failed == 0;\n",
+        ),
+        (
+            "            }\n            sync_block();\n        } else {",
+            "            }\n        } else {",
+        ),
+    ] {
+        check(&Control {
+            program: Program::OneShotPackets,
+            // Of two warpgroups: one alone waits for itself as it multiplies.
+            tile: (128, 64),
+            rule,
+            instead,
+            cases: deep("one_shot_packets"),
+        });
+    }
+}
