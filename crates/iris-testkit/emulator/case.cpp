@@ -77,9 +77,7 @@ struct Plan {
         u64 tiles = ceil_div(largest, c.tile_m) * ceil_div(c.n, c.tile_n);
         u64 rows = ceil_div(largest, c.world);
         unsigned bytes = element_bytes(c.dtype);
-        if (op == "streamed_matmul") {
-            slots = std::max(slots, u64(1)); // what it shares it keeps itself
-        } else if (op == "one_shot" || op == "ring_all_reduce") {
+        if (op == "one_shot" || op == "ring_all_reduce") {
             // Room for a matrix of each rank, and for a word of each of a few blocks, in what `one_shot` has.
             slots = std::max(slots, tiles + (op == "one_shot" ? 0 : 8));
         } else if (op == "one_shot_packets") {

@@ -14,8 +14,9 @@ unsigned iris_emulator_thread();
 unsigned iris_emulator_block();
 /// Waits for all threads of the block.
 void iris_emulator_sync_block();
-/// Lets other threads run.
+/// Lets other threads run; and the same where what is waited for comes from this device alone.
 void iris_emulator_pause();
+void iris_emulator_spin();
 /// Nanoseconds of a clock that never goes back.
 unsigned long long iris_emulator_now_ns();
 /// The same for some threads, at one of the block's 16 barriers; and for the lanes of a wave.

@@ -14,7 +14,7 @@ namespace emulator {
 
 enum class State { runnable, waiting, ended };
 
-/// What a thread was waiting for when it let others run: the next thing that happens anywhere, or in its own block.
+/// What a thread was waiting for when it let others run: something that may happen anywhere, or at its own rank alone.
 enum class Pause { none, anywhere, here };
 
 struct Block;

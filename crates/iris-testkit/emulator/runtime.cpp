@@ -71,7 +71,7 @@ void matrix_instruction(Registers& registers) {
     auto where = [](const Thread& thread) {
         switch (thread.state) {
         case State::waiting: return std::string("at ") + thread.at;
-        case State::runnable: return std::string("until a phase or a copy ends");
+        case State::runnable: return std::string("until a phase or a copy ends, or a flag is raised");
         default: return std::string("no more");
         }
     };
@@ -204,6 +204,10 @@ void iris_emulator_sync_wave() {
 
 void iris_emulator_pause() {
     emulator::pause(emulator::Pause::anywhere);
+}
+
+void iris_emulator_spin() {
+    emulator::pause(emulator::Pause::here);
 }
 
 unsigned long long iris_emulator_now_ns() {

@@ -232,7 +232,7 @@ IRIS_DEVICE void pause() {
 /// Stands in a loop that waits for this device's own blocks.
 IRIS_DEVICE void spin() {
 #if defined(IRIS_EMULATED)
-    iris_emulator_pause();
+    iris_emulator_spin();
 #endif
 }
 

@@ -99,9 +99,13 @@ pub(crate) fn deep(op: &str) -> Vec<String> {
 pub(crate) fn streamed() -> Vec<String> {
     [
         ("world=1 m=250,1,64,33,250", "n=100 k=1000 blocks=9"),
+        ("world=1 m=250,40,161", "n=33 k=1000 blocks=24"),
+        ("world=1 m=256,96", "n=64 k=65 blocks=40"),
         ("world=2 m=250,1,64,96,33,256", "n=330 k=1000 blocks=8,13"),
-        ("world=3 m=400,9,200", "n=200 k=130 blocks=13,9"),
         ("world=2 m=500,70,70", "n=100 k=600 blocks=11"),
+        ("world=2 m=250,70,250", "n=60 k=20 blocks=13,24"),
+        ("world=3 m=400,9,200", "n=200 k=130 blocks=13,9"),
+        ("world=3 m=450,30,450", "n=3 k=1 blocks=8,9"),
     ]
     .map(|(rows, rest)| format!("{rows} {rest} streamed=1 bias=1"))
     .to_vec()
@@ -155,7 +159,7 @@ fn tiles_are_streamed() {
     if compiler().is_none() {
         return;
     }
-    for (program, tile) in GATHERS.into_iter().zip([(64, 64), (128, 64)]) {
+    for (program, tile) in GATHERS.into_iter().zip([(64, 64), (128, 128)]) {
         let kernel = OfCrews::new(program, tile, DType::BF16, MAX).compile();
         let cases = streamed();
         for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {

@@ -207,6 +207,19 @@ fn what_others_have_made_of_a_tile_is_waited_for() {
             "            store<Order::relaxed, Scope::device>(flag, 0u);\n        }\n        sync_group(thread_index() / 128);",
             "            store<Order::relaxed, Scope::device>(flag, 0u);\n        }",
         ),
+        // Only one other block is asked; those are asked that have made nothing; steps of two groups are the same.
+        (
+            "            each(block);\n",
+            "            each(block);\n            break;\n",
+        ),
+        (
+            "                continue; // there are fewer slabs than teams\n",
+            "",
+        ),
+        (
+            "u32 before = step == 0 ? 0 : streams.height[0] * streams.across;",
+            "u32 before = 0;",
+        ),
     ] {
         check(&Control {
             program: ROWS,
