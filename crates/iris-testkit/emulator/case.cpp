@@ -296,10 +296,11 @@ struct Runner {
         Part rows = plan.a_rows(m, rank), a_depth = plan.a_depth(rank), b_depth = plan.b_depth(rank), cols = plan.cols(rank);
         bool is_few = m <= c.few;
         const std::string& op = is_few ? c.op_of_few : c.op;
-        Lie lie_of_a = c.crews == 0 ? Lie::any : wants_deep(c, op, m) ? Lie::by_rows : Lie::aligned;
+        bool portable = c.crews == 0 || (c.portable_threads != 0 && rank == c.portable_rank);
+        Lie lie_of_a = portable ? Lie::any : wants_deep(c, op, m) ? Lie::by_rows : Lie::aligned;
         Stored a(c.dtype, c.given ? problem.given[rank] : problem.a, rows.start, rows.len, c.given ? 0 : a_depth.start,
                  c.given ? c.n : a_depth.len, random, lie_of_a);
-        Stored b(c.dtype, problem.b, b_depth.start, b_depth.len, cols.start, cols.len, random, c.crews == 0 ? Lie::any : Lie::aligned);
+        Stored b(c.dtype, problem.b, b_depth.start, b_depth.len, cols.start, cols.len, random, portable ? Lie::any : Lie::aligned);
         Guarded bias(cols.len * bytes, bytes);
         for (u64 j = 0; j < cols.len; ++j) {
             encode(c.dtype, problem.bias.at(0, cols.start + j), bias.data + j * bytes);
@@ -352,8 +353,10 @@ struct Runner {
             launch.slow_block = c.slow_block;
             launch.slow_ms = c.slow_ms;
         }
-        void* chosen = is_few ? kernel_of_few : kernel;
-        if (c.crews == 0) {
+        void* chosen = is_few || (portable && c.crews != 0) ? kernel_of_few : kernel;
+        if (portable) {
+            launch.threads = c.crews == 0 ? c.threads : c.portable_threads;
+            launch.shared = 0;
             emulator::run(launch, [&] { reinterpret_cast<void (*)(Args)>(chosen)(args); });
         } else {
             bool streams = c.streamed && may_stream(c, op, m, cols.len, args.blocks);
@@ -430,6 +433,7 @@ Case parse(const std::string& line) {
         else if (key == "threads") c.threads = unsigned(number);
         else if (key == "tile") c.tile_m = number, c.tile_n = numbers[1];
         else if (key == "crews") c.crews = unsigned(number);
+        else if (key == "portable") c.portable_rank = unsigned(number), c.portable_threads = unsigned(numbers[1]);
         else if (key == "streamed") c.streamed = number != 0;
         else if (key == "world") c.world = unsigned(number);
         else if (key == "m") c.m.assign(numbers.begin(), numbers.begin() + count);

@@ -24,6 +24,9 @@ struct Case {
     unsigned crews = 0;
     /// Whether their tiles are streamed where they can be.
     bool streamed = false;
+    /// This rank runs the portable kernel of the other library, of blocks of so many threads: as where an operand does not lie as crews want it.
+    unsigned portable_rank = 0;
+    unsigned portable_threads = 0;
 
     unsigned world = 2;
     /// The rows of each call, one after the other.

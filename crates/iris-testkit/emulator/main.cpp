@@ -1,5 +1,5 @@
 // Runs cases on a kernel that was compiled for the CPU: `emulator KERNEL.so [OTHER.so]`, a case a line on stdin, a result a line on
-// stdout. The other kernel is that of calls of few rows, in cases that have some.
+// stdout. The other kernel is that of calls of few rows, or of the rank that runs a portable one, in cases that have some.
 //
 // `emulator --layout WORLD TILES LOCKS` prints the number of words and the place of the arrival count; `emulator --signals FIRST`
 // prints signal values and comparisons; `emulator --rounds WORLD SHARE ROUNDS RANK` the owner and the number of each tile that a rank
@@ -94,8 +94,10 @@ int main(int argc, char** argv) {
         }
         emulator::Case c = emulator::parse(line);
         void* kernel = dlsym(library, ("iris_" + c.op).c_str());
-        void* kernel_of_few = other != nullptr ? dlsym(other, ("iris_" + c.op_of_few).c_str()) : nullptr;
-        if (kernel == nullptr || c.m.empty() || (kernel_of_few == nullptr) != (c.few == 0)) {
+        const std::string& op_of_other = c.portable_threads != 0 ? c.op : c.op_of_few;
+        void* kernel_of_few = other != nullptr ? dlsym(other, ("iris_" + op_of_other).c_str()) : nullptr;
+        bool wants_other = c.few != 0 || c.portable_threads != 0;
+        if (kernel == nullptr || c.m.empty() || (kernel_of_few == nullptr) == wants_other) {
             std::fprintf(stderr, "unusable case: %s\n", line.c_str());
             return 2;
         }

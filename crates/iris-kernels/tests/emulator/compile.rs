@@ -62,14 +62,29 @@ pub(crate) const TARGETS: [Target; 5] = [
     },
 ];
 
+/// With tiles that crews have as well.
+pub(crate) const BESIDE_CREWS: Target = Target {
+    name: "sm_80",
+    lanes: 32,
+    mma: 1,
+    tile: (64, 64),
+    waves: (2, 2),
+    dtypes: &["bf16"],
+};
+
 impl Target {
+    /// Threads of a block.
+    pub(crate) fn threads(&self) -> u32 {
+        self.lanes * self.waves.0 * self.waves.1
+    }
+
     /// What a case must say of the kernel it runs.
     pub(crate) fn describe(&self, op: &str, dtype: &str) -> String {
         let (m, n) = self.tile;
-        let threads = self.lanes * self.waves.0 * self.waves.1;
         format!(
-            "op={op} dtype={dtype} lanes={} threads={threads} tile={m},{n}",
-            self.lanes
+            "op={op} dtype={dtype} lanes={} threads={} tile={m},{n}",
+            self.lanes,
+            self.threads()
         )
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cases::{MAX, lines};
 use crate::compile::{compiler, emulate, emulate_to_the_end};
-use crate::kinds::{Kernel, OfCrews, has_crews, op_of};
+use crate::kinds::{Kernel, OfCrews, beside_crews, has_crews, op_of};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
 
@@ -186,5 +186,27 @@ fn a_goes_to_one_peer_after_the_other() {
         .collect();
     for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
         assert_eq!(result, "ok", "{case}");
+    }
+}
+
+/// Ranks whose operands lie as copies want them work with ranks whose operands do not, which run the portable kernel.
+#[test]
+fn crews_work_with_portable_kernels_of_other_ranks() {
+    if compiler().is_none() {
+        return;
+    }
+    for program in Program::ALL.into_iter().filter(|&it| has_crews(it)) {
+        let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX).compile();
+        let (portable, threads) = beside_crews(program);
+        let describe = format!("{} budget_ms=60000", kernel.describe);
+        let lines: Vec<_> = lines(&describe, op_of(program))
+            .into_iter()
+            .zip(0..)
+            .map(|(line, number)| format!("{line} portable={},{threads}", number % 3))
+            .collect();
+        let results = emulate(&[&kernel.path, &portable], &lines);
+        for (line, result) in lines.iter().zip(&results) {
+            assert_eq!(result, "ok", "{line}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The kinds of kernels that one program has, each compiled, with what a case must say of it.
 
-use crate::compile::{TARGETS, kernel, own};
+use crate::cases::MAX;
+use crate::compile::{BESIDE_CREWS, TARGETS, kernel, own};
 use iris_kernels::device::compile::Request;
 use iris_kernels::device::fast::Crews;
 use iris_kernels::host::Program;
@@ -39,6 +40,12 @@ pub(crate) fn plain(program: Program, dtype: &str, ring: u64) -> Kernel {
         path: kernel(source_of(program), &TARGETS[0], dtype, ring),
         describe: TARGETS[0].describe(op, dtype),
     }
+}
+
+/// A portable kernel with the tiles that crews have too, and the threads of its blocks.
+pub(crate) fn beside_crews(program: Program) -> (PathBuf, u32) {
+    let path = kernel(source_of(program), &BESIDE_CREWS, "bf16", MAX);
+    (path, BESIDE_CREWS.threads())
 }
 
 /// Hopper's kernel of crews, as the host has it compiled.
