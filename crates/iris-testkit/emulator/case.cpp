@@ -349,6 +349,8 @@ struct Runner {
         }
 
         Launch launch{unsigned(args.blocks), c.threads, c.lanes, c.crews, c.seed + index * 97 + rank};
+        launch.staged_from = memory.base + args.staging;
+        launch.staged_to = launch.staged_from + 2 * c.world * args.slots * args.slot_bytes;
         if (rank == c.slow_rank && index == c.slow_index) {
             launch.slow_block = c.slow_block;
             launch.slow_ms = c.slow_ms;

@@ -17,6 +17,8 @@ void iris_emulator_sync_block();
 /// Lets other threads run; and the same where what is waited for comes from this device alone.
 void iris_emulator_pause();
 void iris_emulator_spin();
+/// This thread has seen what others have written.
+void iris_emulator_acquired();
 /// Nanoseconds of a clock that never goes back.
 unsigned long long iris_emulator_now_ns();
 /// The same for some threads, at one of the block's 16 barriers; and for the lanes of a wave.
@@ -35,6 +37,7 @@ void iris_emulator_mma_m16n8k16(float (&sum)[4], const unsigned (&a)[4], const u
 // What Hopper does: see `emulator_sm90.h`. Addresses of 32 bits are in the block's shared memory.
 unsigned iris_emulator_shared_address(const void* pointer);
 void* iris_emulator_shared_at(unsigned address, std::size_t bytes);
+void iris_emulator_fence_async(bool shared_alone);
 void iris_emulator_barrier_init(unsigned barrier, unsigned arrivals);
 void iris_emulator_arrive(unsigned barrier, unsigned bytes);
 bool iris_emulator_phase_ended(unsigned barrier, unsigned parity);

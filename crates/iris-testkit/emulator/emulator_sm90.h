@@ -6,9 +6,8 @@ namespace iris {
 
 IRIS_DEVICE u32 shared_address(const void* pointer) { return iris_emulator_shared_address(pointer); }
 
-// The emulator does not tell proxies apart.
-IRIS_DEVICE void fence_async() {}
-IRIS_DEVICE void fence_async_shared() {}
+IRIS_DEVICE void fence_async() { iris_emulator_fence_async(false); }
+IRIS_DEVICE void fence_async_shared() { iris_emulator_fence_async(true); }
 
 IRIS_DEVICE void barrier_init(u32 barrier, u32 arrivals) { iris_emulator_barrier_init(barrier, arrivals); }
 IRIS_DEVICE void barriers_made() {}

@@ -33,6 +33,12 @@ struct Thread {
     void* request = nullptr;
     /// The number of its current group of copies.
     std::uint64_t copies = 0;
+    /// Whether it has seen something that others have written, and where in shared memory it has written: since it last made a fence between
+    /// that and copies.
+    bool acquired = false;
+    /// Whether no lane of its wave had, when they last came together.
+    bool fenced = true;
+    std::vector<unsigned> written;
 };
 
 /// Threads of a block that wait for each other.
@@ -63,6 +69,9 @@ struct Machine {
     std::uint64_t random = 0;
     /// Counts what may let some thread of this rank go on.
     std::uint64_t events = 0;
+    /// Where lies what peers store and copies read.
+    std::uint64_t staged_from = 0;
+    std::uint64_t staged_to = 0;
 };
 
 extern thread_local Machine machine;

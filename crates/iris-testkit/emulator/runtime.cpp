@@ -93,6 +93,8 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
     machine.kernel = &kernel;
     machine.lanes = launch.lanes;
     machine.random = launch.seed;
+    machine.staged_from = launch.staged_from;
+    machine.staged_to = launch.staged_to;
     std::vector<Block> blocks(launch.blocks);
     std::vector<Thread*> threads;
     for (unsigned index = 0; index < launch.blocks; ++index) {
@@ -199,7 +201,16 @@ void iris_emulator_sync(unsigned barrier, unsigned threads) {
 }
 
 void iris_emulator_sync_wave() {
-    emulator::meet_wave("a wave's barrier", nullptr, [](const std::vector<emulator::Thread*>&) {});
+    emulator::meet_wave("a wave's barrier", nullptr, [](const std::vector<emulator::Thread*>& wave) {
+        bool fenced = std::none_of(wave.begin(), wave.end(), [](emulator::Thread* lane) { return lane->acquired; });
+        for (emulator::Thread* lane : wave) {
+            lane->fenced = fenced;
+        }
+    });
+}
+
+void iris_emulator_acquired() {
+    machine.current->acquired = true;
 }
 
 void iris_emulator_pause() {

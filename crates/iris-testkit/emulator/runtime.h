@@ -20,6 +20,9 @@ struct Launch {
     /// This block begins so many milliseconds later than the others.
     unsigned slow_block = 0;
     std::uint64_t slow_ms = 0;
+    /// Where lies what peers store here in the course of the launch, and what copies may read.
+    std::uint64_t staged_from = 0;
+    std::uint64_t staged_to = 0;
 };
 
 /// Runs `kernel` in every thread of the grid, as fibers of the calling OS thread, and returns when all have left. All blocks

@@ -1,8 +1,9 @@
 // Hopper's asynchronous units, from the PTX ISA manual ("Asynchronous Warpgroup Level Matrix Instructions", "Tensor copy", "mbarrier") and not
 // from the kernels' own helpers.
 //
-// Not modelled: proxies. Ordinary stores are seen by copies without a fence, and the other way round, so a missing `fence.proxy.async` does
-// not show here.
+// Of proxies it is looked for that a fence stands between what was stored by ordinary accesses and the copies that read it: between a wave's
+// `stmatrix` and a copy from there, and between a wave's acquire loads and a copy that reads what peers store. Other accesses of shared memory
+// are not seen.
 
 #include "machine.h"
 #include "matrix.h"
@@ -170,6 +171,26 @@ unsigned delay() {
     return unsigned(random % 4 == 0 ? random / 4 % 256 : random / 4 % 4);
 }
 
+/// What peers have stored is copied by a wave whose lanes, when they last came together, had all made a fence since they saw that it is there.
+void check_staged(std::uint64_t from) {
+    const Thread& thread = *machine.current;
+    bool staged = from >= machine.staged_from && from < machine.staged_to;
+    if (staged && (thread.acquired || !thread.fenced)) {
+        fail("copies what peers have stored, without a fence after seeing that they have", thread);
+    }
+}
+
+/// A finished tile is copied when whoever has written it has made a fence.
+void check_written(unsigned from, unsigned bytes) {
+    for (const Thread& each : block().threads) {
+        for (unsigned at : each.written) {
+            if (at >= from && at < from + bytes) {
+                fail("copies from shared memory what has been written there without a fence", *machine.current);
+            }
+        }
+    }
+}
+
 void ask_for(Copy copy) {
     machine.events += 1;
     copy.rounds = delay();
@@ -236,6 +257,11 @@ void* iris_emulator_shared_at(unsigned address, std::size_t bytes) {
     return shared_bytes(block(), address, bytes);
 }
 
+void iris_emulator_fence_async(bool shared_alone) {
+    machine.current->written.clear();
+    machine.current->acquired = machine.current->acquired && shared_alone;
+}
+
 void iris_emulator_barrier_init(unsigned barrier, unsigned arrivals) {
     shared_bytes(block(), barrier, 8);
     if (barrier % 8 != 0 || arrivals == 0 || block().sm90.barriers.count(barrier) != 0) {
@@ -267,6 +293,7 @@ bool iris_emulator_phase_ended(unsigned barrier, unsigned parity) {
 void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int x, int y) {
     Copy copy = box(map, to, x, y);
     copy.kind = Copy::Kind::box_in;
+    check_staged(copy.map.address);
     copy.barrier = barrier;
     ask_for(std::move(copy));
 }
@@ -278,6 +305,7 @@ void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, u
     copy.shared = to;
     copy.barrier = barrier;
     copy.bytes = bytes;
+    check_staged(copy.from);
     if ((to | bytes | copy.from) % 16 != 0) {
         fail("a copy of bytes that is not aligned to 16", *machine.current);
     }
@@ -287,6 +315,7 @@ void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, u
 void iris_emulator_store_box(const void* map, unsigned from, int x, int y) {
     Copy copy = box(map, from, x, y);
     copy.kind = Copy::Kind::box_out;
+    check_written(from, copy.bytes);
     ask_for(std::move(copy));
 }
 
@@ -332,6 +361,7 @@ void iris_emulator_store_matrices(unsigned to, const unsigned (&from)[4]) {
         unsigned to;
         const unsigned* from;
     } request{to, from};
+    machine.current->written.push_back(to);
     meet_wave("stmatrix", &request, [](const std::vector<Thread*>& wave) {
         for (unsigned lane = 0; lane < wave.size(); ++lane) {
             for (unsigned matrix = 0; matrix < 4; ++matrix) {

@@ -46,6 +46,9 @@ template <Order O, Scope S, class T>
 inline T load(const T* from) {
     T value;
     __atomic_load(const_cast<T*>(from), &value, RAW_ORDER<O>);
+    if constexpr (O == Order::acquire && S == Scope::system) {
+        iris_emulator_acquired();
+    }
     return value;
 }
 

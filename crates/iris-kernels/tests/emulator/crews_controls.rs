@@ -272,6 +272,35 @@ fn crews_that_may_not_go_on_keep_others_going() {
 }
 
 #[test]
+fn a_fence_stands_between_what_was_stored_and_the_copies_that_read_it() {
+    for (program, rule, instead) in [
+        (
+            ROWS,
+            "                    fence_async(); // what arrived by stores is read by copies\n",
+            "",
+        ),
+        (
+            Program::ReduceScatter,
+            "            fence_async();\n            sync_wave();\n",
+            "            sync_wave();\n",
+        ),
+        (
+            Program::MatmulAllGather,
+            "            fence_async_shared();\n            arrive(ring.finished(group));\n",
+            "            arrive(ring.finished(group));\n",
+        ),
+    ] {
+        check(&Control {
+            program,
+            tile: (64, 64),
+            rule,
+            instead,
+            cases: deep(op_of(program)),
+        });
+    }
+}
+
+#[test]
 fn a_tile_is_whole_before_it_leaves_in_packets() {
     for (rule, instead) in [
         (

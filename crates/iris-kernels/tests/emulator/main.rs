@@ -3,8 +3,8 @@
 //! The sources in `hip/` are compiled with the emulator in place of a GPU: blocks, waves, barriers, LDS and matrix instructions, with
 //! a real thread for each rank. Hopper's kernels run as well, by an emulation of its copies, its barriers that count bytes, and its matrix
 //! instructions. What cannot be seen here is what x86's strong memory order hides: that an arrival without its release
-//! fence, or a signal without release order, would be noticed; `.ci/kernels` looks for those in the machine code instead. Nor are
-//! Hopper's proxies told apart: a missing `fence.proxy.async` shows on a GPU only.
+//! fence, or a signal without release order, would be noticed; `.ci/kernels` looks for those in the machine code instead. Of a missing
+//! `fence.proxy.async` it is seen where it is looked for: `crews_controls`.
 
 mod cases;
 mod compile;
