@@ -78,6 +78,20 @@ impl Target {
         self.lanes * self.waves.0 * self.waves.1
     }
 
+    /// What a kernel is compiled with. `ring` is the largest signal value.
+    pub(crate) fn definitions(&self, dtype: &str, ring: u64) -> [(&'static str, String); 8] {
+        [
+            ("IRIS_DTYPE", dtype.to_owned()),
+            ("IRIS_LANES", self.lanes.to_string()),
+            ("IRIS_MMA", self.mma.to_string()),
+            ("IRIS_TILE_M", self.tile.0.to_string()),
+            ("IRIS_TILE_N", self.tile.1.to_string()),
+            ("IRIS_WAVES_M", self.waves.0.to_string()),
+            ("IRIS_WAVES_N", self.waves.1.to_string()),
+            ("IRIS_WORD_MAX", ring.to_string()),
+        ]
+    }
+
     /// What a case must say of the kernel it runs.
     pub(crate) fn describe(&self, op: &str, dtype: &str) -> String {
         let (m, n) = self.tile;
@@ -257,16 +271,7 @@ pub(crate) fn own(name: &str, text: &str, lanes: u32, definitions: &[(&str, Stri
 
 /// A kernel's source, compiled for a dtype and a target. `ring` is the largest signal value.
 pub(crate) fn kernel(source: &str, target: &Target, dtype: &str, ring: u64) -> PathBuf {
-    let definitions = [
-        ("IRIS_DTYPE", dtype.to_owned()),
-        ("IRIS_LANES", target.lanes.to_string()),
-        ("IRIS_MMA", target.mma.to_string()),
-        ("IRIS_TILE_M", target.tile.0.to_string()),
-        ("IRIS_TILE_N", target.tile.1.to_string()),
-        ("IRIS_WAVES_M", target.waves.0.to_string()),
-        ("IRIS_WAVES_N", target.waves.1.to_string()),
-        ("IRIS_WORD_MAX", ring.to_string()),
-    ];
+    let definitions = target.definitions(dtype, ring);
     let stem = source.rsplit('/').next().unwrap_or(source);
     let name = format!("{stem}-{}-{dtype}-{ring}", target.name);
     let source = hip().join(source).with_extension("hip");

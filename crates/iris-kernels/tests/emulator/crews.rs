@@ -2,7 +2,7 @@
 
 use crate::cases::{MAX, lines};
 use crate::compile::{compiler, emulate, emulate_to_the_end};
-use crate::kinds::{Kernel, OfCrews, beside_crews, has_crews, op_of};
+use crate::kinds::{Kernel, OfCrews, beside_crews, has_crews, of_wide_waves, op_of, plain};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
 
@@ -132,10 +132,17 @@ fn parts_of_a_may_come_late() {
         return;
     }
     for program in GATHERS {
-        let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX).compile();
-        let cases = late_parts(program == GATHERS[1]);
-        for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
-            assert_eq!(result, "ok", "{case}");
+        let crews = OfCrews::new(program, (64, 64), DType::BF16, MAX).compile();
+        let portable = [plain(program, "bf16", MAX), of_wide_waves(program, None)];
+        // Portable ones take longer here.
+        for (kernel, each) in portable.into_iter().zip([3, 3]).chain([(crews, 1)]) {
+            let cases: Vec<_> = late_parts(program == GATHERS[1])
+                .into_iter()
+                .step_by(each)
+                .collect();
+            for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+                assert_eq!(result, "ok", "{} {case}", kernel.describe);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::cases::MAX;
 use crate::compile::compiler;
 use crate::crews::{deep, late_parts, run, streamed};
-use crate::kinds::{OfCrews, op_of};
+use crate::kinds::{OfCrews, of_wide_waves, op_of};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
 use iris_sync::Phase;
@@ -186,6 +186,25 @@ fn stages_of_a_are_waited_for() {
             "u32 seen = wanted.count != 0",
         )],
     );
+}
+
+/// Portable kernels wait for all stages at once.
+#[test]
+fn all_of_a_is_waited_for() {
+    if compiler().is_none() {
+        return;
+    }
+    let first_stage_alone = ("wanted.count * stages()", "wanted.count");
+    for program in [ROWS, COLUMNS] {
+        let changed = of_wide_waves(program, Some(first_stage_alone));
+        let cases = late_parts(program == COLUMNS);
+        let results = run(&changed, &cases, 1);
+        assert!(
+            results.iter().any(|result| result != "ok"),
+            "{}",
+            op_of(program)
+        );
+    }
 }
 
 #[test]

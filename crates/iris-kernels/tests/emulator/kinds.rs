@@ -2,7 +2,7 @@
 
 use crate::cases::MAX;
 use crate::compile::{BESIDE_CREWS, TARGETS, kernel, own};
-use iris_kernels::device::compile::Request;
+use iris_kernels::device::compile::{Request, Source};
 use iris_kernels::device::fast::Crews;
 use iris_kernels::host::Program;
 use iris_kernels::{DType, Tile};
@@ -39,6 +39,23 @@ pub(crate) fn plain(program: Program, dtype: &str, ring: u64) -> Kernel {
     Kernel {
         path: kernel(source_of(program), &TARGETS[0], dtype, ring),
         describe: TARGETS[0].describe(op, dtype),
+    }
+}
+
+/// The portable kernel with waves of 64 lanes, of a source's text with a part of it replaced, if one is.
+pub(crate) fn of_wide_waves(program: Program, replaced: Option<(&str, &str)>) -> Kernel {
+    let target = &TARGETS[2];
+    let source = Source::program(program);
+    let text = match replaced {
+        Some((part, instead)) => {
+            assert_eq!(source.text().matches(part).count(), 1, "{part}");
+            source.text().replace(part, instead)
+        }
+        None => source.text().to_owned(),
+    };
+    Kernel {
+        path: own("wide", &text, 64, &target.definitions("bf16", MAX)),
+        describe: target.describe(op_of(program), "bf16"),
     }
 }
 
