@@ -251,6 +251,7 @@ fn operation(program: Program) -> Operation {
         Program::OneShot
         | Program::OneShotPackets
         | Program::TwoShot
+        | Program::TwoShotPackets
         | Program::Atomic
         | Program::Spinlock => Operation::MatmulAllReduce,
         Program::ReduceScatter | Program::ReduceScatterPackets => Operation::MatmulReduceScatter,
@@ -487,6 +488,7 @@ mod tests {
                 "one_shot.hip",
                 "one_shot_packets.hip",
                 "two_shot.hip",
+                "two_shot_packets.hip",
                 "accumulate.hip",
                 "matmul_reduce_scatter.hip",
                 "matmul_reduce_scatter_packets.hip",

@@ -26,7 +26,7 @@ const KEYS: [&str; 11] = [
     "notes",
     "ms",
 ];
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "accumulate",
     "all_gather_matmul",
     "matmul_all_gather",
@@ -35,6 +35,7 @@ const SOURCES: [&str; 8] = [
     "one_shot",
     "one_shot_packets",
     "two_shot",
+    "two_shot_packets",
 ];
 
 /// The command with a cache of its own, and no compilers but those that are given here.
@@ -220,11 +221,11 @@ fn a_directory_gets_a_file_for_each_source_dtype_and_architecture() {
     names.sort();
     assert_eq!(names, expected);
     assert!(
-        ran.stdout.ends_with(&format!("48 in {out}\n")),
+        ran.stdout.ends_with(&format!("54 in {out}\n")),
         "{}",
         ran.stdout
     );
-    assert_eq!((compilations(&files), images(&files)), (48, 0));
+    assert_eq!((compilations(&files), images(&files)), (54, 0));
 }
 
 #[test]
@@ -257,6 +258,8 @@ fn the_cache_is_filled_once() {
                 "one_shot_packets f32",
                 "two_shot bf16",
                 "two_shot f32",
+                "two_shot_packets bf16",
+                "two_shot_packets f32",
                 "accumulate bf16",
                 "accumulate f32"
             ]
@@ -278,7 +281,7 @@ fn the_cache_is_filled_once() {
             );
             assert!(Path::new(it["file"].as_str().unwrap()).is_file());
         }
-        assert_eq!((compilations(&files), images(&files)), (8, 8));
+        assert_eq!((compilations(&files), images(&files)), (10, 10));
     }
 }
 

@@ -88,6 +88,9 @@ struct Plan {
         } else if (op == "two_shot") {
             slots = std::max(slots, ceil_div(tiles, c.world));
             stores_to_peers = true;
+        } else if (op == "two_shot_packets") {
+            packet_slots = 2 * ceil_div(c.n, c.tile_n);
+            packet_bytes = rows * c.tile_n * bytes * 2;
         } else if (op == "atomic" || op == "spinlock") {
             accumulators = largest * c.n;
             locks = tiles;

@@ -67,11 +67,14 @@ impl Backend {
             _ => bytes(ranks.saturating_sub(1).max(1)),
         };
         let few = self.packets && has_packets(point.operation.name()) && handed_out <= PACKET_BYTES;
+        // Each rank's part goes to its owner, and the sums to all.
+        let some = self.packets && ranks > 1 && bytes(1) <= PACKET_BYTES;
         let small = bytes(2 * ranks) <= ONE_SHOT_BYTES;
         let variants = match point.operation {
             Operation::MatmulAllReduce => vec![
                 (few, Variant::OneShot, true),
                 (small, Variant::OneShot, false),
+                (some, Variant::TwoShot, true),
                 (true, Variant::TwoShot, false),
             ],
             _ => vec![(few, Variant::Auto, true), (true, Variant::Auto, false)],
@@ -194,14 +197,17 @@ mod tests {
                 "one_shot in packets, 64x128",
                 "one_shot, 64x64",
                 "one_shot, 64x128",
+                "two_shot in packets, 64x64",
+                "two_shot in packets, 64x128",
                 "two_shot, 64x64",
                 "two_shot, 64x128",
                 "a product, then one_shot in packets",
                 "a product, then one_shot",
+                "a product, then two_shot in packets",
                 "a product, then two_shot",
             ]
         );
-        assert_eq!(of(128).len(), 3 * 6, "{:?}", of(128));
+        assert_eq!(of(128).len(), 4 * 6, "{:?}", of(128));
         assert!(!of(128).contains(&"two_shot, 128x256".to_owned()));
         assert_eq!(
             of(8192),
@@ -303,8 +309,13 @@ mod tests {
             ..host
         };
         assert_eq!(
-            ways(portable, Operation::MatmulAllReduce, 16)[..3],
-            ["one_shot in packets", "one_shot", "two_shot"]
+            ways(portable, Operation::MatmulAllReduce, 16)[..4],
+            [
+                "one_shot in packets",
+                "one_shot",
+                "two_shot in packets",
+                "two_shot"
+            ]
         );
         assert_eq!(ways(portable, Operation::AllGatherMatmul, 16), ["auto"]);
         let vast = Size {

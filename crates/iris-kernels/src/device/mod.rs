@@ -30,10 +30,11 @@ pub const PRODUCT: (&str, &str) = ("matmul.hip", "iris_matmul");
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OneShot,
         Self::OneShotPackets,
         Self::TwoShot,
+        Self::TwoShotPackets,
         Self::Atomic,
         Self::Spinlock,
         Self::ReduceScatter,
@@ -49,6 +50,7 @@ impl Program {
             Self::OneShot => ("one_shot.hip", "iris_one_shot"),
             Self::OneShotPackets => ("one_shot_packets.hip", "iris_one_shot_packets"),
             Self::TwoShot => ("two_shot.hip", "iris_two_shot"),
+            Self::TwoShotPackets => ("two_shot_packets.hip", "iris_two_shot_packets"),
             Self::Atomic => ("accumulate.hip", "iris_atomic"),
             Self::Spinlock => ("accumulate.hip", "iris_spinlock"),
             Self::ReduceScatter => ("matmul_reduce_scatter.hip", "iris_matmul_reduce_scatter"),

@@ -20,6 +20,7 @@ embed![
     "one_shot.hip",
     "one_shot_packets.hip",
     "two_shot.hip",
+    "two_shot_packets.hip",
     "iris/args.h",
     "iris/atomics.h",
     "iris/barrier.h",

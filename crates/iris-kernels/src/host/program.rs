@@ -22,6 +22,8 @@ pub enum Program {
     OneShotPackets,
     /// `matmul_all_reduce`: a tile's owner reduces it and stores it everywhere.
     TwoShot,
+    /// The same in packets, on devices, with no store to a peer's output. The host runs `OneShot`.
+    TwoShotPackets,
     /// `matmul_all_reduce`: atomic additions to f32 accumulators everywhere.
     Atomic,
     /// `matmul_all_reduce`: additions under a lock to f32 accumulators everywhere.
@@ -88,6 +90,7 @@ impl Program {
             Self::OneShot
             | Self::OneShotPackets
             | Self::TwoShot
+            | Self::TwoShotPackets
             | Self::Atomic
             | Self::Spinlock => "matmul_all_reduce",
             Self::ReduceScatter | Self::ReduceScatterPackets => "matmul_reduce_scatter",
@@ -111,6 +114,7 @@ impl Program {
             Self::OneShot
             | Self::OneShotPackets
             | Self::TwoShot
+            | Self::TwoShotPackets
             | Self::Atomic
             | Self::Spinlock => Parts {
                 a: (0..m, depth.clone()),
@@ -157,6 +161,14 @@ impl Program {
             Self::TwoShot => Needs {
                 slots: Deal { world }.count(tiles, 0),
                 slot_elements: tile.len(),
+                ..Needs::default()
+            },
+            Self::TwoShotPackets => Needs {
+                slots: tiles,
+                slot_elements: tile.len(),
+                // Two for each column of tiles, of the rows that are a rank's.
+                packet_slots: n.div_ceil(tile.n).saturating_mul(2),
+                packet_elements: largest.saturating_mul(tile.n),
                 ..Needs::default()
             },
             Self::Atomic | Self::Spinlock => Needs {
@@ -239,7 +251,9 @@ impl Program {
         // SAFETY: what each asks for is promised by the caller.
         unsafe {
             match self {
-                Self::OneShot | Self::OneShotPackets => one_shot::run(rank, operands, scratch),
+                Self::OneShot | Self::OneShotPackets | Self::TwoShotPackets => {
+                    one_shot::run(rank, operands, scratch)
+                }
                 Self::TwoShot => two_shot::run(rank, operands, scratch),
                 Self::Atomic => accumulate::run(rank, operands, Adding::Atomic, scratch),
                 Self::Spinlock => accumulate::run(rank, operands, Adding::Spinlock, scratch),

@@ -29,7 +29,7 @@ pub(crate) fn lines(kernel: &str, op: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let all_reduce = matches!(
         op,
-        "one_shot" | "one_shot_packets" | "two_shot" | "atomic" | "spinlock"
+        "one_shot" | "one_shot_packets" | "two_shot" | "two_shot_packets" | "atomic" | "spinlock"
     );
     for world in 1..=4_u64 {
         let gathers = op.starts_with("all_gather_matmul");

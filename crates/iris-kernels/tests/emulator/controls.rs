@@ -178,15 +178,19 @@ fn a_word_that_is_not_cleared_is_believed_two_laps_later() {
     });
 }
 
-const PACKETS: &str = "one_shot_packets";
+/// Operations whose tiles, or whose sums too, travel in packets.
+const PACKETS: [&str; 2] = ["one_shot_packets", "two_shot_packets"];
 
 #[test]
 fn packets_that_are_not_cleared_are_believed_two_laps_later() {
     // As above. Calls 2 and 7, of values 3 and 1, clear what call 0 used of bank 0, and of bank 1.
     let small = ",3".repeat(13);
-    for first in [1, 2, 4] {
+    for (op, first) in PACKETS
+        .iter()
+        .flat_map(|op| [1, 2, 4].map(|first| (op, first)))
+    {
         check(&Control {
-            op: PACKETS,
+            op,
             rule: Rule::Clear,
             ring: RING,
             case: format!(
@@ -200,24 +204,28 @@ fn packets_that_are_not_cleared_are_believed_two_laps_later() {
 
 #[test]
 fn a_packet_that_is_not_whole_is_believed_before_its_data_are_there() {
-    check(&Control {
-        op: PACKETS,
-        rule: Rule::Whole,
-        ring: MAX,
-        case: format!("world=2 m=3,3 n=20 k=9 {}", stall(1, 1, Phase::Ready)),
-        ends: &["wrong"],
-    });
+    for op in PACKETS {
+        check(&Control {
+            op,
+            rule: Rule::Whole,
+            ring: MAX,
+            case: format!("world=2 m=3,3 n=20 k=9 {}", stall(1, 1, Phase::Ready)),
+            ends: &["wrong"],
+        });
+    }
 }
 
 #[test]
 fn a_frozen_value_makes_a_call_believe_the_packets_of_earlier_ones() {
-    check(&Control {
-        op: PACKETS,
-        rule: Rule::ValueFromIndex,
-        ring: MAX,
-        case: format!("world=2 m=3,3,3,3 n=20 k=9 {}", stall(1, 2, Phase::Gate)),
-        ends: &["wrong", "fault"],
-    });
+    for op in PACKETS {
+        check(&Control {
+            op,
+            rule: Rule::ValueFromIndex,
+            ring: MAX,
+            case: format!("world=2 m=3,3,3,3 n=20 k=9 {}", stall(1, 2, Phase::Gate)),
+            ends: &["wrong", "fault"],
+        });
+    }
 }
 
 #[test]
@@ -237,7 +245,7 @@ fn gathered_that_is_not_swept_is_believed_a_lap_later() {
     if compiler().is_none() {
         return;
     }
-    for few in ["one_shot", "one_shot_packets"] {
+    for few in ["one_shot", "one_shot_packets", "two_shot_packets"] {
         for [large, small] in kinds_of_two([program_of("two_shot"), program_of(few)], RING) {
             // Calls 0 and 7 have one value. In the second rank 0 is late with what it owns.
             let run = |first: u64, removed: u64| {

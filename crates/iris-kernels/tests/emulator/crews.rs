@@ -38,6 +38,11 @@ fn two_shot() {
 }
 
 #[test]
+fn two_shot_packets() {
+    check(Program::TwoShotPackets, [(64, 64), (128, 64)]);
+}
+
+#[test]
 fn matmul_reduce_scatter() {
     check(Program::ReduceScatter, [(64, 128), (128, 128)]);
 }

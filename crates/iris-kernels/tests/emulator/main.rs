@@ -33,6 +33,11 @@ fn two_shot() {
 }
 
 #[test]
+fn two_shot_packets() {
+    check("two_shot_packets", "two_shot_packets");
+}
+
+#[test]
 fn atomic() {
     check("accumulate", "atomic");
 }

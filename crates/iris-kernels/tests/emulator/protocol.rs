@@ -124,7 +124,12 @@ fn run(op: &str, case: &str) -> Vec<String> {
 }
 
 /// Operations that tell of tiles by words, by the tiles themselves, and of parts of A.
-const OPS: [&str; 3] = ["two_shot", "one_shot_packets", "all_gather_matmul_rows"];
+const OPS: [&str; 4] = [
+    "two_shot",
+    "one_shot_packets",
+    "two_shot_packets",
+    "all_gather_matmul_rows",
+];
 
 #[test]
 fn a_call_with_other_rows_than_a_peer_is_a_fault_that_says_so() {
@@ -194,7 +199,11 @@ fn a_lap_of_small_calls_between_two_large_ones() {
     if compiler().is_none() {
         return;
     }
-    for few in [Program::OneShot, Program::OneShotPackets] {
+    for few in [
+        Program::OneShot,
+        Program::OneShotPackets,
+        Program::TwoShotPackets,
+    ] {
         for [large, small] in kinds_of_two([Program::TwoShot, few], 7) {
             // Calls 0, 7 and 14 have the same value. Rank 0 comes late to the tiles that it owns in one of them: whether a peer knows
             // that they are not there yet is in a word that nobody has awaited for a lap.
@@ -278,6 +287,7 @@ fn packets_of_two_laps_ago_are_not_believed() {
     }
     for programs in [
         [Program::TwoShot, Program::OneShotPackets],
+        [Program::TwoShot, Program::TwoShotPackets],
         [Program::ReduceScatter, Program::ReduceScatterPackets],
     ] {
         for [many, few] in kinds_of_two(programs, 7) {

@@ -14,7 +14,12 @@ fn one_shot_and_two_shot_have_the_same_bits_on_every_rank_and_in_every_run() {
         return;
     };
     let mut cases = Vec::new();
-    for program in [Program::OneShot, Program::OneShotPackets, Program::TwoShot] {
+    for program in [
+        Program::OneShot,
+        Program::OneShotPackets,
+        Program::TwoShot,
+        Program::TwoShotPackets,
+    ] {
         for dtype in DType::ALL {
             let mut case = Case::new(program, dtype, &ROWS, 257, 391);
             case.build = Build::Stalls;

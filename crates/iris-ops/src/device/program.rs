@@ -368,6 +368,7 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
         Program::OneShot
         | Program::OneShotPackets
         | Program::TwoShot
+        | Program::TwoShotPackets
         | Program::ReduceScatterPackets => tiles(m, n),
         // The sums are read in chunks of 16 bytes a thread, by all blocks.
         Program::Atomic | Program::Spinlock => tiles(m, n).max((m * n).div_ceil(1 << 12)),

@@ -103,7 +103,7 @@ pub(crate) fn tiled_as(kind: Kind, in_packets: bool) -> Kind {
 pub(super) fn in_packets(program: Program) -> bool {
     matches!(
         program,
-        Program::OneShotPackets | Program::ReduceScatterPackets
+        Program::OneShotPackets | Program::TwoShotPackets | Program::ReduceScatterPackets
     )
 }
 
@@ -119,6 +119,7 @@ pub(crate) fn packets_of(kind: Kind) -> Option<Program> {
 /// The program that a table asks for; `program` is that of many rows.
 fn chosen(kind: Kind, choice: &Choice, program: Program) -> Program {
     match (choice.packets, choice.variant) {
+        (true, Variant::TwoShot) => Program::TwoShotPackets,
         (true, _) => packets_of(kind).unwrap_or(program),
         (false, Variant::OneShot) => Program::OneShot,
         (false, _) => program,
@@ -166,7 +167,7 @@ fn program(
 pub(crate) fn variant_of(program: Program) -> Variant {
     match program {
         Program::OneShot | Program::OneShotPackets => Variant::OneShot,
-        Program::TwoShot => Variant::TwoShot,
+        Program::TwoShot | Program::TwoShotPackets => Variant::TwoShot,
         Program::Atomic => Variant::Atomic,
         Program::Spinlock => Variant::Spinlock,
         Program::ReduceScatter

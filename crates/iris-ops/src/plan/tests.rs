@@ -212,6 +212,7 @@ fn a_table_decides_programs_and_tiles_and_banks_stay_where_they_are() {
         choice(4, Variant::TwoShot, false, [0, 0]),
         choice(30, Variant::OneShot, true, [32, 160]),
         choice(100, Variant::OneShot, false, [96, 64]),
+        choice(150, Variant::TwoShot, true, [64, 96]),
         choice(usize::MAX, Variant::TwoShot, false, [128, 224]),
     ];
     let config = FusedConfig::new(700, 300, 77);
@@ -232,7 +233,9 @@ fn a_table_decides_programs_and_tiles_and_banks_stay_where_they_are() {
         (30, Program::OneShotPackets, [32, 160]),
         (31, Program::OneShot, [96, 64]),
         (100, Program::OneShot, [96, 64]),
-        (101, Program::TwoShot, [128, 224]),
+        (101, Program::TwoShotPackets, [64, 96]),
+        (150, Program::TwoShotPackets, [64, 96]),
+        (151, Program::TwoShot, [128, 224]),
         (700, Program::TwoShot, [128, 224]),
     ] {
         assert_eq!(of(rows), (program, tile), "{rows}");
@@ -246,7 +249,9 @@ fn a_table_decides_programs_and_tiles_and_banks_stay_where_they_are() {
         assert_eq!(bank(step.packets), bank(first.packets), "{step:?}");
         let needs = step.program.needs(step.rows, step.shape, 3);
         match step.program {
-            Program::OneShotPackets => assert!(needs.packet_slots <= step.packets.slots),
+            Program::OneShotPackets | Program::TwoShotPackets => {
+                assert!(needs.packet_slots <= step.packets.slots);
+            }
             _ => assert!(needs.slots <= step.staging.slots),
         }
     }

@@ -177,9 +177,6 @@ impl TuningRow {
             Some(&Value::Bool(packets)) => packets,
             _ => return Err(fields.wrong("packets", "true or false")),
         };
-        if packets && variant == Variant::TwoShot {
-            return Err(fields.wrong("packets", "false for two_shot"));
-        }
         let tile = match fields.object.get("tile") {
             None | Some(Value::Null) => None,
             Some(text) => {
@@ -352,13 +349,6 @@ pub(super) mod tests {
                 "packets",
                 "1",
                 "true",
-            ),
-            (
-                r#""packets":false"#,
-                r#""packets":true"#,
-                "packets",
-                "true",
-                "two_shot",
             ),
             (
                 r#""tile":null"#,

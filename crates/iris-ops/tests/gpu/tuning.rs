@@ -66,6 +66,7 @@ fn whatever_a_table_asks_for_comes_out_right() {
                     ..row(world, 20, Variant::OneShot, true, tile(64, 64))
                 },
                 row(world, 70, Variant::OneShot, false, tile(128, 64)),
+                row(world, 150, Variant::TwoShot, true, tile(64, 64)),
                 row(world, 200, Variant::OneShot, true, tile(128, 128)),
                 TuningRow {
                     fused: false,
@@ -73,7 +74,7 @@ fn whatever_a_table_asks_for_comes_out_right() {
                 },
                 row(world, 500, Variant::TwoShot, false, tile(128, 256)),
             ]);
-            let calls = [3, 16, 500, 64, 4, 200, 17, 1, 300, 15, 70, 201].repeat(4);
+            let calls = [3, 16, 500, 64, 4, 200, 17, 1, 150, 300, 15, 70, 201, 71].repeat(4);
             let any = Tile { m: 128, n: 128 };
             let mut exercise = Exercise::new(Op::AllReduce(Variant::Auto), (N, K), any, calls);
             exercise.config.tile = None;

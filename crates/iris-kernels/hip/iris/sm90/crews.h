@@ -485,6 +485,11 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             sync_all();
             return;
         }
+        if constexpr (Op::TO == To::packets) {
+            // A block without a tile may reduce, and hand on what it has reduced.
+            await_phase(ring.taken(0), 0);
+            go = go && shared.failed == 0;
+        }
         // While the couriers take the last tile away.
         go = go && (began || Op::TO == To::packets || op.rank.call.attend());
         go = go && (!(Op::REDUCES || Op::TO == To::packets) || op.reduce());
