@@ -91,11 +91,11 @@ pub(crate) fn late_parts(columns: bool) -> Vec<String> {
 
 /// So deep that slabs go round the ring some times; and more tiles than blocks, that follow each other soon.
 pub(crate) fn deep(op: &str) -> Vec<String> {
-    let few = if op.ends_with("packets") { "" } else { ",200" };
+    let more = if op.ends_with("packets") { "" } else { ",200" };
     vec![
-        format!("world=2 m=70,20{few} n=130 k=2600 blocks=2 bias=1"),
-        format!("world=3 m=70,20{few} n=260 k=1900 blocks=1,2"),
-        format!("world=2 m=70,20{few} n=600 k=20 blocks=1"),
+        format!("world=2 m=70,20{more} n=130 k=2600 blocks=2 bias=1"),
+        format!("world=3 m=70,20{more} n=260 k=1900 blocks=1,2"),
+        format!("world=2 m=70,20{more} n=600 k=20 blocks=1"),
     ]
 }
 

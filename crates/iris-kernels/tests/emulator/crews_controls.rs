@@ -4,7 +4,7 @@
 use crate::cases::MAX;
 use crate::compile::compiler;
 use crate::crews::{deep, late_parts, run, streamed};
-use crate::kinds::{OfCrews, of_wide_waves, op_of};
+use crate::kinds::{OfCrews, of_wide_waves, op_of, with};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
 use iris_sync::Phase;
@@ -26,14 +26,7 @@ fn check(control: &Control) {
         return;
     }
     let kernel = OfCrews::new(control.program, control.tile, DType::BF16, MAX);
-    assert_eq!(
-        kernel.text().matches(control.rule).count(),
-        1,
-        "{}",
-        control.rule
-    );
-    let text = kernel.text().replace(control.rule, control.instead);
-    let changed = kernel.compile_as(&text);
+    let changed = kernel.compile_as(&with(kernel.text(), control.rule, control.instead));
     // Who is late differs from one run to the next.
     let fails = (0..20).any(|round| {
         let mut cases = control.cases.chunks(1).zip(100 * round..);
@@ -47,35 +40,24 @@ fn check(control: &Control) {
     );
 }
 
-/// All of them with the deep cases of a program.
-fn check_deep(program: Program, controls: &[(&'static str, &'static str)]) {
+/// All of them with the same cases.
+fn check_all(program: Program, cases: &[String], controls: &[(&'static str, &'static str)]) {
     for &(rule, instead) in controls {
         check(&Control {
             program,
             tile: (64, 64),
             rule,
             instead,
-            cases: deep(op_of(program)),
-        });
-    }
-}
-
-fn check_late(program: Program, controls: &[(&'static str, &'static str)]) {
-    for &(rule, instead) in controls {
-        check(&Control {
-            program,
-            tile: (64, 64),
-            rule,
-            instead,
-            cases: late_parts(program == COLUMNS),
+            cases: cases.to_vec(),
         });
     }
 }
 
 #[test]
 fn a_slab_is_waited_for_before_it_is_read_and_read_before_it_is_overwritten() {
-    check_deep(
+    check_all(
         Program::MatmulAllGather,
+        &deep("matmul_all_gather"),
         &[
             (
                 "            await_phase(ring.empty(place.stage), place.parity ^ 1);\n                arrive_expecting(full, bytes + B_BYTES);",
@@ -96,8 +78,9 @@ fn a_slab_is_waited_for_before_it_is_read_and_read_before_it_is_overwritten() {
 
 #[test]
 fn a_finished_tile_is_there_before_it_is_taken_and_taken_before_it_is_overwritten() {
-    check_deep(
+    check_all(
         Program::MatmulAllGather,
+        &deep("matmul_all_gather"),
         &[
             (
                 "            await_phase(ring.finished(group), parity);\n",
@@ -157,8 +140,9 @@ fn parts_of_an_own_tile_are_waited_for() {
 #[test]
 fn stages_of_a_are_waited_for() {
     for program in [ROWS, COLUMNS] {
-        check_late(
+        check_all(
             program,
+            &late_parts(program == COLUMNS),
             &[
                 (
                     "depth_after(stage + rank.call.least(",
@@ -179,8 +163,9 @@ fn stages_of_a_are_waited_for() {
             ],
         );
     }
-    check_late(
+    check_all(
         COLUMNS,
+        &late_parts(true),
         &[(
             "u32 seen = wanted.count == wanted.strips && wanted.count != 0",
             "u32 seen = wanted.count != 0",
@@ -273,9 +258,8 @@ fn crews_that_may_not_go_on_keep_others_going() {
             matches!(&results[..], [result] if result.starts_with("fault call 1")),
             "{results:?}"
         );
-        assert_eq!(kernel.text().matches(before).count(), 1, "{before}");
         let leaves = format!("if (!go) {{ return go; }}\n{before}");
-        let changed = kernel.compile_as(&kernel.text().replace(before, &leaves));
+        let changed = kernel.compile_as(&with(kernel.text(), before, &leaves));
         let stands_still = |round| {
             let results = run(&changed, &dead, round);
             results

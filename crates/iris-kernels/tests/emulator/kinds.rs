@@ -33,6 +33,12 @@ pub(crate) fn program_of(op: &str) -> Program {
     named.expect("a program has this name")
 }
 
+/// A text with something else in place of a part that it has once.
+pub(crate) fn with(text: &str, part: &str, instead: &str) -> String {
+    assert_eq!(text.matches(part).count(), 1, "{part}");
+    text.replace(part, instead)
+}
+
 /// The plain path, which every architecture has.
 pub(crate) fn plain(program: Program, dtype: &str, ring: u64) -> Kernel {
     let op = op_of(program);
@@ -47,10 +53,7 @@ pub(crate) fn of_wide_waves(program: Program, replaced: Option<(&str, &str)>) ->
     let target = &TARGETS[2];
     let source = Source::program(program);
     let text = match replaced {
-        Some((part, instead)) => {
-            assert_eq!(source.text().matches(part).count(), 1, "{part}");
-            source.text().replace(part, instead)
-        }
+        Some((part, instead)) => with(source.text(), part, instead),
         None => source.text().to_owned(),
     };
     Kernel {
@@ -66,7 +69,6 @@ pub(crate) fn beside_crews(program: Program) -> (PathBuf, u32) {
 }
 
 /// Hopper's kernel of crews, as the host has it compiled.
-#[derive(Clone)]
 pub(crate) struct OfCrews {
     crews: Crews,
     request: Request,
