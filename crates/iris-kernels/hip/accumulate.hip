@@ -122,6 +122,8 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
 IRIS_KERNEL(THREADS) iris_atomic(const Args args) {
     IRIS_SHARED(Shared, shared);
     if (args.world != 0) {
+        admit_launch_after();
+        await_launch_before();
         accumulate<Atomic>(args, shared);
     }
 }
@@ -129,6 +131,8 @@ IRIS_KERNEL(THREADS) iris_atomic(const Args args) {
 IRIS_KERNEL(THREADS) iris_spinlock(const Args args) {
     IRIS_SHARED(Shared, shared);
     if (args.world != 0) {
+        admit_launch_after();
+        await_launch_before();
         accumulate<Locked>(args, shared);
     }
 }

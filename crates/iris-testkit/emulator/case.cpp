@@ -352,6 +352,7 @@ struct Runner {
         }
 
         Launch launch{unsigned(args.blocks), c.threads, c.lanes, c.crews, c.seed + index * 97 + rank};
+        launch.programmatic = true;
         launch.staged_from = memory.base + args.staging;
         launch.staged_to = launch.staged_from + 2 * c.world * args.slots * args.slot_bytes;
         if (rank == c.slow_rank && index == c.slow_index) {
@@ -372,6 +373,9 @@ struct Runner {
         }
 
         if (__atomic_load_n(cell(rank, 1), __ATOMIC_ACQUIRE) != 0) {
+            if (*cell(rank, 0) != index) {
+                say(wrong, "the index is advanced by a call that failed");
+            }
             std::lock_guard<std::mutex> guard(mutex);
             fault += (fault.empty() ? "" : "; ") + describe(memory.record);
             return false;

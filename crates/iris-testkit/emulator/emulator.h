@@ -19,10 +19,14 @@ void iris_emulator_pause();
 void iris_emulator_spin();
 /// This thread has seen what others have written.
 void iris_emulator_acquired();
+/// This thread has waited for the launch before; and it accesses memory, where a launch that may begin early must have done so.
+void iris_emulator_launch_before_ended();
+void iris_emulator_accesses();
 /// Nanoseconds of a clock that never goes back.
 unsigned long long iris_emulator_now_ns();
-/// The same for some threads, at one of the block's 16 barriers; and for the lanes of a wave.
+/// The same for some threads, at one of the block's 16 barriers, of whom one may come there and not wait; and for the lanes of a wave.
 void iris_emulator_sync(unsigned barrier, unsigned threads);
+void iris_emulator_pass(unsigned barrier, unsigned threads);
 void iris_emulator_sync_wave();
 /// The block's LDS, `bytes` of it. Holds no useful value when the block begins.
 void* iris_emulator_shared(std::size_t bytes);

@@ -33,6 +33,8 @@ struct Thread {
     void* request = nullptr;
     /// The number of its current group of copies.
     std::uint64_t copies = 0;
+    /// Whether it has waited for the launch before.
+    bool follows = false;
     /// Whether it has seen something that others have written, and where in shared memory it has written: since it last made a fence between
     /// that and copies.
     bool acquired = false;
@@ -46,6 +48,8 @@ struct Meeting {
     const char* at = "";
     unsigned size = 0;
     std::vector<Thread*> here;
+    /// Threads that have come and gone on.
+    unsigned gone = 0;
 };
 
 struct Block {
@@ -69,6 +73,8 @@ struct Machine {
     std::uint64_t random = 0;
     /// Counts what may let some thread of this rank go on.
     std::uint64_t events = 0;
+    /// Whether threads must wait for the launch before.
+    bool programmatic = false;
     /// Where lies what peers store and copies read.
     std::uint64_t staged_from = 0;
     std::uint64_t staged_to = 0;
@@ -94,7 +100,7 @@ void meet(unsigned number, unsigned size, const char* at, void* request, Act act
     Thread& thread = *machine.current;
     Meeting& meeting = thread.block->meetings[number];
     machine.events += 1;
-    if (!meeting.here.empty() && (meeting.at != at || meeting.size != size)) {
+    if (meeting.here.size() + meeting.gone != 0 && (meeting.at != at || meeting.size != size)) {
         fail("others of those that must go together are at another instruction", thread);
     }
     meeting.at = at;
@@ -102,9 +108,10 @@ void meet(unsigned number, unsigned size, const char* at, void* request, Act act
     thread.at = at;
     thread.request = request;
     meeting.here.push_back(&thread);
-    if (meeting.here.size() == size) {
+    if (meeting.here.size() + meeting.gone == size) {
         std::vector<Thread*> all;
         all.swap(meeting.here);
+        meeting.gone = 0;
         std::sort(all.begin(), all.end(), [](Thread* a, Thread* b) { return a->index < b->index; });
         act(all);
         for (Thread* each : all) {
@@ -114,6 +121,26 @@ void meet(unsigned number, unsigned size, const char* at, void* request, Act act
         thread.state = State::waiting;
     }
     thread.fiber.switch_away();
+}
+
+/// The same of one that does not wait for the others, and is not among those with whom `act` is called, which here does nothing.
+inline void pass(unsigned number, unsigned size, const char* at) {
+    Thread& thread = *machine.current;
+    Meeting& meeting = thread.block->meetings[number];
+    machine.events += 1;
+    if (meeting.here.size() + meeting.gone != 0 && (meeting.at != at || meeting.size != size)) {
+        fail("others of those that must go together are at another instruction", thread);
+    }
+    meeting.at = at;
+    meeting.size = size;
+    meeting.gone += 1;
+    if (meeting.here.size() + meeting.gone == size) {
+        for (Thread* each : meeting.here) {
+            each->state = State::runnable;
+        }
+        meeting.here.clear();
+        meeting.gone = 0;
+    }
 }
 
 /// The same of a wave.

@@ -93,6 +93,7 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
     machine.kernel = &kernel;
     machine.lanes = launch.lanes;
     machine.random = launch.seed;
+    machine.programmatic = launch.programmatic;
     machine.staged_from = launch.staged_from;
     machine.staged_to = launch.staged_to;
     std::vector<Block> blocks(launch.blocks);
@@ -173,7 +174,7 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
         }
     }
     for (Block& block : blocks) {
-        check_nothing_left(block);
+        end(block);
     }
     machine.current = nullptr;
 }
@@ -196,6 +197,10 @@ void iris_emulator_sync_block() {
     iris_emulator_sync(0, unsigned(machine.current->block->threads.size()));
 }
 
+void iris_emulator_pass(unsigned barrier, unsigned threads) {
+    emulator::pass(barrier, threads, "a barrier");
+}
+
 void iris_emulator_sync(unsigned barrier, unsigned threads) {
     emulator::meet(barrier, threads, "a barrier", nullptr, [](const std::vector<emulator::Thread*>&) {});
 }
@@ -211,6 +216,16 @@ void iris_emulator_sync_wave() {
 
 void iris_emulator_acquired() {
     machine.current->acquired = true;
+}
+
+void iris_emulator_launch_before_ended() {
+    machine.current->follows = true;
+}
+
+void iris_emulator_accesses() {
+    if (machine.programmatic && !machine.current->follows) {
+        emulator::fail("it accesses memory before the launch before has ended", *machine.current);
+    }
 }
 
 void iris_emulator_pause() {

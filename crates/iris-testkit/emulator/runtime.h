@@ -20,6 +20,8 @@ struct Launch {
     /// This block begins so many milliseconds later than the others.
     unsigned slow_block = 0;
     std::uint64_t slow_ms = 0;
+    /// Whether it may begin before the launch before has ended, so that each of its threads waits for that before it accesses memory.
+    bool programmatic = false;
     /// Where lies what peers store here in the course of the launch, and what copies may read.
     std::uint64_t staged_from = 0;
     std::uint64_t staged_to = 0;

@@ -5,9 +5,11 @@
 // `stmatrix` and a copy from there, and between a wave's acquire loads and a copy that reads what peers store. Other accesses of shared memory
 // are not seen.
 
+#include "emulator.h"
 #include "machine.h"
 #include "matrix.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace emulator {
@@ -233,7 +235,10 @@ bool make_copies(Block& block, bool all) {
     return made;
 }
 
-void check_nothing_left(Block& block) {
+void end(Block& block) {
+    std::vector<Copy>& copies = block.sm90.copies;
+    auto stored = [&](Copy& copy) { return copy.kind == Copy::Kind::box_out && copy.read && make(block, copy); };
+    copies.erase(std::remove_if(copies.begin(), copies.end(), stored), copies.end());
     bool multiplies = false;
     for (const auto& each : block.sm90.groups) {
         multiplies = multiplies || !each.open.empty() || !each.groups.empty();
@@ -291,6 +296,7 @@ bool iris_emulator_phase_ended(unsigned barrier, unsigned parity) {
 }
 
 void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int x, int y) {
+    iris_emulator_accesses();
     Copy copy = box(map, to, x, y);
     copy.kind = Copy::Kind::box_in;
     check_staged(copy.map.address);
@@ -299,6 +305,7 @@ void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int 
 }
 
 void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, unsigned bytes) {
+    iris_emulator_accesses();
     Copy copy{};
     copy.kind = Copy::Kind::bytes_in;
     copy.from = reinterpret_cast<std::uintptr_t>(from);
@@ -313,6 +320,7 @@ void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, u
 }
 
 void iris_emulator_store_box(const void* map, unsigned from, int x, int y) {
+    iris_emulator_accesses();
     Copy copy = box(map, from, x, y);
     copy.kind = Copy::Kind::box_out;
     check_written(from, copy.bytes);

@@ -73,7 +73,8 @@ struct Block;
 
 /// Makes some of a block's copies, or all. Returns whether it made any.
 bool make_copies(Block& block, bool all);
-/// Ends the program if the block has left something under way.
-void check_nothing_left(Block& block);
+/// Ends a block's launch: what its copies have read, but not stored yet, is stored by then. If it has left anything else under way, the program
+/// ends.
+void end(Block& block);
 
 } // namespace emulator

@@ -1,6 +1,6 @@
 //! [`Driver`] by the CUDA driver.
 
-use super::table::{Handle, NAME, Status, Table};
+use super::table::{Handle, LaunchAttribute, LaunchConfig, NAME, Status, Table};
 use crate::device::{Boxes, DeviceError, Driver, Grid, Info, Pointer, Raw, Reach};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_uint, c_void};
@@ -463,13 +463,28 @@ impl Driver for Cuda {
             threads,
             shared,
             cooperative,
+            programmatic,
         } = grid;
         let mut arguments = [arguments.cast_mut().cast::<c_void>()];
         let (function, stream) = (handle(function), handle(stream));
         let arguments = arguments.as_mut_ptr();
         // SAFETY: see above the impl; the driver copies the one argument, whose size it knows from the kernel.
         let status = unsafe {
-            if cooperative {
+            if let (true, Some(launch)) = (programmatic, self.table.launch_with) {
+                let attributes = [
+                    LaunchAttribute::set(LaunchAttribute::PROGRAMMATIC),
+                    LaunchAttribute::set(LaunchAttribute::COOPERATIVE),
+                ];
+                let config = LaunchConfig {
+                    blocks: [blocks, 1, 1],
+                    threads: [threads, 1, 1],
+                    shared,
+                    stream,
+                    attributes: attributes.as_ptr(),
+                    count: if cooperative { 2 } else { 1 },
+                };
+                launch(&raw const config, function, arguments, ptr::null_mut())
+            } else if cooperative {
                 (self.table.launch_cooperative)(
                     function, blocks, 1, 1, threads, 1, 1, shared, stream, arguments,
                 )

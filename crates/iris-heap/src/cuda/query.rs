@@ -2,7 +2,7 @@
 
 use super::driver::Cuda;
 use super::table::Status;
-use crate::device::{DeviceError, Info, MemoryKind, Pointer, Raw, Reach, Uuid};
+use crate::device::{DeviceError, Driver, Info, MemoryKind, Pointer, Raw, Reach, Uuid};
 use std::ffi::{CStr, c_char, c_int, c_uint};
 
 // Values of cuda.h.
@@ -20,6 +20,8 @@ const POINTER_MEMORY_TYPE: c_int = 2;
 const POINTER_IS_MANAGED: c_int = 8;
 const POINTER_DEVICE: c_int = 9;
 const HOST_MEMORY: c_uint = 1;
+/// The first version of the driver with which grids are launched that may begin early.
+const PROGRAMMATIC_FROM: c_int = 13_000;
 
 impl Cuda {
     fn attribute(&self, attribute: c_int, device: usize) -> Result<c_int, DeviceError> {
@@ -77,6 +79,10 @@ impl Cuda {
             multiprocessors: self.attribute(MULTIPROCESSORS, device)?.max(0) as u32,
             shared_memory: self.attribute(SHARED_MEMORY, device)?.max(0) as u32,
             cooperative: flag(COOPERATIVE)?,
+            // Drivers before know such launches too, but not all of them in graphs, and together with cooperative ones none has been seen.
+            programmatic: major >= 9
+                && self.table.launch_with.is_some()
+                && self.version()? >= PROGRAMMATIC_FROM,
             shareable: flag(VIRTUAL_MEMORY)? && flag(FILE_DESCRIPTORS)?,
         })
     }

@@ -43,7 +43,47 @@ pub(super) struct AccessDesc {
     pub(super) flags: c_uint,
 }
 
+/// `CUlaunchConfig`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LaunchConfig {
+    pub(super) blocks: [c_uint; 3],
+    pub(super) threads: [c_uint; 3],
+    pub(super) shared: c_uint,
+    pub(super) stream: Handle,
+    pub(super) attributes: *const LaunchAttribute,
+    pub(super) count: c_uint,
+}
+
+/// `CUlaunchAttribute`, of those whose value is a number.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LaunchAttribute {
+    pub(super) id: c_uint,
+    pad: c_uint,
+    pub(super) value: c_int,
+    rest: [c_int; 15],
+}
+
+impl LaunchAttribute {
+    /// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`.
+    pub(super) const COOPERATIVE: c_uint = 2;
+    /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
+    pub(super) const PROGRAMMATIC: c_uint = 6;
+
+    /// That one, set.
+    pub(super) const fn set(id: c_uint) -> Self {
+        Self {
+            id,
+            pad: 0,
+            value: 1,
+            rest: [0; 15],
+        }
+    }
+}
+
 const _: () = assert!(size_of::<AllocationProp>() == 32 && size_of::<AccessDesc>() == 12);
+const _: () = assert!(size_of::<LaunchConfig>() == 56 && size_of::<LaunchAttribute>() == 72);
 
 /// The oldest version whose driver has all functions of the table that are not optional: 11.4, of `cuGraphInstantiateWithFlags`
 /// and `cuDeviceGetUuid_v2`.
@@ -202,6 +242,7 @@ table! {
         destroy_graph: "cuGraphDestroy" (Handle);
     }
     optional {
+        launch_with: "cuLaunchKernelEx" (*const LaunchConfig, Handle, *mut *mut c_void, *mut *mut c_void); // from 11.8 on
         load_function: "cuFuncLoad" (Handle); // from 12.4 on
         encode_tensor_map: "cuTensorMapEncodeTiled" (
             *mut c_void, c_uint, c_uint, *mut c_void, *const u64, *const u64, *const c_uint, *const c_uint, c_uint, c_uint, c_uint, c_uint

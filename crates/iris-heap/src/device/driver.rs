@@ -53,6 +53,8 @@ pub struct Info {
     pub shared_memory: u32,
     /// Whether grids can be launched whose blocks are all resident at once, and are refused otherwise.
     pub cooperative: bool,
+    /// Whether a grid may begin before the one before it on its stream has ended, and then waits for that by itself.
+    pub programmatic: bool,
     /// Whether its memory can be shared with other devices and processes by file descriptors.
     pub shareable: bool,
 }
@@ -118,6 +120,8 @@ pub struct Grid {
     pub shared: u32,
     /// Whether all blocks must be resident at once.
     pub cooperative: bool,
+    /// Whether it may begin before the grid before it on its stream has ended, where [`Info::programmatic`] says that this can be.
+    pub programmatic: bool,
 }
 
 /// A GPU runtime: raw handles, nothing validated.

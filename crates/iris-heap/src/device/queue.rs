@@ -111,6 +111,28 @@ impl<D: Driver> RankStream<D> {
         }?)
     }
 
+    /// The same of a kernel that may begin before what is enqueued before it has ended, and waits for that by itself: see
+    /// [`Function::launch_programmatic`]. Where ranks share the device it does not begin early.
+    ///
+    /// # Safety
+    /// As for [`RankStream::launch`] and [`Function::launch_programmatic`].
+    ///
+    /// # Errors
+    /// As for [`RankStream::launch`].
+    pub unsafe fn launch_programmatic<A: Copy>(
+        &self,
+        function: &Function<D>,
+        blocks: u32,
+        arguments: &A,
+    ) -> Result<(), StreamError> {
+        match self.heap.ranks_here() {
+            // SAFETY: the caller's promise.
+            1 => Ok(unsafe { function.launch_programmatic(&self.stream, blocks, arguments) }?),
+            // SAFETY: the caller's promise: a kernel that waits by itself can be launched as any other.
+            _ => unsafe { self.launch(function, blocks, arguments) },
+        }
+    }
+
     /// Waits until all that has been enqueued has run.
     ///
     /// # Errors

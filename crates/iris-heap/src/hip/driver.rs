@@ -489,6 +489,7 @@ impl Driver for Hip {
             threads,
             shared,
             cooperative,
+            programmatic: _, // no device says that there are such launches
         } = grid;
         let mut arguments = [arguments.cast_mut().cast::<c_void>()];
         let (function, stream): (hipFunction_t, hipStream_t) = (handle(function), handle(stream));

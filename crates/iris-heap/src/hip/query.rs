@@ -63,7 +63,8 @@ impl Hip {
             multiprocessors: self.attribute(device, hipDeviceAttributeMultiprocessorCount)?,
             shared_memory: self.attribute(device, hipDeviceAttributeMaxSharedMemoryPerBlock)?,
             cooperative: cooperative && self.runtime().hipModuleLaunchCooperativeKernel.is_some(),
-            shareable: true, // in one way or the other
+            programmatic: false, // there is no such launch
+            shareable: true,     // in one way or the other
         })
     }
 

@@ -7,6 +7,7 @@
 mod backend;
 mod kernels;
 mod memory;
+mod programmatic;
 mod stand_in;
 mod streams;
 mod worlds;

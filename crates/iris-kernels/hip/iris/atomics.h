@@ -44,6 +44,7 @@ constexpr int RAW_ORDER = O == Order::relaxed  ? __ATOMIC_RELAXED
 
 template <Order O, Scope S, class T>
 inline T load(const T* from) {
+    iris_emulator_accesses();
     T value;
     __atomic_load(const_cast<T*>(from), &value, RAW_ORDER<O>);
     if constexpr (O == Order::acquire && S == Scope::system) {
@@ -54,27 +55,32 @@ inline T load(const T* from) {
 
 template <Order O, Scope S, class T>
 inline void store(T* to, T value) {
+    iris_emulator_accesses();
     __atomic_store(to, &value, RAW_ORDER<O>);
 }
 
 template <Order O, Scope S, class T>
 inline T fetch_add(T* to, T value) {
+    iris_emulator_accesses();
     return __atomic_fetch_add(to, value, RAW_ORDER<O>);
 }
 
 template <Order O, Scope S, class T>
 inline T exchange(T* to, T value) {
+    iris_emulator_accesses();
     return __atomic_exchange_n(to, value, RAW_ORDER<O>);
 }
 
 template <Order O, Scope S, class T>
 inline T compare_exchange(T* to, T expected, T desired) {
+    iris_emulator_accesses();
     __atomic_compare_exchange_n(to, &expected, desired, false, RAW_ORDER<O>, __ATOMIC_RELAXED);
     return expected;
 }
 
 template <Scope S>
 inline void add_f32(f32* to, f32 value) {
+    iris_emulator_accesses();
     Raw32* bits = reinterpret_cast<Raw32*>(to);
     u32 seen = __atomic_load_n(bits, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(bits, &seen, bits_of(f32_from_bits(seen) + value), true, __ATOMIC_RELAXED,

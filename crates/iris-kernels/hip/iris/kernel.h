@@ -27,6 +27,8 @@
     IRIS_KERNEL(THREADS) NAME(const Args args) {                                                                           \
         IRIS_SHARED(Shared, shared);                                                                                       \
         if (args.world != 0) {                                                                                             \
+            admit_launch_after();                                                                                          \
+            await_launch_before();                                                                                         \
             walk<OP>(args, shared);                                                                                        \
         }                                                                                                                  \
     }

@@ -103,6 +103,8 @@ constexpr u32 COURIERS = LOADER + 32;
 constexpr u32 MOVERS = COURIERS + IRIS_COURIERS * 32;
 /// All threads of a block.
 constexpr u32 BLOCK_THREADS = LOADER + 128;
+/// The number of their barrier, behind those of crews and of warpgroups.
+constexpr u32 ARRIVED = 7;
 
 /// The crew of the thread `thread` of its block.
 IRIS_DEVICE Crew crew_of(u32 thread) {
@@ -153,6 +155,25 @@ IRIS_DEVICE void sync_all() {
     iris_emulator_sync_block();
 #else
     __syncthreads();
+#endif
+}
+
+/// The same at a barrier of its own, to which all threads come, and some do not wait there. `sync_all` is no such barrier: it counts the threads
+/// that have not ended.
+IRIS_DEVICE void await_arrived() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_sync(ARRIVED, BLOCK_THREADS);
+#else
+    asm volatile("bar.sync %0, %1;" ::"n"(ARRIVED), "n"(BLOCK_THREADS) : "memory");
+#endif
+}
+
+/// Comes to that barrier without waiting: what this thread did before is seen by those who wait there.
+IRIS_DEVICE void arrive_only() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_pass(ARRIVED, BLOCK_THREADS);
+#else
+    asm volatile("bar.arrive %0, %1;" ::"n"(ARRIVED), "n"(BLOCK_THREADS) : "memory");
 #endif
 }
 
@@ -233,6 +254,24 @@ IRIS_DEVICE void pause() {
 IRIS_DEVICE void spin() {
 #if defined(IRIS_EMULATED)
     iris_emulator_spin();
+#endif
+}
+
+/// Lets the launch after this one on the stream begin, if it may begin early: as soon as all blocks have called this or ended, where there is
+/// room.
+IRIS_DEVICE void admit_launch_after() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// Waits until the launch before this one on the stream has ended, so that all that it has stored is seen: this one may have begun early. A
+/// thread that has not called this touches nothing but its arguments and its block's shared memory.
+IRIS_DEVICE void await_launch_before() {
+#if defined(IRIS_EMULATED)
+    iris_emulator_launch_before_ended();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 

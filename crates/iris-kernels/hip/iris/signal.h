@@ -7,7 +7,7 @@
 // 2. `gate` waits until every peer has entered the previous call: it has then left the one before that, whose bank this call reuses.
 // 3. Every block produces all its tiles: data into a rank's staging, then `push_ready`.
 // 4. The block reduces: `meet`, then `await_ready_from` and the data, tile by tile.
-// 5. `finish` lets the block arrive. The last one to do so waits for what makes this rank's output whole, and advances the index.
+// 5. `finish` lets the block arrive, when nothing in it can fail any more. The last one to do so waits for what makes this rank's output whole, and advances the index.
 //
 // No step before 4 waits for anything but `entered`, of this call or of the one before, and every rank tells that as it begins, so no
 // rank can wait for one that waits for it; where crews go through 3 and 4 by turns, `Rounds` says why not either. Tiles of a gathered A wait for what step 3 begins with. Blocks of
@@ -23,7 +23,7 @@
 // has told them itself by then, by `ready` words with release order or in packets, and it makes no fence.
 //
 // That the rank has left a call is told by `entered` of its next one. *Invariant:* calls of a workspace run one after the other, so
-// the first block of a call begins when all blocks of the call before have ended. The end of a kernel orders all that its blocks have
+// the first block of a call begins, or passes `await_launch_before`, when all blocks of the call before have ended. The end of a kernel orders all that its blocks have
 // read and stored before what the next one does; so whoever acquires `entered` has all of that behind it.
 //
 // # The host's word
@@ -34,7 +34,7 @@
 // # Crews
 //
 // Where a block consists of crews (`sm90/crews.h`), each has a `Call` of its own, and what is said here of a block holds for a crew:
-// one of them begins the call, the others `attend` it. A block arrives when all its crews are through with what comes before.
+// one of them begins the call, the others `attend` it. A block arrives when none of its crews can fail any more.
 //
 // # Kernels of one's own
 //

@@ -98,8 +98,20 @@ fn a_finished_tile_is_there_before_it_is_taken_and_taken_before_it_is_overwritte
                 "            await_copies_read();\n            sync_block();",
                 "            await_copies_read();",
             ),
-            ("    await_copies();\n    return go;", "    return go;"),
         ],
+    );
+    // Blocks copy, once all have arrived, what others have left in the output.
+    let bounced: Vec<_> = deep("matmul_all_gather")
+        .iter()
+        .map(|case| format!("{case} bounced=1"))
+        .collect();
+    check_all(
+        Program::MatmulAllGather,
+        &bounced,
+        &[(
+            "        await_copies();\n    }\n    return go;",
+            "    }\n    return go;",
+        )],
     );
 }
 
@@ -274,6 +286,40 @@ fn crews_that_may_not_go_on_keep_others_going() {
     }
 }
 
+/// Nor does the block arrive, so that the index stays.
+#[test]
+fn a_block_of_which_a_crew_may_not_go_on_does_not_arrive() {
+    if compiler().is_none() {
+        return;
+    }
+    let dead = ["world=2 m=200,200 n=260 k=300 blocks=2 dead=1,1".to_owned()];
+    let early = "                if (shared.failed == 0) {\n                    op.finish();";
+    let late = "        if (shared.failed == 0) {\n            op.finish();";
+    for (program, rule) in [
+        (ROWS, early),
+        (COLUMNS, early),
+        (Program::ReduceScatter, early),
+        (Program::OneShot, late),
+        (Program::OneShotPackets, late),
+    ] {
+        let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX);
+        let results = run(&kernel.compile(), &dead, 1);
+        assert!(
+            matches!(&results[..], [result] if result.starts_with("fault call 1")),
+            "{}: {results:?}",
+            op_of(program)
+        );
+        let arrives = rule.replace("if (shared.failed == 0) {", "{");
+        let changed = kernel.compile_as(&with(kernel.text(), rule, &arrives));
+        let results = run(&changed, &dead, 1);
+        assert!(
+            matches!(&results[..], [result] if result.contains("the index is advanced")),
+            "{}: {results:?}",
+            op_of(program)
+        );
+    }
+}
+
 #[test]
 fn a_fence_stands_between_what_was_stored_and_the_copies_that_read_it() {
     for (program, rule, instead) in [
@@ -322,6 +368,29 @@ fn a_tile_is_whole_before_it_leaves_in_packets() {
             rule,
             instead,
             cases: deep("one_shot_packets"),
+        });
+    }
+}
+
+#[test]
+fn a_launch_that_may_begin_early_waits_for_the_one_before() {
+    for (program, rule) in [
+        (
+            Program::MatmulAllGather,
+            "    await_launch_before();\n    bool go",
+        ),
+        (ROWS, "    await_launch_before();\n    bool go"),
+        (
+            Program::OneShotPackets,
+            "    await_launch_before();\n    bool go",
+        ),
+    ] {
+        check(&Control {
+            program,
+            tile: (64, 64),
+            rule,
+            instead: "    bool go",
+            cases: deep(op_of(program)),
         });
     }
 }

@@ -10,6 +10,7 @@ using namespace iris;
 
 IRIS_KERNEL(THREADS) iris_ring_all_reduce(const Args args) {
     IRIS_SHARED(u32, shared);
+    await_launch_before();
     Heap heap{args.heap, args.rank};
     Team team{heap, args.world, args.blocks, args.cells, args.words, args.budget_ns};
     u64 next = (args.rank + 1) % args.world;

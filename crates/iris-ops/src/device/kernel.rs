@@ -419,10 +419,12 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         // that captures this; the workspace is freed by all ranks together, after each has drained its stream.
         unsafe {
             match fast {
-                Some((kernel, fast)) => stream.launch(&kernel.function, args.blocks as u32, &fast),
+                Some((kernel, fast)) => {
+                    stream.launch_programmatic(&kernel.function, args.blocks as u32, &fast)
+                }
                 None => {
                     args.blocks = work.min(u64::from(loaded.portable.most_blocks));
-                    stream.launch(&loaded.portable.function, args.blocks as u32, &args)
+                    stream.launch_programmatic(&loaded.portable.function, args.blocks as u32, &args)
                 }
             }
         }?;

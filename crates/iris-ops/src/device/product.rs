@@ -100,11 +100,11 @@ impl<D: Driver> Multiplication<'_, D> {
         unsafe {
             match fast {
                 Some((kernel, fast)) => {
-                    stream.launch(&kernel.function, fast.args.blocks as u32, &fast)
+                    stream.launch_programmatic(&kernel.function, fast.args.blocks as u32, &fast)
                 }
                 None => {
                     args.blocks = tiles.min(u64::from(portable.most_blocks));
-                    stream.launch(&portable.function, args.blocks as u32, &args)
+                    stream.launch_programmatic(&portable.function, args.blocks as u32, &args)
                 }
             }
         }?;

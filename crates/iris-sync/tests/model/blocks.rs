@@ -220,15 +220,15 @@ fn a_block_that_speaks_for_its_siblings_reads_wrong_data() {
 /// `reduce_scatter` on 2 ranks of 2 blocks, `calls` calls on a ring of 7; the first `owners` ranks own tiles. A block sends a tile to
 /// a peer that owns any, and reduces the one that the peer's other block has sent. Nothing is stored into outputs, so blocks make no
 /// fence before they arrive; the last one advances the index. With `ends`, a launch begins when all blocks of the one before have
-/// ended, else each block when it has itself.
-fn scattered(calls: usize, owners: usize, ends: bool) -> Model {
+/// ended, else each block when it has itself. With `early`, blocks arrive once they wait for nobody any more, before they send.
+fn scattered(calls: usize, owners: usize, ends: bool, early: bool) -> Model {
     let world = World::new(2, calls, &[0, 1, 0, 1]).on(7, 6);
     let rules = Rules::default();
     let mut model = Model::new(Cells::default(), world.ring.reached);
     for rank in 0..2 {
         for block in 0..2 {
             let mut script = Script::new(&world, &rules, rank, &mut model.cells);
-            (0..calls).for_each(|i| scattered_call(&mut script, i, block, owners, ends));
+            (0..calls).for_each(|i| scattered_call(&mut script, i, block, owners, ends, early));
             let ops = script.ops;
             model.actor(format!("rank {rank} block {block}"), rank, ops);
         }
@@ -236,12 +236,23 @@ fn scattered(calls: usize, owners: usize, ends: bool) -> Model {
     model
 }
 
-fn scattered_call(s: &mut Script<'_>, i: usize, block: usize, owners: usize, ends: bool) {
+fn scattered_call(
+    s: &mut Script<'_>,
+    i: usize,
+    block: usize,
+    owners: usize,
+    ends: bool,
+    early: bool,
+) {
     let peer = 1 - s.rank;
+    let early = early && s.rank >= owners;
     if block == 0 {
         s.begin(i);
     }
     s.open_bank(i, |_, _, _| Vec::new());
+    if early {
+        arrive(s, i);
+    }
     if peer < owners {
         s.send(peer, block, i);
     }
@@ -252,6 +263,18 @@ fn scattered_call(s: &mut Script<'_>, i: usize, block: usize, owners: usize, end
     if !ends {
         return;
     }
+    if !early {
+        arrive(s, i);
+    }
+    let index = s.cells.get(s.rank, "index");
+    s.kernel_end(i);
+    let what = format!("index after call {i}");
+    s.push(Op::check(index, i as u16 + 1, what));
+    s.user_end(i);
+}
+
+/// Lets a block arrive; the last one advances the index.
+fn arrive(s: &mut Script<'_>, i: usize) {
     let arrived = s.cells.get(s.rank, "arrived");
     s.push(Op::ArriveLast {
         cell: arrived,
@@ -261,10 +284,6 @@ fn scattered_call(s: &mut Script<'_>, i: usize, block: usize, owners: usize, end
     });
     let index = s.cells.get(s.rank, "index");
     s.push(Op::store(index, i as u16 + 1));
-    s.kernel_end(i);
-    let what = format!("index after call {i}");
-    s.push(Op::check(index, i as u16 + 1, what));
-    s.user_end(i);
 }
 
 /// What blocks have for peers they tell them by signals of their own, and that the rank has left the call is told by `entered` of the
@@ -272,17 +291,25 @@ fn scattered_call(s: &mut Script<'_>, i: usize, block: usize, owners: usize, end
 #[test]
 fn arrival_needs_no_fence_where_nothing_is_stored_into_outputs() {
     for owners in [1, 2] {
-        let model = |calls| scattered(calls, owners, true);
+        let model = |calls| scattered(calls, owners, true, false);
         assert_clean("4 calls", &model(4), Memory::Sequential);
         assert_clean("3 calls", &model(3), Memory::Relaxed);
     }
+}
+
+/// Nor need they have sent what they send: it is the end of the kernel that orders this before the next call.
+#[test]
+fn blocks_may_arrive_before_they_send_what_they_speak_for_themselves() {
+    let model = |calls| scattered(calls, 1, true, true);
+    assert_clean("4 calls", &model(4), Memory::Sequential);
+    assert_clean("3 calls", &model(3), Memory::Relaxed);
 }
 
 /// The first block says `entered` when all blocks of the call before have ended. A launch that begins earlier says it while a sibling
 /// still reads what the peer then writes over.
 #[test]
 fn a_launch_that_says_entered_early_reads_wrong_data() {
-    let model = scattered(3, 1, false);
+    let model = scattered(3, 1, false, false);
     assert_fails("no end", &model, Memory::Sequential, Bad::WrongData);
 }
 

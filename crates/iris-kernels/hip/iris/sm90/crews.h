@@ -15,6 +15,10 @@
 // What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, the warpgroups for
 // slabs and for the previous tile to be taken, the couriers for finished tiles. A crew that may not go on still takes its part in
 // this, so that nobody waits in vain; what it makes is no longer told to anybody, and the block does not arrive.
+//
+// A block arrives, and by that the call ends, when no crew can fail any more. Where what is still under way then is nothing that the call
+// speaks for (`ENDS_EARLY`), that is as soon as the loader has what it waits for from peers, beside the last tiles: the end of the kernel
+// orders these before the next call. Else the warpgroups let the block arrive, behind the last tile.
 #pragma once
 
 #include "deliver.h"
@@ -41,6 +45,20 @@ struct CrewsShared {
     /// What it streams, if it does.
     Streams streams;
 };
+
+/// Whether a block arrives as soon as none of its crews can fail: where the warpgroups wait for nobody behind their product, and no block
+/// stores into peers' outputs.
+template <class Op>
+constexpr bool ENDS_EARLY =
+    !Op::ALONE && !Op::REDUCES && Op::TO != To::packets && Op::TO != To::outputs && !(Op::MERGES && Op::OWN == To::outputs);
+
+/// Says whether this crew has gone on so far, and that it will not fail any more. Of a call that ends early.
+IRIS_DEVICE void vouch(CrewsShared& shared, bool go) {
+    if (!go) {
+        shared.failed = 1;
+    }
+    arrive_only();
+}
 
 /// Where a warpgroup's rows of a peer's part of a tile lie in the ring: as in a slot, but for the other warpgroup's.
 IRIS_DEVICE u32 in_part(u32 row, u32 col) {
@@ -217,6 +235,9 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             bring_parts();
         }
     }
+    if (ENDS_EARLY<Op>) {
+        attend();
+    }
     return go;
 }
 
@@ -337,8 +358,11 @@ IRIS_DEVICE bool open_way(Op& op, const Ring& ring, CrewsShared& shared) {
 
 /// Takes tiles away.
 template <class Op>
-IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, const CrewsShared& shared) {
+IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, CrewsShared& shared) {
     bool go = Op::SENDS || op.begin();
+    if (ENDS_EARLY<Op>) {
+        vouch(shared, go); // `may_store` waits for outputs alone
+    }
     u32 parity = 0;
     u64 slabs = slabs_of(op.depths());
     Course<Op> course(op, shared.streams, fast.partials);
@@ -377,8 +401,10 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, c
             op.tell(work);
         }
     }
-    // What has been copied into outputs is there before the block arrives.
-    await_copies();
+    if (!ENDS_EARLY<Op>) {
+        // What has been copied into outputs is there before the block arrives.
+        await_copies();
+    }
     return go;
 }
 
@@ -411,6 +437,7 @@ template <class Op>
 IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
     IRIS_DYNAMIC_SHARED(dynamic);
     Ring ring{(shared_address(dynamic) + 1023) & ~1023u};
+    admit_launch_after();
     if (block_thread() == LOADER) {
         prefetch_map(fast.a);
         prefetch_map(fast.b);
@@ -427,6 +454,8 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             }
         }
     }
+    // What comes before this is in the shadow of the launch before: it goes by the arguments alone.
+    await_launch_before();
     bool go = true;
     if (block_thread() >= LOADER) {
         if (GROUPS == 2) {
@@ -436,6 +465,16 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             sync_all();
             Op op = side<Op, 1>(fast, shared);
             go = load_tiles(op, fast, ring, shared);
+            if (ENDS_EARLY<Op>) {
+                if (!go) {
+                    shared.failed = 1;
+                }
+                await_arrived();
+                if (shared.failed == 0) {
+                    op.finish();
+                }
+                return;
+            }
         } else if (block_thread() < MOVERS) {
             sync_all();
             Op op = side<Op, 2>(fast, shared);
@@ -443,6 +482,9 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
                 go = open_way(op, ring, shared);
             } else {
                 go = deliver_tiles(op, fast, ring, shared);
+            }
+            if (ENDS_EARLY<Op>) {
+                return;
             }
         } else {
             Op op = side<Op, 3>(fast, shared);
@@ -459,6 +501,10 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
                     // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
                     go = op.rank.call.attend() && op.reduce();
                 }
+            }
+            if (ENDS_EARLY<Op>) {
+                vouch(shared, go);
+                return;
             }
         }
         if (!go) {
@@ -479,6 +525,11 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         }
         if (!began) {
             sync_all();
+        }
+        if (ENDS_EARLY<Op>) {
+            vouch(shared, go);
+            multiply_tiles(op, fast, ring, shared);
+            return;
         }
         go = multiply_tiles(op, fast, ring, shared) && go;
         if (Op::ALONE) {

@@ -290,7 +290,7 @@ impl<'a> Side<'a> {
         // Where ranks share a GPU their grids fit it together, by `Placement::blocks`.
         unsafe {
             if self.cooperative {
-                self.function.launch(stream, blocks, args)
+                self.function.launch_programmatic(stream, blocks, args)
             } else {
                 self.function.launch_ordinary(stream, blocks, args)
             }
