@@ -120,7 +120,7 @@ fn a_plain_comparison_at_a_gate_fails_at_the_wrap() {
             MAX - 1,
             stall(0, 1, Phase::Leave)
         ),
-        ends: &["fault"],
+        ends: &["wrong", "fault"],
     });
 }
 
