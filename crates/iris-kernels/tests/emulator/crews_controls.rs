@@ -297,10 +297,8 @@ fn a_block_of_which_a_crew_may_not_go_on_does_not_arrive() {
     let late = "        if (shared.failed == 0) {\n            op.finish();";
     for (program, rule) in [
         (ROWS, early),
-        (COLUMNS, early),
         (Program::ReduceScatter, early),
         (Program::OneShot, late),
-        (Program::OneShotPackets, late),
     ] {
         let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX);
         let results = run(&kernel.compile(), &dead, 1);
