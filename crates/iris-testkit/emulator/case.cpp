@@ -372,15 +372,17 @@ struct Runner {
             emulator::run(launch, [&] { reinterpret_cast<void (*)(iris::FastArgs)>(chosen)(fast); });
         }
 
+        // A kernel of one's own has the barrier's cells, which count the calls as they are.
+        u64 completed = *cell(rank, 0) / (op == "ring_all_reduce" ? 1 : iris::ALL_SHARES);
         if (__atomic_load_n(cell(rank, 1), __ATOMIC_ACQUIRE) != 0) {
-            if (*cell(rank, 0) != index) {
+            if (completed != index) {
                 say(wrong, "the index is advanced by a call that failed");
             }
             std::lock_guard<std::mutex> guard(mutex);
             fault += (fault.empty() ? "" : "; ") + describe(memory.record);
             return false;
         }
-        if (*cell(rank, 0) < index + 1) {
+        if (completed < index + 1) {
             say(wrong, "the index is not advanced");
             return false;
         }

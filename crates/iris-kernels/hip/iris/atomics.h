@@ -79,6 +79,12 @@ inline T compare_exchange(T* to, T expected, T desired) {
 }
 
 template <Scope S>
+inline void add(u64* to, u64 value) {
+    iris_emulator_accesses();
+    __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+}
+
+template <Scope S>
 inline void add_f32(f32* to, f32 value) {
     iris_emulator_accesses();
     Raw32* bits = reinterpret_cast<Raw32*>(to);
@@ -131,6 +137,10 @@ IRIS_DEVICE T compare_exchange(T* to, T expected, T desired) {
 }
 
 /// Adds to `*to`, relaxed.
+template <Scope S>
+IRIS_DEVICE void add(u64* to, u64 value) {
+    __hip_atomic_fetch_add(to, value, __ATOMIC_RELAXED, RAW_SCOPE<S>);
+}
 template <Scope S>
 IRIS_DEVICE void add_f32(f32* to, f32 value) {
     __hip_atomic_fetch_add(to, value, __ATOMIC_RELAXED, RAW_SCOPE<S>);
@@ -284,6 +294,14 @@ IRIS_DEVICE T compare_exchange(T* to, T expected, T desired) {
 }
 
 /// Adds to `*to`, relaxed.
+template <Scope S>
+IRIS_DEVICE void add(u64* to, u64 value) {
+    if constexpr (S == Scope::device) {
+        asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+    } else {
+        asm volatile("red.relaxed.sys.global.add.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+    }
+}
 template <Scope S>
 IRIS_DEVICE void add_f32(f32* to, f32 value) {
     if constexpr (S == Scope::device) {

@@ -7,7 +7,8 @@
 // 2. `gate` waits until every peer has entered the previous call: it has then left the one before that, whose bank this call reuses.
 // 3. Every block produces all its tiles: data into a rank's staging, then `push_ready`.
 // 4. The block reduces: `meet`, then `await_ready_from` and the data, tile by tile.
-// 5. `finish` lets the block arrive, when nothing in it can fail any more. The last one to do so waits for what makes this rank's output whole, and advances the index.
+// 5. `finish` lets the block arrive, when nothing in it can fail any more. When all have, the index is advanced; before that, the last one waits for
+//    what makes this rank's output whole, where peers store into that.
 //
 // No step before 4 waits for anything but `entered`, of this call or of the one before, and every rank tells that as it begins, so no
 // rank can wait for one that waits for it; where crews go through 3 and 4 by turns, `Rounds` says why not either. Tiles of a gathered A wait for what step 3 begins with. Blocks of
@@ -276,8 +277,8 @@ struct Call {
     /// Loads what a call begins with. Nothing is done with it before `attend`, so what stands between the two is not kept waiting.
     IRIS_DEVICE void glance() {
         const Args& args = reread(this->args);
-        // Stored by the last block of the previous call, before its kernel ended.
-        index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()));
+        // As the blocks of the previous call have left it, before its kernel ended; and what blocks of this one have added does not show.
+        index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell())) / ALL_SHARES;
         if constexpr (LOOKS_AHEAD) {
             glanced = true;
             // Each thread looks at its words, all at the same time.
@@ -668,10 +669,24 @@ struct Call {
         return true;
     }
 
-    /// Ends a call in which nobody stores into a peer's output, of an operation in which nobody ever does; `times` is how often each
-    /// block arrives in it. Nothing is told: that this rank has read all it reads, and cleared all it clears, its peers hear by
-    /// `entered` of its next call.
-    IRIS_DEVICE void finish(u64 times = 1) {
+    /// Ends a call in which nobody stores into a peer's output, of an operation in which nobody ever does. Nothing is told: that this rank has
+    /// read all it reads, and cleared all it clears, its peers hear by `entered` of its next call.
+    ///
+    /// So no block has to be the last. Each adds its share of the index, without waiting for an answer; once all have, the index is one
+    /// more.
+    IRIS_DEVICE void finish() {
+        const Args& args = reread(this->args);
+        if (block_index() == 0) {
+            stall(Phase::leave);
+        }
+        if (thread_index() == 0) {
+            u64 share = block_index() == 0 ? ALL_SHARES - (args.blocks - 1) : 1;
+            add<Scope::device>(cell(args.rank, layout.index_cell()), share);
+        }
+    }
+
+    /// The same of a call in which blocks have arrived before, `times` with this.
+    IRIS_DEVICE void finish(u64 times) {
         if (arrive<false>(times)) {
             leave();
         }
@@ -682,15 +697,14 @@ struct Call {
     /// Nobody waits for `gathered` here. But it is awaited by equality, and no word may be a lap old when it is: so every rank tells
     /// it in two calls of each lap, and, here too, to no peer before having seen its `entered`.
     IRIS_DEVICE void finish_unowned() {
-        if (!arrive<false>(1)) {
+        if (!sweeps()) {
+            finish();
             return;
         }
-        if (sweeps()) {
-            if (!meet()) {
-                return;
-            }
-            tell_gathered();
+        if (!arrive<false>(1) || !meet()) {
+            return;
         }
+        tell_gathered();
         leave();
     }
 
@@ -736,12 +750,13 @@ struct Call {
         }
     }
 
-    /// Advances the index. All blocks have arrived, so all have read it. The end of the kernel orders it before the next one.
+    /// Advances the index, in the last block to arrive. All have arrived, so all have read it. The end of the kernel orders it before the next
+    /// one.
     IRIS_DEVICE void leave() {
         stall(Phase::leave);
         if (thread_index() == 0) {
             store<Order::relaxed, Scope::device>(cell(args.rank, layout.arrivals_cell()), u64(0));
-            store<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()), index + 1);
+            store<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell()), (index + 1) * ALL_SHARES);
         }
     }
 };

@@ -17,6 +17,9 @@ using Word = IRIS_WORD;
 constexpr u64 WORD_MAX = IRIS_WORD_MAX;
 static_assert(WORD_MAX % 2 == 1 && WORD_MAX >= 7, "an odd ring of at least 7");
 
+/// What the shares of all blocks of a call come to, by which each advances the index: more than there are blocks.
+constexpr u64 ALL_SHARES = 1 << 20;
+
 /// The value of the call with index `index`, where the one with index 0 has `first`: in 1..=MAX, never 0.
 IRIS_DEVICE u64 signal_value(u64 first, u64 index) {
     return 1 + (first - 1 + index % WORD_MAX) % WORD_MAX;
@@ -58,7 +61,8 @@ struct Layout {
     }
     IRIS_DEVICE u64 lock(u64 lock) const { return world * (5 + 2 * tiles) + lock; }
 
-    /// The index of the next call: how many this rank has completed since the last reset.
+    /// The index of the next call, how many this rank has completed since the last reset, times `ALL_SHARES`: what lies below are the shares of
+    /// blocks that have arrived in the call that is under way.
     IRIS_DEVICE u64 index_cell() const { return 0; }
     /// Not 0 once a call has faulted.
     IRIS_DEVICE u64 poison_cell() const { return 1; }

@@ -319,6 +319,20 @@ fn a_block_of_which_a_crew_may_not_go_on_does_not_arrive() {
 }
 
 #[test]
+fn the_index_is_advanced_when_all_blocks_have_read_it() {
+    // A block of rank 0 begins late, and the others of its rank need nothing of it.
+    for program in [Program::ReduceScatter, Program::OneShotPackets] {
+        check(&Control {
+            program,
+            tile: (64, 64),
+            rule: "block_index() == 0 ? ALL_SHARES - (args.blocks - 1) : 1",
+            instead: "block_index() == 0 ? ALL_SHARES : 0",
+            cases: vec!["world=2 m=60,60,60 n=260 k=300 blocks=4 slow=0,1,3,300".to_owned()],
+        });
+    }
+}
+
+#[test]
 fn a_fence_stands_between_what_was_stored_and_the_copies_that_read_it() {
     for (program, rule, instead) in [
         (

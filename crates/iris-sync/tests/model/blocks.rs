@@ -219,7 +219,7 @@ fn a_block_that_speaks_for_its_siblings_reads_wrong_data() {
 
 /// `reduce_scatter` on 2 ranks of 2 blocks, `calls` calls on a ring of 7; the first `owners` ranks own tiles. A block sends a tile to
 /// a peer that owns any, and reduces the one that the peer's other block has sent. Nothing is stored into outputs, so blocks make no
-/// fence before they arrive; the last one advances the index. With `ends`, a launch begins when all blocks of the one before have
+/// fence before they arrive; each adds its share to the index. With `ends`, a launch begins when all blocks of the one before have
 /// ended, else each block when it has itself. With `early`, blocks arrive once they wait for nobody any more, before they send.
 fn scattered(calls: usize, owners: usize, ends: bool, early: bool) -> Model {
     let world = World::new(2, calls, &[0, 1, 0, 1]).on(7, 6);
@@ -251,7 +251,7 @@ fn scattered_call(
     }
     s.open_bank(i, |_, _, _| Vec::new());
     if early {
-        arrive(s, i);
+        arrive(s);
     }
     if peer < owners {
         s.send(peer, block, i);
@@ -264,26 +264,22 @@ fn scattered_call(
         return;
     }
     if !early {
-        arrive(s, i);
+        arrive(s);
     }
     let index = s.cells.get(s.rank, "index");
     s.kernel_end(i);
     let what = format!("index after call {i}");
-    s.push(Op::check(index, i as u16 + 1, what));
+    s.push(Op::check(index, 2 * (i as u16 + 1), what));
     s.user_end(i);
 }
 
-/// Lets a block arrive; the last one advances the index.
-fn arrive(s: &mut Script<'_>, i: usize) {
-    let arrived = s.cells.get(s.rank, "arrived");
-    s.push(Op::ArriveLast {
-        cell: arrived,
-        of: 2,
+/// Lets a block arrive, by its share of the index.
+fn arrive(s: &mut Script<'_>) {
+    let cell = s.cells.get(s.rank, "index");
+    s.push(Op::Arrive {
+        cell,
         release: false,
-        otherwise: s.ops.len() as u16 + 2,
     });
-    let index = s.cells.get(s.rank, "index");
-    s.push(Op::store(index, i as u16 + 1));
 }
 
 /// What blocks have for peers they tell them by signals of their own, and that the rank has left the call is told by `entered` of the
