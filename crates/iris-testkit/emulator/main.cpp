@@ -22,7 +22,8 @@ namespace {
 
 int print_layout(char** argv) {
     iris::Layout layout{std::strtoull(argv[2], nullptr, 10), std::strtoull(argv[3], nullptr, 10)};
-    std::cout << layout.lock(std::strtoull(argv[4], nullptr, 10)) << " " << layout.arrivals_cell() << std::endl;
+    std::cout << layout.lock(std::strtoull(argv[4], nullptr, 10)) << " " << layout.arrivals_cell() << " "
+              << iris::ALL_SHARES << std::endl;
     return 0;
 }
 

@@ -8,6 +8,15 @@ const PIECE_ROWS: usize = 8;
 const PIECE_DEPTHS: usize = 256;
 const PIECES: usize = 128;
 
+/// What the cell of a workspace's index holds for each call that has been completed: blocks add shares of it as they arrive, as
+/// `hip/iris/words.h` has it.
+pub const ALL_SHARES: u64 = 1 << 20;
+
+/// How many calls have been completed, by what the cell of the index holds.
+pub fn completed(cell: u64) -> u64 {
+    cell / ALL_SHARES
+}
+
 /// What a program's kernels need for up to `m` rows.
 pub fn needs(program: Program, m: usize, shape: Shape, world: usize) -> Needs {
     let Program::AllGatherMatmul(gather) = program else {

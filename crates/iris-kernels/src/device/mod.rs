@@ -16,7 +16,7 @@ pub mod sources;
 
 pub use args::{Args, FaultRecord, MAX_RANKS};
 pub use compile::CompileError;
-pub use memory::{needs, slot_bytes};
+pub use memory::{ALL_SHARES, completed, needs, slot_bytes};
 pub use ranks::{Ranks, UnusableRanks};
 
 use crate::Tile;

@@ -3,6 +3,7 @@
 use crate::cases::MAX;
 use crate::compile::{TARGETS, compiler, emulate, kernel};
 use crate::kinds::{kinds, kinds_of_two, op_of, program_of};
+use iris_kernels::device::ALL_SHARES;
 use iris_kernels::host::Program;
 use iris_sync::{Layout, Phase, Signal, SignalCounter, reached};
 use std::path::Path;
@@ -21,7 +22,7 @@ fn words_and_cells_have_the_places_that_the_rust_side_gives_them() {
         let answer = emulate(&asked, &[]);
         let layout = Layout::new(world, tiles, locks);
         // The arrival count comes after the cells that both sides have.
-        let expected = format!("{} {}", layout.words(), layout.cells());
+        let expected = format!("{} {} {ALL_SHARES}", layout.words(), layout.cells());
         assert_eq!(answer, [expected]);
     }
 }

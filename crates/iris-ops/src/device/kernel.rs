@@ -19,8 +19,8 @@ use iris_heap::device::{DeviceError, Driver, RankStream};
 use iris_heap::hip::Hip;
 use iris_heap::{Activity, AnyBuffer, Faults, Heap, Report, Verdict, WatchId, Watched, World};
 use iris_kernels::Element;
-use iris_kernels::device::Args;
 use iris_kernels::device::fast::FLAG_BYTES;
+use iris_kernels::device::{Args, completed};
 use iris_kernels::host::Program;
 use iris_sync::{Cause, SignalCounter};
 use std::marker::PhantomData;
@@ -86,7 +86,7 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
         let mut bytes = [0; 8];
         let heap = self.world.heap();
         heap.transfers().read(heap.own(), self.offset, &mut bytes)?;
-        Ok(u64::from_ne_bytes(bytes))
+        Ok(completed(u64::from_ne_bytes(bytes)))
     }
 
     /// What is to be said of a device that answers no more. Which call it was in is not known; the last is told that it was given.

@@ -4,7 +4,7 @@ use super::case::Case;
 use super::plan::{Lines, Operands, Plan, parts};
 use super::ranks::{Memories, Ranks, THREADS, describe};
 use iris_heap::device::{DeviceError, Function, Stream};
-use iris_kernels::device::{Args, FaultRecord};
+use iris_kernels::device::{Args, FaultRecord, completed};
 use iris_kernels::host::{Parts, Program};
 use iris_testkit::device::{Checks, Content, Expected, Found, Gpu, Numbers, Part};
 use std::ops::Range;
@@ -392,7 +392,7 @@ impl<'a> Side<'a> {
             fault: unsafe { memories.host.host().cast::<FaultRecord>().read() },
             found,
             checked: self.checked,
-            index: cells[0],
+            index: completed(cells[0]),
             poisoned: cells[1] != 0,
         })
     }
