@@ -163,19 +163,14 @@ struct Gather : Operation {
     IRIS_DEVICE bool arrived_at(const Wanted& wanted, u64& at) {
         u32 stage = stage_of(at);
         u32 part = BY_COLUMNS ? stage % parts() : stage;
-        // Where all strips are wanted the words of further stages lie behind those of this one, and are looked at as well: as many as the lanes
-        // see at once.
-        u32 seen = wanted.count == wanted.strips && wanted.count != 0 ? (4 * wanted.threads - 3) / wanted.strips : 1;
-        u32 ahead = u32(smaller(parts() - part, seen == 0 ? 1 : seen));
-        Span span{BY_COLUMNS ? stage / parts() : wanted.source, u64(part) * wanted.strips + wanted.first, wanted.count * ahead, wanted.count,
-                  wanted.thread, wanted.threads};
-        u32 late = 0;
-        if (!rank.call.await_span(span, late)) {
+        // What comes next of the same strips is looked at as well.
+        Span span{BY_COLUMNS ? stage / parts() : wanted.source, u64(part) * wanted.strips + wanted.first, wanted.count, wanted.strips,
+                  parts() - part, wanted.thread, wanted.threads};
+        u32 whole = 0;
+        if (!rank.call.await_span(span, whole)) {
             return false;
         }
-        // Lanes that wait for nothing are content.
-        u32 there = wanted.count == 0 ? parts() : late >= span.words ? ahead : late / wanted.strips;
-        at = depth_after(stage + rank.call.least(u32(smaller(there, parts() - part))));
+        at = depth_after(stage + whole);
         return true;
     }
 #endif

@@ -99,13 +99,16 @@ struct TileOf {
     u64 tile;
 };
 
-/// Words of one source that lie side by side, from that of its tile `first` on, and which of the wave's lanes look at them.
+/// Words of one source that a wave waits for, and which of its lanes look at them. They lie in rows: each row's words side by side, and
+/// rows some words apart.
 struct Span {
     u64 source;
+    /// The tile of the first word of the first row.
     u64 first;
-    /// So many there are, of which so many are waited for.
-    u32 words;
-    u32 must;
+    /// Words of a row, words from a row to the next, and rows.
+    u32 count;
+    u32 apart;
+    u32 rows;
     u32 lane;
     u32 lanes;
 };
@@ -472,22 +475,30 @@ struct Call {
     }
 
 #if defined(IRIS_SM90) || defined(IRIS_EMULATED)
-    /// One wave's wait for `ready` words that lie side by side: until the first `must` words of each lane's span are there. Then `late` is the
-    /// number of the first word of the span that is not there, among those that this lane has looked at, or of all of them.
+    /// One wave's wait for `ready` words: until the first row of each lane's span is there. Then `whole` is how many rows are, the least of all
+    /// lanes': as many as there are lanes to look at them at the same time, since a second look would take as long as the first.
     ///
     /// Four words are looked at in one access: each of them as if by an access of its own, with acquire order.
-    IRIS_DEVICE bool await_span(const Span& span, u32& late) {
+    IRIS_DEVICE bool await_span(const Span& span, u32& whole) {
         stall(Phase::reduce);
-        const Word* first = word(args.rank, layout.ready(bank, span.source, span.first));
+        // Rows that follow each other are looked at as one. Each lane has one of the fours that these words lie in, or some if there are too few
+        // lanes; if there are more, these look at further rows.
+        u32 joined = span.count != span.apart || span.count == 0 ? 1 : u32(smaller(span.rows, (4 * span.lanes - 3) / span.count));
+        joined = joined == 0 ? 1 : joined;
+        u32 fours = u32(smaller((span.count * joined + 6) / 4, span.lanes));
+        u32 row = span.lane / fours;
+        u32 rows = span.count == 0 ? span.rows : joined > 1 ? joined : u32(smaller(span.rows, span.lanes / fours));
+        u32 count = row == 0 || (joined == 1 && row < rows) ? span.count * joined : 0;
+        const Word* first = word(args.rank, layout.ready(bank, span.source, span.first + row * span.apart));
         u32 before = u32(reinterpret_cast<u64>(first) / sizeof(Word) % 4);
         bool there = true;
         u64 since = 0;
         IRIS_ROLLED
         for (u32 polls = 1;; ++polls) {
-            late = span.words;
+            u32 late = count;
             u32 seen = 0;
             IRIS_ROLLED
-            for (u32 quad = span.lane * 4; quad < before + span.words; quad += span.lanes * 4) {
+            for (u32 quad = span.lane % fours * 4; quad < before + count; quad += fours * 4) {
                 u32 words[4];
                 load_quad(first - before + quad, words);
                 IRIS_UNROLL
@@ -500,13 +511,14 @@ struct Call {
                     }
                 }
             }
-            if (least(late >= span.must) != 0) {
+            whole = least(late < count ? row + late / span.count : rows);
+            if (whole != 0) {
                 break;
             }
             if (polls % IRIS_LOOK == 0) {
                 u64 now = now_ns();
                 since = since == 0 ? now : since;
-                if (late < span.must) {
+                if (late < smaller(count, span.count) && row == 0) {
                     Wait wait{WordKind::ready, span.source, span.first + late, value, seen};
                     there = look(&wait);
                     if (there && now - since >= args.budget_ns) {
