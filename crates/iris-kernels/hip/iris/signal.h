@@ -281,7 +281,9 @@ struct Call {
     IRIS_DEVICE void glance() {
         const Args& args = reread(this->args);
         // As the blocks of the previous call have left it, before its kernel ended; and what blocks of this one have added does not show.
-        index = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell())) / ALL_SHARES;
+        u64 completed = load<Order::relaxed, Scope::device>(cell(args.rank, layout.index_cell())) / ALL_SHARES;
+        // The compiler would keep what it was made of.
+        index = u64(opaque(u32(completed >> 32))) << 32 | opaque(u32(completed));
         if constexpr (LOOKS_AHEAD) {
             glanced = true;
             // Each thread looks at its words, all at the same time.

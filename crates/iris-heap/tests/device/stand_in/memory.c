@@ -3,8 +3,8 @@
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 _Thread_local int current;
-long live;
-static long wrong;
+atomic_long live;
+static atomic_long wrong;
 static _Thread_local char failing[64];
 static _Thread_local int failing_at;
 static char peers[DEVICES][DEVICES]; // [device][owner]

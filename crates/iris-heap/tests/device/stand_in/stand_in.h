@@ -31,7 +31,7 @@ int version(void);
 extern pthread_mutex_t lock;
 extern _Thread_local int current;
 /// What has not been given back.
-extern long live;
+extern atomic_long live; // of all threads
 /// Says what a caller did wrong, which no caller may.
 int refuse(const char *what, int code);
 /// Waits for all streams of a device.
