@@ -24,6 +24,8 @@ struct Locked {
 
 template <class Adding>
 IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
+    admit_launch_after();
+    await_launch_before();
     Rank rank(args, shared.call);
     Call& call = rank.call;
     u64 me = args.rank;
@@ -122,8 +124,6 @@ IRIS_DEVICE void accumulate(const Args& args, Shared& shared) {
 IRIS_KERNEL(THREADS) iris_atomic(const Args args) {
     IRIS_SHARED(Shared, shared);
     if (args.world != 0) {
-        admit_launch_after();
-        await_launch_before();
         accumulate<Atomic>(args, shared);
     }
 }
@@ -131,8 +131,6 @@ IRIS_KERNEL(THREADS) iris_atomic(const Args args) {
 IRIS_KERNEL(THREADS) iris_spinlock(const Args args) {
     IRIS_SHARED(Shared, shared);
     if (args.world != 0) {
-        admit_launch_after();
-        await_launch_before();
         accumulate<Locked>(args, shared);
     }
 }

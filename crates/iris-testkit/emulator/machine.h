@@ -93,10 +93,8 @@ constexpr unsigned WAVES = 32;
 inline unsigned of_wave(unsigned thread) { return BARRIERS + thread / machine.lanes; }
 inline unsigned of_group(unsigned thread) { return BARRIERS + WAVES + thread / 128; }
 
-/// Waits until `size` threads of the block have come to the meeting `number`, all to do the same, which `at` names. Whoever comes last calls
-/// `act` with all of them, in order of their numbers.
-template <class Act>
-void meet(unsigned number, unsigned size, const char* at, void* request, Act act) {
+/// The meeting `number` of the current thread's block, to which one more thread comes, of `size`.
+inline Meeting& come_to(unsigned number, unsigned size, const char* at) {
     Thread& thread = *machine.current;
     Meeting& meeting = thread.block->meetings[number];
     machine.events += 1;
@@ -105,42 +103,45 @@ void meet(unsigned number, unsigned size, const char* at, void* request, Act act
     }
     meeting.at = at;
     meeting.size = size;
-    thread.at = at;
-    thread.request = request;
-    meeting.here.push_back(&thread);
-    if (meeting.here.size() + meeting.gone == size) {
-        std::vector<Thread*> all;
+    return meeting;
+}
+
+/// Lets those who wait go on if all have come: they are returned, in order of their numbers.
+inline std::vector<Thread*> open_if_full(Meeting& meeting) {
+    std::vector<Thread*> all;
+    if (meeting.here.size() + meeting.gone == meeting.size) {
         all.swap(meeting.here);
         meeting.gone = 0;
         std::sort(all.begin(), all.end(), [](Thread* a, Thread* b) { return a->index < b->index; });
-        act(all);
         for (Thread* each : all) {
             each->state = State::runnable;
         }
-    } else {
-        thread.state = State::waiting;
+    }
+    return all;
+}
+
+/// Waits until `size` threads of the block have come to the meeting `number`, all to do the same, which `at` names. Whoever comes last calls
+/// `act` with all of them, in order of their numbers.
+template <class Act>
+void meet(unsigned number, unsigned size, const char* at, void* request, Act act) {
+    Thread& thread = *machine.current;
+    Meeting& meeting = come_to(number, size, at);
+    thread.at = at;
+    thread.request = request;
+    thread.state = State::waiting;
+    meeting.here.push_back(&thread);
+    std::vector<Thread*> all = open_if_full(meeting);
+    if (!all.empty()) {
+        act(all);
     }
     thread.fiber.switch_away();
 }
 
 /// The same of one that does not wait for the others, and is not among those with whom `act` is called, which here does nothing.
 inline void pass(unsigned number, unsigned size, const char* at) {
-    Thread& thread = *machine.current;
-    Meeting& meeting = thread.block->meetings[number];
-    machine.events += 1;
-    if (meeting.here.size() + meeting.gone != 0 && (meeting.at != at || meeting.size != size)) {
-        fail("others of those that must go together are at another instruction", thread);
-    }
-    meeting.at = at;
-    meeting.size = size;
+    Meeting& meeting = come_to(number, size, at);
     meeting.gone += 1;
-    if (meeting.here.size() + meeting.gone == size) {
-        for (Thread* each : meeting.here) {
-            each->state = State::runnable;
-        }
-        meeting.here.clear();
-        meeting.gone = 0;
-    }
+    open_if_full(meeting);
 }
 
 /// The same of a wave.

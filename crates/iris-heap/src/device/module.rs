@@ -135,10 +135,8 @@ impl<D: Driver> Function<D> {
         blocks: u32,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        self.check_blocks(blocks, self.shape.most_blocks)?;
-        let cooperative = self.module.loaded.device.info().cooperative;
         // SAFETY: the caller's promise.
-        unsafe { self.enqueue(stream, blocks, [cooperative, false], arguments) }
+        unsafe { self.launch_resident(stream, blocks, false, arguments) }
     }
 
     /// The same of a grid whose blocks may begin before the grid before it on the stream has ended, as that lets them and as they find
@@ -157,11 +155,24 @@ impl<D: Driver> Function<D> {
         blocks: u32,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        self.check_blocks(blocks, self.shape.most_blocks)?;
-        let info = self.module.loaded.device.info();
-        let how = [info.cooperative, info.programmatic];
+        let programmatic = self.module.loaded.device.info().programmatic;
         // SAFETY: the caller's promise.
-        unsafe { self.enqueue(stream, blocks, how, arguments) }
+        unsafe { self.launch_resident(stream, blocks, programmatic, arguments) }
+    }
+
+    /// # Safety
+    /// As for [`Function::launch`], or [`Function::launch_programmatic`] if it is `programmatic`.
+    unsafe fn launch_resident<A: Copy>(
+        &self,
+        stream: &Stream<D>,
+        blocks: u32,
+        programmatic: bool,
+        arguments: &A,
+    ) -> Result<(), DeviceError> {
+        self.check_blocks(blocks, self.shape.most_blocks)?;
+        let cooperative = self.module.loaded.device.info().cooperative;
+        // SAFETY: the caller's promise.
+        unsafe { self.enqueue(stream, blocks, cooperative, programmatic, arguments) }
     }
 
     /// Refuses more blocks than `most`.
@@ -191,7 +202,7 @@ impl<D: Driver> Function<D> {
         arguments: &A,
     ) -> Result<(), DeviceError> {
         // SAFETY: the caller's promise.
-        unsafe { self.enqueue(stream, blocks, [false, false], arguments) }
+        unsafe { self.enqueue(stream, blocks, false, false, arguments) }
     }
 
     /// # Safety
@@ -200,7 +211,8 @@ impl<D: Driver> Function<D> {
         &self,
         stream: &Stream<D>,
         blocks: u32,
-        [cooperative, programmatic]: [bool; 2],
+        cooperative: bool,
+        programmatic: bool,
         arguments: &A,
     ) -> Result<(), DeviceError> {
         let grid = Grid {

@@ -2,7 +2,7 @@
 //
 // - The *loader* copies slabs of A and B into the ring, ahead over tiles.
 // - The *warpgroups* multiply, leave each tile in shared memory, and go on with the next. When there is none left, they help the
-//   movers, and end the call.
+//   movers, and end the call, if it has not ended early.
 // - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where tiles travel in packets, they
 //   only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
 // - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send, and then meet
@@ -531,7 +531,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             multiply_tiles(op, fast, ring, shared);
             return;
         }
-        go = multiply_tiles(op, fast, ring, shared) && go;
+        go = multiply_tiles(op, fast, ring, shared);
         if (Op::ALONE) {
             sync_all();
             return;
@@ -542,7 +542,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             go = go && shared.failed == 0;
         }
         // While the couriers take the last tile away.
-        go = go && (began || Op::TO == To::packets || op.rank.call.attend());
+        go = go && (Op::TO == To::packets || op.rank.call.attend());
         go = go && (!(Op::REDUCES || Op::TO == To::packets) || op.reduce());
         if (!go) {
             shared.failed = 1;
