@@ -166,6 +166,22 @@ fn slabs_go_round_the_ring() {
     }
 }
 
+/// A block that begins in the midst of a tile, and goes on with the next, needs depths of A that it did not wait for at first.
+#[test]
+fn depths_before_a_streamed_tiles_first_are_waited_for() {
+    if compiler().is_none() {
+        return;
+    }
+    let kernel = OfCrews::new(GATHERS[0], (64, 64), DType::BF16, MAX).compile();
+    // Whoever sends the first depths begins late.
+    let cases = [7, 6, 5, 4].map(|block| {
+        format!("world=2 m=64,64,64 n=330 k=1000 blocks=8,13 streamed=1 slow=0,1,{block},150")
+    });
+    for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+        assert_eq!(result, "ok", "{case}");
+    }
+}
+
 #[test]
 fn tiles_are_streamed() {
     if compiler().is_none() {
