@@ -9,7 +9,7 @@
 // - `begin` begins the call and passes the gate; `send` then hands parts of A to peers.
 // - `steps` is how many tiles the rank multiplies, and `work(step)` which one comes when; tile t falls to block t mod `blocks`. A tile
 //   without rows is none.
-// - `depths` is how deep all tiles are. Where a tile, all depths of one before it waited for or not, `awaits` rows of A, `wanted(work)` says which, and
+// - `depths` is how deep all tiles are. Where a tile, one that may be a block's first to wait or not, `awaits` rows of A, `wanted(work)` says which, and
 //   `arrived(wanted)` waits until they are there; `arrived_at(wanted, depth)`, which crews use, until they are at that depth.
 // - TO, `targets` and `target(nth)` say where a finished tile belongs; `may_store(work)` waits until it may be stored there, and
 //   `tell(work)` says that it has been.

@@ -129,8 +129,6 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         attends = true;
     };
     bool first = true;
-    // Whether a tile has been waited for at all its depths: a stint's tile is at the stint's own.
-    bool all_depths = false;
     Course<Op> course(op, shared.streams, fast.partials);
     for (; course.next(); first = false) {
         Stint stint = course.stint();
@@ -171,7 +169,8 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         u32 there = stint.end;
         typename Op::Wanted wanted;
         if constexpr (Op::SENDS) {
-            if (op.awaits(work, !all_depths)) {
+            // A tile that is streamed is waited for at the depths of the stint, so whatever another awaits as well.
+            if (op.awaits(work, first || fast.partials != 0)) {
                 there = stint.first;
                 wanted = op.wanted(work);
                 if (first) {
@@ -183,7 +182,6 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 }
                 attend();
             }
-            all_depths = all_depths || stint.slabs() == slabs_of(depths);
             if (work.gathered) {
                 // From the first row of this bank's on.
                 row += op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
