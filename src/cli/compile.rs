@@ -16,7 +16,7 @@ use iris::kernels::device::compile::{
     Architecture, Cache, CacheUse, Compiler, Image, Request, Source, find,
 };
 use iris::kernels::device::fast::{Crews, is_fast};
-use iris::kernels::host::{GatherDim, Program};
+use iris::kernels::host::Program;
 use iris::ops::{DType, Tile};
 use serde::Serialize;
 
@@ -228,7 +228,8 @@ fn of_program(
     }
     let request = || Request::program(program, dtype, tile, architecture.clone());
     let accumulates = matches!(program, Program::Atomic | Program::Spinlock);
-    let crews = Crews::of(tile).filter(|_| is_fast(architecture.name(), dtype) && !accumulates);
+    let crews = Crews::of_program(program, tile)
+        .filter(|_| is_fast(architecture.name(), dtype) && !accumulates);
     let crews = crews.map(|crews| (format!("{name}-crews"), crews.request(request())));
     let portable = (name, request().portable(tile));
     let all = [portable].into_iter().chain(crews);
@@ -255,9 +256,7 @@ fn operation(program: Program) -> Operation {
         | Program::Atomic
         | Program::Spinlock => Operation::MatmulAllReduce,
         Program::ReduceScatter | Program::ReduceScatterPackets => Operation::MatmulReduceScatter,
-        Program::AllGatherMatmul(GatherDim::Rows | GatherDim::Columns) => {
-            Operation::AllGatherMatmul
-        }
+        Program::AllGatherMatmul(_) | Program::AllGatherMatmulPackets => Operation::AllGatherMatmul,
         Program::MatmulAllGather => Operation::MatmulAllGather,
     }
 }
@@ -493,12 +492,13 @@ mod tests {
                 "matmul_reduce_scatter.hip",
                 "matmul_reduce_scatter_packets.hip",
                 "all_gather_matmul.hip",
+                "all_gather_matmul_packets.hip",
                 "matmul_all_gather.hip",
             ]
         );
         assert_eq!(
             names(&[Operation::AllGatherMatmul]),
-            ["all_gather_matmul.hip"]
+            ["all_gather_matmul.hip", "all_gather_matmul_packets.hip"]
         );
         assert_eq!(distinct(&[3, 1, 3, 1, 2]).collect::<Vec<_>>(), [&3, &1, &2]);
     }

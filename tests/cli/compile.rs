@@ -26,9 +26,10 @@ const KEYS: [&str; 11] = [
     "notes",
     "ms",
 ];
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "accumulate",
     "all_gather_matmul",
+    "all_gather_matmul_packets",
     "matmul_all_gather",
     "matmul_reduce_scatter",
     "matmul_reduce_scatter_packets",
@@ -221,11 +222,11 @@ fn a_directory_gets_a_file_for_each_source_dtype_and_architecture() {
     names.sort();
     assert_eq!(names, expected);
     assert!(
-        ran.stdout.ends_with(&format!("54 in {out}\n")),
+        ran.stdout.ends_with(&format!("60 in {out}\n")),
         "{}",
         ran.stdout
     );
-    assert_eq!((compilations(&files), images(&files)), (54, 0));
+    assert_eq!((compilations(&files), images(&files)), (60, 0));
 }
 
 #[test]

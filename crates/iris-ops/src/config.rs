@@ -111,8 +111,8 @@ pub struct FusedConfig {
     /// Whether devices run the portable kernels also where there are faster ones for them: the reference that those are tested
     /// against.
     pub portable: bool,
-    /// Whether `one_shot` and `auto` calls of few rows go in packets on devices: tiles that carry their own signals. They do unless
-    /// this says no.
+    /// Whether `one_shot` and `auto` calls of few rows go in packets on devices: tiles, or rows of A, that carry their own signals. They do
+    /// unless this says no.
     pub packets: bool,
     /// Whether [tables](crate::tuning) of what was measured are asked, where the variant is `auto` and no tile is given.
     pub tuned: bool,

@@ -101,6 +101,10 @@ struct Plan {
             slots = ceil_div(rows, c.tile_m) * ceil_div(c.n, c.tile_n);
         } else if (op == "matmul_all_gather") {
             stores_to_peers = true;
+        } else if (op == "all_gather_matmul_packets") {
+            gathers_a = true;
+            packet_slots = ceil_div(c.k, c.tile_n);
+            packet_bytes = rows * c.tile_n * bytes * 2;
         } else {
             gathers_a = true;
             by_columns = op == "all_gather_matmul_columns";
@@ -300,7 +304,7 @@ struct Runner {
         bool is_few = m <= c.few;
         const std::string& op = is_few ? c.op_of_few : c.op;
         bool portable = c.crews == 0 || (c.portable_threads != 0 && rank == c.portable_rank);
-        Lie lie_of_a = portable ? Lie::any : wants_deep(c, op, m) ? Lie::by_rows : Lie::aligned;
+        Lie lie_of_a = portable || op == "all_gather_matmul_packets" ? Lie::any : wants_deep(c, op, m) ? Lie::by_rows : Lie::aligned;
         Stored a(c.dtype, c.given ? problem.given[rank] : problem.a, rows.start, rows.len, c.given ? 0 : a_depth.start,
                  c.given ? c.n : a_depth.len, random, lie_of_a);
         Stored b(c.dtype, problem.b, b_depth.start, b_depth.len, cols.start, cols.len, random, portable ? Lie::any : Lie::aligned);
@@ -352,6 +356,10 @@ struct Runner {
         }
 
         Launch launch{unsigned(args.blocks), c.threads, c.lanes, c.crews, c.seed + index * 97 + rank};
+        if (is_few && c.threads_of_few != 0) {
+            launch.threads = c.threads_of_few;
+            launch.shared = c.crews_of_few;
+        }
         launch.programmatic = true;
         launch.staged_from = memory.base + args.staging;
         launch.staged_to = launch.staged_from + 2 * c.world * args.slots * args.slot_bytes;
@@ -444,6 +452,7 @@ Case parse(const std::string& line) {
         else if (key == "threads") c.threads = unsigned(number);
         else if (key == "tile") c.tile_m = number, c.tile_n = numbers[1];
         else if (key == "crews") c.crews = unsigned(number);
+        else if (key == "launch_of_few") c.threads_of_few = unsigned(number), c.crews_of_few = unsigned(numbers[1]);
         else if (key == "portable") c.portable_rank = unsigned(number), c.portable_threads = unsigned(numbers[1]);
         else if (key == "streamed") c.streamed = number != 0;
         else if (key == "world") c.world = unsigned(number);

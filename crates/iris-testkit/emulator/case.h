@@ -22,6 +22,9 @@ struct Case {
     std::uint64_t tile_n = 32;
     /// Of kernels whose blocks consist of crews, bytes of shared memory that a launch gives each block; else 0.
     unsigned crews = 0;
+    /// The same of the calls of few rows, whose blocks have so many threads; 0 where they are as the others.
+    unsigned threads_of_few = 0;
+    unsigned crews_of_few = 0;
     /// Whether their tiles are streamed where they can be.
     bool streamed = false;
     /// This rank runs the portable kernel of the other library, of blocks of so many threads: as where an operand does not lie as crews want it.

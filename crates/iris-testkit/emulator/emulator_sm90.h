@@ -42,6 +42,7 @@ IRIS_DEVICE u32 narrow2(f32 low, f32 high) {
 
 IRIS_DEVICE void load_matrices(u32 (&to)[4], u32 from) { iris_emulator_load_matrices(to, from); }
 IRIS_DEVICE void store_matrices(u32 to, const u32 (&from)[4]) { iris_emulator_store_matrices(to, from); }
+IRIS_DEVICE void store_shared(u32 to, const Vec16& chunk) { *static_cast<Vec16*>(iris_emulator_fill(to, sizeof(Vec16))) = chunk; }
 IRIS_DEVICE Vec16 load_shared(u32 from) { return *static_cast<const Vec16*>(iris_emulator_shared_at(from, sizeof(Vec16))); }
 
 IRIS_DEVICE void sync_group(u32 group) { iris_emulator_sync(5 + group, 128); }

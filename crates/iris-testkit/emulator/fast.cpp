@@ -72,7 +72,8 @@ std::size_t partial_bytes(const Case& c) {
 
 bool may_stream(const Case& c, const std::string& op, u64 m, u64 cols, u64 blocks) {
     u64 rows = ceil_div(m, c.tile_m);
-    return op.rfind("all_gather_matmul", 0) == 0 && blocks <= STREAMERS && rows <= std::min(blocks, MOST_HIGH) && cols != 0 && c.k != 0;
+    bool few = op != "all_gather_matmul_packets" || m <= 16;
+    return few && op.rfind("all_gather_matmul", 0) == 0 && blocks <= STREAMERS && rows <= std::min(blocks, MOST_HIGH) && cols != 0 && c.k != 0;
 }
 
 iris::FastArgs fast_arguments(const Case& c, const std::string& op, const iris::Args& args, const Places& places, u64 partials) {
@@ -82,8 +83,9 @@ iris::FastArgs fast_arguments(const Case& c, const std::string& op, const iris::
     auto unless_empty = [&](const Lines& lines) { return lines.lines == 0 || lines.depths == 0 ? nothing : lines; };
     Lines a{args.a, places.a_rows, places.a_cols, args.a_row, args.a_col};
     Lines b{args.b, places.b_cols, places.b_rows, args.b_col, args.b_row};
-    if (op == "all_gather_matmul_columns" && args.world > 1) {
-        a = nothing; // its own columns are gathered with the others'
+    bool unpacks = op == "all_gather_matmul_packets";
+    if (unpacks || (op == "all_gather_matmul_columns" && args.world > 1)) {
+        a = nothing; // its own part comes in packets, or is gathered with the others'
     }
     iris::FastArgs fast{};
     fast.args = args;
@@ -103,7 +105,7 @@ iris::FastArgs fast_arguments(const Case& c, const std::string& op, const iris::
     if (fast.c_mapped) {
         fast.c = encode({address, {cols, rows}, row * 2, {64, 64}});
     }
-    if (op.rfind("all_gather_matmul", 0) == 0 && args.world > 1) {
+    if (op.rfind("all_gather_matmul", 0) == 0 && !unpacks && args.world > 1) {
         u64 pitch = ceil_div(args.k, 8) * 8;
         u64 box_rows = rows_of_box(c, args.m);
         fast.gathered_bytes = box_rows * BOX_K * 2;

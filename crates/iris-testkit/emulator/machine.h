@@ -41,6 +41,8 @@ struct Thread {
     /// Whether no lane of its wave had, when they last came together.
     bool fenced = true;
     std::vector<unsigned> written;
+    /// Whether it has written, since then, what it hands to a warpgroup by a barrier's phase.
+    bool filled = false;
 };
 
 /// Threads of a block that wait for each other.

@@ -1,9 +1,9 @@
 // Hopper's asynchronous units, from the PTX ISA manual ("Asynchronous Warpgroup Level Matrix Instructions", "Tensor copy", "mbarrier") and not
 // from the kernels' own helpers.
 //
-// Of proxies it is looked for that a fence stands between what was stored by ordinary accesses and the copies that read it: between a wave's
-// `stmatrix` and a copy from there, and between a wave's acquire loads and a copy that reads what peers store. Other accesses of shared memory
-// are not seen.
+// Of proxies it is looked for that a fence stands between what was stored by ordinary accesses and what reads it: between a wave's `stmatrix` and
+// a copy from there, between a wave's acquire loads and a copy that reads what peers store, and between what a wave fills the ring with and its
+// arrival by which that is handed to matrix instructions. Other accesses of shared memory are not seen.
 
 #include "emulator.h"
 #include "machine.h"
@@ -262,8 +262,14 @@ void* iris_emulator_shared_at(unsigned address, std::size_t bytes) {
     return shared_bytes(block(), address, bytes);
 }
 
+void* iris_emulator_fill(unsigned address, std::size_t bytes) {
+    machine.current->filled = true;
+    return shared_bytes(block(), address, bytes);
+}
+
 void iris_emulator_fence_async(bool shared_alone) {
     machine.current->written.clear();
+    machine.current->filled = false;
     machine.current->acquired = machine.current->acquired && shared_alone;
 }
 
@@ -279,6 +285,13 @@ void iris_emulator_arrive(unsigned barrier, unsigned bytes) {
     PhaseBarrier& at = barrier_at(block(), barrier);
     if (at.pending == 0) {
         fail("more arrive at a barrier than it was made for", *machine.current);
+    }
+    // Who arrives speaks for its wave.
+    unsigned wave = machine.current->index / machine.lanes;
+    for (const Thread& each : block().threads) {
+        if (each.filled && each.index / machine.lanes == wave) {
+            fail("hands over what has been written to shared memory without a fence", each);
+        }
     }
     machine.events += 1;
     at.bytes += bytes;

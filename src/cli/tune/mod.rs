@@ -171,7 +171,7 @@ impl<'a> Tuner<'a> {
         let mut progress = Progress::new(world, "points", points.len() as u64);
         let mut all = Vec::new();
         for (point, _) in points {
-            let ways = bench.backend().ways(point, ranks, dtype);
+            let ways = bench.backend().ways(point, self.gather, ranks, dtype);
             let rows: Vec<_> = ways.iter().map(|&way| row(way, point)).collect();
             let times = bench.measure(point, &rows)?;
             if world.rank() == 0 {

@@ -1,6 +1,7 @@
 //! The ways to carry out a call that are worth measuring.
 
 use iris::kernels::device::fast::{Crews, may_stream};
+use iris::kernels::host::Program;
 use iris::ops::tuning::{Machine, TuningRow, grids, has_packets};
 use iris::ops::{DType, Tile, Variant};
 
@@ -52,7 +53,13 @@ pub(super) struct Backend {
 
 impl Backend {
     /// The ways that make sense for a call of all rows of a point.
-    pub(super) fn ways(self, point: &Point, ranks: usize, dtype: DType) -> Vec<Way> {
+    pub(super) fn ways(
+        self,
+        point: &Point,
+        gather: Gather,
+        ranks: usize,
+        dtype: DType,
+    ) -> Vec<Way> {
         let Size { m, n, .. } = point.size;
         // More than fits an integer is more than is measured.
         let bytes = |factor: usize| {
@@ -66,7 +73,14 @@ impl Backend {
             Operation::MatmulReduceScatter => bytes(1),
             _ => bytes(ranks.saturating_sub(1).max(1)),
         };
-        let few = self.packets && has_packets(point.operation.name()) && handed_out <= PACKET_BYTES;
+        let has_packets = has_packets(point.operation.name(), gather.into(), m);
+        // Rows of A are few where they go in packets, and go to peers.
+        let gathers = point.operation == Operation::AllGatherMatmul;
+        let few = match gathers {
+            true => ranks > 1,
+            false => handed_out <= PACKET_BYTES,
+        };
+        let few = self.packets && has_packets && few;
         // Each rank's part goes to its owner, and the sums to all.
         let some = self.packets && ranks > 1 && bytes(1) <= PACKET_BYTES;
         let small = bytes(2 * ranks) <= ONE_SHOT_BYTES;
@@ -97,11 +111,11 @@ impl Backend {
         // With the tile that a product has by the sizes. What gathers first is always fused.
         let unfused = worth
             .iter()
-            .filter(|_| point.operation != Operation::AllGatherMatmul)
+            .filter(|_| !gathers)
             .map(|of| way(of, None, false));
         let streamed = fused.clone().filter(|way| {
             let can = |tile| may_stream(tile, m);
-            point.operation == Operation::AllGatherMatmul && way.tile.is_some_and(can)
+            gathers && way.tile.is_some_and(can)
         });
         let streamed = streamed.map(|way| Way {
             streamed: true,
@@ -129,7 +143,13 @@ fn tiles(point: &Point, packets: bool, ranks: usize, multiprocessors: usize) -> 
     let all: Vec<_> = suit
         .flat_map(|m| [64, 128, 192, 256].map(|n| Tile { m, n }))
         .filter(|&Tile { m, n }| n != 192 || fill_better(m))
-        .filter(|&tile| Crews::of(tile).is_some())
+        .filter(|&tile| {
+            let unpacks = packets && point.operation == Operation::AllGatherMatmul;
+            match unpacks {
+                true => Crews::of_program(Program::AllGatherMatmulPackets, tile).is_some(),
+                false => Crews::of(tile).is_some(),
+            }
+        })
         .collect();
     let most = all.iter().map(|&tile| busy(tile)).max().unwrap_or(0);
     all.into_iter()
@@ -183,7 +203,7 @@ mod tests {
             n: 8192,
             k: 7168,
         };
-        let ways = backend.ways(&Point { operation, size }, 2, DType::BF16);
+        let ways = backend.ways(&Point { operation, size }, Gather::Rows, 2, DType::BF16);
         ways.iter().map(Way::to_string).collect()
     }
 
@@ -250,7 +270,7 @@ mod tests {
             operation: Operation::AllGatherMatmul,
             size,
         };
-        let ways = HOPPER.ways(&point, 2, DType::BF16);
+        let ways = HOPPER.ways(&point, Gather::Rows, 2, DType::BF16);
         ways.iter().map(Way::to_string).collect()
     }
 
@@ -259,11 +279,21 @@ mod tests {
         assert_eq!(
             gathers(16, 16384),
             [
+                "auto in packets, 64x64",
+                "auto in packets, 64x128",
                 "auto, 64x64",
                 "auto, 64x128",
+                "auto in packets, 64x64, streamed",
+                "auto in packets, 64x128, streamed",
                 "auto, 64x64, streamed",
                 "auto, 64x128, streamed"
             ]
+        );
+        // Packets are for few rows.
+        assert!(
+            gathers(17, 16384)
+                .iter()
+                .all(|way| !way.contains("packets"))
         );
         let streamed = |m| gathers(m, 16384).iter().any(|way| way.contains("streamed"));
         assert!(streamed(1024) && !streamed(1025));
@@ -317,7 +347,9 @@ mod tests {
                 "two_shot"
             ]
         );
-        assert_eq!(ways(portable, Operation::AllGatherMatmul, 16), ["auto"]);
+        let few = ways(portable, Operation::AllGatherMatmul, 16);
+        assert_eq!(few, ["auto in packets", "auto"]);
+        assert_eq!(ways(portable, Operation::AllGatherMatmul, 17), ["auto"]);
         let vast = Size {
             m: usize::MAX,
             n: 3,
@@ -327,6 +359,6 @@ mod tests {
             operation: Operation::MatmulAllReduce,
             size: vast,
         };
-        assert_eq!(portable.ways(&point, 2, DType::F32).len(), 2);
+        assert_eq!(portable.ways(&point, Gather::Rows, 2, DType::F32).len(), 2);
     }
 }

@@ -282,7 +282,7 @@ static void operation(void *arguments) {
     together.of[rank] = own;
     pthread_barrier_wait(&together.met);
     int scatters = !!strstr(own->name, "scatter"), gathers = !!strstr(own->name, "matmul_all_gather");
-    int rows = !!strstr(own->name, "gather_matmul_rows"), columns = !!strstr(own->name, "gather_matmul_columns");
+    int rows = strstr(own->name, "gather_matmul_rows") || strstr(own->name, "gather_matmul_packets"), columns = !!strstr(own->name, "gather_matmul_columns");
     int stores = gathers || (strstr(own->name, "two_shot") && !strstr(own->name, "packets"));
     uint64_t first = scatters ? begin_of(m, world, rank) : 0, last = scatters ? begin_of(m, world, rank + 1) : m;
     uint64_t width = rows || columns ? begin_of(n, world, rank + 1) - begin_of(n, world, rank) : n;

@@ -86,8 +86,26 @@ struct SlabInFlight {
         }
     }
 
+    /// The same of lines that come chunk by chunk, along the depth.
+    template <class From>
+    IRIS_DEVICE void load(const From& from, u32 lines, u64 depth, u64 depths) {
+        IRIS_UNROLL
+        for (u32 each = 0; each < EACH; ++each) {
+            u32 chunk = opaque(each * THREADS + thread_index());
+            u32 line = chunk / (TILE_K / CHUNK<T>);
+            u64 at = depth + chunk % (TILE_K / CHUNK<T>) * CHUNK<T>;
+            bool inside = (CHUNKS % THREADS == 0 || chunk < CHUNKS) && line < lines && at < depths;
+            chunks[each] = inside ? from.chunk(line, at) : Vec16{};
+        }
+    }
+    template <class From>
+    IRIS_DEVICE static bool along_depth(const From&) {
+        return true;
+    }
+
     /// Stores what was loaded from the same matrix.
-    IRIS_DEVICE void store(const Lines<T>& from, T* to) const {
+    template <class From>
+    IRIS_DEVICE void store(const From& from, T* to) const {
         bool deep = along_depth(from);
         IRIS_UNROLL
         for (u32 each = 0; each < EACH; ++each) {
@@ -112,8 +130,8 @@ struct SlabInFlight {
 };
 
 /// Adds to `sums` the product of `rows` lines of `a` and `cols` lines of `b`, over `depths`. Beyond, it adds zero.
-template <class T>
-IRIS_DEVICE void multiply(Sums& sums, Slabs<T>& slabs, const Lines<T>& a, u32 rows, const Lines<T>& b, u32 cols, u64 depths) {
+template <class T, class A>
+IRIS_DEVICE void multiply(Sums& sums, Slabs<T>& slabs, const A& a, u32 rows, const Lines<T>& b, u32 cols, u64 depths) {
     u32 lane = lane_index();
     u32 wave = wave_index();
     const T* wave_a = slabs.a + wave / WAVES_N * WAVE_M * PITCH<T>;

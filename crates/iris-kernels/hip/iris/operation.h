@@ -366,6 +366,8 @@ struct Operation {
 
     /// Whether parts of A are sent to peers.
     static constexpr bool SENDS = false;
+    /// Whether A comes in packets, row by row as `line(row)` says, which are waited for as it is multiplied: no tile `awaits` anything.
+    static constexpr bool UNPACKS = false;
     /// Whether tiles are reduced here.
     static constexpr bool REDUCES = false;
     /// Whether they are, as they are multiplied.

@@ -140,6 +140,19 @@ constexpr u32 ACROSS = TILE_N / CHUNK<Element>;
 constexpr u32 PACKET_ROW = ACROSS * 32;
 constexpr u32 SECOND_PART = WIDE_PACKETS ? 8 : 16;
 
+/// Where a row of A lies that comes in packets: whose it is, and which of its rows.
+struct PacketRow {
+    u64 source;
+    u32 row;
+};
+
+/// Passes a moment between two looks at packets.
+IRIS_DEVICE void between_polls() {
+#if !defined(__CUDACC__)
+    pause(); // on NVIDIA the loads' own latency is pause enough
+#endif
+}
+
 /// The packets of a call in progress.
 struct Packets {
     Call& call;
@@ -215,6 +228,23 @@ struct Packets {
         }
     }
 
+    /// Whether a thread goes on waiting that has looked in vain for a while; `since` is when it began to count, or 0.
+    IRIS_DEVICE bool may_wait(u64& since, u64 source, u64 slot, u32 seen) const {
+        const Args& args = call.args;
+        Wait wait{WordKind::ready, source, slot, u32(call.value), seen};
+        if (!call.look(&wait)) {
+            return false;
+        }
+        u64 now = now_ns();
+        if (since == 0) {
+            since = now;
+        } else if (now - since >= args.budget_ns) {
+            fault(args, call.index, call.value, Cause::budget_ended, args.budget_ns, &wait);
+            return false;
+        }
+        return true;
+    }
+
     /// One thread's wait for a chunk of tile `slot` of COUNT ranks from `first` on, of those that have a bit in `sources`. Returns
     /// whether to go on.
     template <u32 COUNT>
@@ -254,22 +284,10 @@ struct Packets {
             if (late == COUNT) {
                 return true;
             }
-            if (polls % IRIS_LOOK == 0) {
-                Wait wait{WordKind::ready, first + late, slot, flag, seen};
-                if (!call.look(&wait)) {
-                    return false;
-                }
-                u64 now = now_ns();
-                if (since == 0) {
-                    since = now;
-                } else if (now - since >= args.budget_ns) {
-                    fault(args, call.index, call.value, Cause::budget_ended, args.budget_ns, &wait);
-                    return false;
-                }
+            if (polls % IRIS_LOOK == 0 && !may_wait(since, first + late, slot, seen)) {
+                return false;
             }
-#if !defined(__CUDACC__)
-            pause(); // on NVIDIA the loads' own latency is pause enough
-#endif
+            between_polls();
         }
     }
 };

@@ -20,7 +20,10 @@ using u64 = unsigned long long;
 #ifndef IRIS_WARPGROUPS
 #define IRIS_WARPGROUPS 2
 #endif
-/// Waves that take tiles away.
+/// Waves that do not multiply; and those of them that take tiles away.
+#ifndef IRIS_HELPERS
+#define IRIS_HELPERS 4
+#endif
 #ifndef IRIS_COURIERS
 #define IRIS_COURIERS 1
 #endif
@@ -102,7 +105,7 @@ constexpr u32 LOADER = IRIS_WARPGROUPS * 128;
 constexpr u32 COURIERS = LOADER + 32;
 constexpr u32 MOVERS = COURIERS + IRIS_COURIERS * 32;
 /// All threads of a block.
-constexpr u32 BLOCK_THREADS = LOADER + 128;
+constexpr u32 BLOCK_THREADS = LOADER + IRIS_HELPERS * 32;
 /// The number of their barrier, behind those of crews and of warpgroups.
 constexpr u32 ARRIVED = 7;
 

@@ -22,6 +22,10 @@
 #ifndef IRIS_TILE_K
 #define IRIS_TILE_K 32
 #endif
+/// Rows of A that are multiplied at a time: fewer than a tile has in kernels that are for few rows, to have room for more of B.
+#ifndef IRIS_A_ROWS
+#define IRIS_A_ROWS IRIS_TILE_M
+#endif
 /// How the waves of a block share a tile.
 #ifndef IRIS_WAVES_M
 #define IRIS_WAVES_M 2
@@ -40,6 +44,7 @@ using Element = IRIS_DTYPE;
 constexpr u32 TILE_M = IRIS_TILE_M;
 constexpr u32 TILE_N = IRIS_TILE_N;
 constexpr u32 TILE_K = IRIS_TILE_K;
+constexpr u32 A_ROWS = IRIS_A_ROWS;
 constexpr u32 WAVES_M = IRIS_WAVES_M;
 constexpr u32 WAVES_N = IRIS_WAVES_N;
 #if defined(IRIS_SM90)

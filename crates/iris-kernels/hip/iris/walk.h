@@ -17,6 +17,23 @@ struct Shared {
 
 static_assert(sizeof(Shared) <= 48 * 1024, "what every architecture gives a block without being asked");
 
+/// A that comes in packets, from row `row` on: who loads a chunk waits for it.
+template <class Op>
+struct Unpacked {
+    Op& op;
+    u64 row;
+    /// Whether all has come that this thread waited for.
+    bool& whole;
+
+    IRIS_DEVICE Vec16 chunk(u32 line, u64 depth) const {
+        Vec16 data[1] = {};
+        PacketRow from = op.line(row + line);
+        u32 at = u32(depth / CHUNK<Element>);
+        whole = whole && op.rank.packets().await(from.source, 1, at / ACROSS, from.row, at % ACROSS, data);
+        return data[0];
+    }
+};
+
 /// Makes a tile of this rank's product, `depths` deep, or takes it from the matrix that is given; and hands it to the sink.
 template <class Sink>
 IRIS_DEVICE void produce(const Rank& rank, Shared& shared, u64 row, u64 col, u32 rows, u32 cols, u64 depths, Sink sink) {
@@ -74,7 +91,14 @@ IRIS_DEVICE void walk(const Args& args, Shared& shared) {
         Sums sums;
         sums.clear();
         bool given = !Op::SENDS && reread(args).given != 0;
-        if (!given) {
+        if constexpr (Op::UNPACKS) {
+            bool whole = true;
+            Unpacked<Op> a{op, work.a_row, whole};
+            multiply(sums, shared.slabs, a, work.block.rows, rank.b().from(work.block.col, 0), work.block.cols, op.depths());
+            if (!rank.call.all_go_on(whole)) {
+                return;
+            }
+        } else if (!given) {
             u64 depths = op.depths();
             Lines<Element> a = Op::SENDS ? rank.lines(work, depths) : rank.a().from(work.a_row, 0);
             multiply(sums, shared.slabs, a, work.block.rows, rank.b().from(work.block.col, 0), work.block.cols, depths);

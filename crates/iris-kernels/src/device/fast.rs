@@ -7,7 +7,7 @@
 
 use super::Args;
 use super::compile::Request;
-use crate::host::Program;
+use crate::host::{MOST_UNPACKED, Program};
 use crate::{DType, Tile};
 
 /// A tensor map, as the driver encodes it: how a matrix in memory is cut into boxes that the copy engine moves.
@@ -60,6 +60,10 @@ pub struct Crews {
     pub warpgroups: usize,
     /// Slabs in the ring.
     pub stages: usize,
+    /// Waves that load, take away, reduce or unpack.
+    pub helpers: usize,
+    /// Rows of A for which a slab has room.
+    pub a_rows: usize,
 }
 
 impl Crews {
@@ -71,50 +75,64 @@ impl Crews {
         let (64 | 128, 64 | 128 | 192 | 256) = (tile.m, tile.n) else {
             return None;
         };
-        Some(Self {
+        let crews = Self {
             tile,
             warpgroups: tile.m / 64,
-            // More than 8 do not help, and take a moment to be made.
-            stages: Self::room(tile).min(8),
-        })
+            stages: 0,
+            helpers: 4,
+            a_rows: tile.m,
+        };
+        // More than 8 do not help, and take a moment to be made.
+        Some(crews.staged(8))
     }
 
-    /// The same where a program's blocks wait for parts of A that peers send: B is copied meanwhile, as far as there is room.
+    /// The same where a program's blocks wait for parts of A that peers send: B is copied meanwhile, as far as there is room. Rows that come in
+    /// packets are few, and many waves unpack them: there are none of tiles that are higher than a warpgroup's, or take more registers.
     pub fn of_program(program: Program, tile: Tile) -> Option<Self> {
         let crews = Self::of(tile)?;
         Some(match program {
-            Program::AllGatherMatmul(_) => Self {
-                stages: Self::room(tile).min(16),
+            Program::AllGatherMatmul(_) => crews.staged(16),
+            Program::AllGatherMatmulPackets if tile.m > 64 || tile.n > 128 => return None,
+            Program::AllGatherMatmulPackets => Self {
+                helpers: 12,
+                a_rows: MOST_UNPACKED,
                 ..crews
-            },
+            }
+            .staged(16),
             _ => crews,
         })
     }
 
+    /// The same with as many slabs as there is room for, and no more than `most`.
+    fn staged(self, most: usize) -> Self {
+        let Tile { m, n } = self.tile;
+        let room = (Self::ROOM - m * n * 2) / self.slab_bytes();
+        Self {
+            stages: room.min(most),
+            ..self
+        }
+    }
+
     /// Boxes of a slab, by depth: where one is read sooner than another can be asked for and waited for, two.
-    fn boxes(tile: Tile) -> usize {
-        if tile.m * tile.n <= 64 * 64 { 2 } else { 1 }
+    fn boxes(self) -> usize {
+        let Tile { m, n } = self.tile;
+        if m * n <= 64 * 64 { 2 } else { 1 }
     }
 
     /// Bytes of a slab of both.
-    fn slab_bytes(tile: Tile) -> usize {
-        (tile.m + tile.n) * BOX_K * 2 * Self::boxes(tile)
+    fn slab_bytes(self) -> usize {
+        (self.a_rows + self.tile.n) * BOX_K * 2 * self.boxes()
     }
 
-    /// Slabs for which there is room.
-    fn room(tile: Tile) -> usize {
-        (Self::ROOM - tile.m * tile.n * 2) / Self::slab_bytes(tile)
-    }
-
-    /// Threads of a block: the warpgroups, and four waves that load, take away and reduce.
+    /// Threads of a block: those of warpgroups, and the helpers'.
     pub fn threads(&self) -> u32 {
-        (self.warpgroups * 128 + 128) as u32
+        (self.warpgroups * 128 + self.helpers * 32) as u32
     }
 
     /// Bytes of dynamic shared memory of a block: the ring, a finished tile, their barriers, and what aligns them.
     pub fn shared(&self) -> u32 {
         let Tile { m, n } = self.tile;
-        let ring = self.stages * (Self::slab_bytes(self.tile) + 24);
+        let ring = self.stages * (self.slab_bytes() + 24);
         (ring + m * n * 2 + self.warpgroups * 16 + 1024) as u32
     }
 
@@ -125,7 +143,9 @@ impl Crews {
             .define("IRIS_SM90", 1)
             .define("IRIS_WARPGROUPS", self.warpgroups)
             .define("IRIS_STAGES", self.stages)
-            .define("IRIS_BOXES", Self::boxes(self.tile))
+            .define("IRIS_HELPERS", self.helpers)
+            .define("IRIS_BOXES", self.boxes())
+            .define("IRIS_A_ROWS", self.a_rows)
     }
 }
 

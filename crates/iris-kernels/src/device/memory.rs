@@ -59,9 +59,10 @@ pub fn slot_bytes(program: Program, needs: Needs, element: usize) -> Option<usiz
             .checked_next_multiple_of(16)?
             .checked_mul(PIECE_ROWS),
         // Nothing is staged.
-        Program::OneShotPackets | Program::TwoShotPackets | Program::ReduceScatterPackets => {
-            Some(0)
-        }
+        Program::OneShotPackets
+        | Program::TwoShotPackets
+        | Program::ReduceScatterPackets
+        | Program::AllGatherMatmulPackets => Some(0),
         _ => needs.slot_elements.checked_mul(element),
     }
 }

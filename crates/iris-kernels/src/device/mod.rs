@@ -30,7 +30,7 @@ pub const PRODUCT: (&str, &str) = ("matmul.hip", "iris_matmul");
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OneShot,
         Self::OneShotPackets,
         Self::TwoShot,
@@ -41,6 +41,7 @@ impl Program {
         Self::ReduceScatterPackets,
         Self::AllGatherMatmul(GatherDim::Rows),
         Self::AllGatherMatmul(GatherDim::Columns),
+        Self::AllGatherMatmulPackets,
         Self::MatmulAllGather,
     ];
 
@@ -64,6 +65,10 @@ impl Program {
             Self::AllGatherMatmul(GatherDim::Columns) => {
                 ("all_gather_matmul.hip", "iris_all_gather_matmul_columns")
             }
+            Self::AllGatherMatmulPackets => (
+                "all_gather_matmul_packets.hip",
+                "iris_all_gather_matmul_packets",
+            ),
             Self::MatmulAllGather => ("matmul_all_gather.hip", "iris_matmul_all_gather"),
         }
     }

@@ -13,6 +13,7 @@ macro_rules! embed {
 embed![
     "accumulate.hip",
     "all_gather_matmul.hip",
+    "all_gather_matmul_packets.hip",
     "matmul.hip",
     "matmul_all_gather.hip",
     "matmul_reduce_scatter.hip",
@@ -48,6 +49,7 @@ embed![
     "iris/sm90/ring.h",
     "iris/sm90/stints.h",
     "iris/sm90/stream.h",
+    "iris/sm90/unpack.h",
     "iris/sm90/wgmma.h",
 ];
 

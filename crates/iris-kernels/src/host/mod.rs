@@ -36,7 +36,7 @@ mod widen;
 
 pub use all_gather_matmul::GatherDim;
 pub use gemm::product;
-pub use program::{Needs, Parts, Program};
+pub use program::{MOST_UNPACKED, Needs, Parts, Program};
 pub use staging::{Accumulators, Staging};
 pub use widen::Scratch;
 

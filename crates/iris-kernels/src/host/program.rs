@@ -34,9 +34,15 @@ pub enum Program {
     ReduceScatterPackets,
     /// `all_gather_matmul`.
     AllGatherMatmul(GatherDim),
+    /// The same of few rows, for up to [`MOST_UNPACKED`]: on devices, rows travel in packets. The host runs `AllGatherMatmul`.
+    AllGatherMatmulPackets,
     /// `matmul_all_gather`.
     MatmulAllGather,
 }
+
+/// The most rows for which `all_gather_matmul` is made in packets: each block reads all of A, and packets are larger than what they hold. Of more, the
+/// program is right and slow.
+pub const MOST_UNPACKED: usize = 16;
 
 /// The symmetric memory a program needs at each rank, for the largest `m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,7 +100,7 @@ impl Program {
             | Self::Atomic
             | Self::Spinlock => "matmul_all_reduce",
             Self::ReduceScatter | Self::ReduceScatterPackets => "matmul_reduce_scatter",
-            Self::AllGatherMatmul(_) => "all_gather_matmul",
+            Self::AllGatherMatmul(_) | Self::AllGatherMatmulPackets => "all_gather_matmul",
             Self::MatmulAllGather => "matmul_all_gather",
         }
     }
@@ -126,6 +132,9 @@ impl Program {
                 b: (depth, 0..n),
                 c: (rows, 0..n),
             },
+            Self::AllGatherMatmulPackets => {
+                Self::AllGatherMatmul(GatherDim::Rows).parts(m, shape, world, rank)
+            }
             Self::AllGatherMatmul(gather) => Parts {
                 a: gather.part(m, k, world, rank),
                 b: (0..k, cols.clone()),
@@ -189,6 +198,12 @@ impl Program {
                 packet_elements: largest.saturating_mul(tile.n),
                 ..Needs::default()
             },
+            Self::AllGatherMatmulPackets => Needs {
+                // One for as many depths as a tile is wide.
+                packet_slots: k.div_ceil(tile.n),
+                packet_elements: largest.saturating_mul(tile.n),
+                ..Self::AllGatherMatmul(GatherDim::Rows).needs(m, shape, world)
+            },
             Self::AllGatherMatmul(gather) => {
                 let (rows, depth) = match gather {
                     GatherDim::Rows => (largest, k),
@@ -220,7 +235,7 @@ impl Program {
         let parts = self.parts(m, shape, world, rank);
         let a = match self {
             // Pieces are widened as they come.
-            Self::AllGatherMatmul(_) => shape.tile.m * shape.k,
+            Self::AllGatherMatmul(_) | Self::AllGatherMatmulPackets => shape.tile.m * shape.k,
             // Fewer rows may fall to this rank at the largest m than at a smaller one.
             Self::MatmulAllGather => m.div_ceil(world) * shape.k,
             _ => parts.a.0.len() * parts.a.1.len(),
@@ -262,6 +277,9 @@ impl Program {
                 }
                 Self::AllGatherMatmul(gather) => {
                     all_gather_matmul::run(rank, operands, gather, scratch)
+                }
+                Self::AllGatherMatmulPackets => {
+                    all_gather_matmul::run(rank, operands, GatherDim::Rows, scratch)
                 }
                 Self::MatmulAllGather => matmul_all_gather::run(rank, operands, scratch),
             }

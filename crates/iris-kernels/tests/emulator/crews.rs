@@ -69,6 +69,11 @@ fn all_gather_matmul_of_columns() {
 }
 
 #[test]
+fn all_gather_matmul_packets() {
+    check(Program::AllGatherMatmulPackets, [(64, 64), (64, 128)]);
+}
+
+#[test]
 fn matmul_all_gather() {
     check(Program::MatmulAllGather, [(64, 256), (128, 128)]);
 }
@@ -187,9 +192,21 @@ fn tiles_are_streamed() {
     if compiler().is_none() {
         return;
     }
-    for (program, tile) in GATHERS.into_iter().zip([(64, 64), (128, 128)]) {
+    let programs = GATHERS.into_iter().chain([Program::AllGatherMatmulPackets]);
+    for (program, tile) in programs.zip([(64, 64), (128, 128), (64, 64)]) {
         let kernel = OfCrews::new(program, tile, DType::BF16, MAX).compile();
-        let cases = streamed();
+        let mut cases = streamed();
+        if program == Program::AllGatherMatmulPackets {
+            // Few rows, of which a tile has more than in the others' cases.
+            cases.extend(
+                [
+                    "world=1 m=16,3,9,16 n=100 k=1000 blocks=9",
+                    "world=2 m=16,1,16,5 n=330 k=2000 blocks=8,13",
+                    "world=3 m=2,16,11 n=700 k=900 blocks=13,9",
+                ]
+                .map(|case| format!("{case} streamed=1 bias=1")),
+            );
+        }
         for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
             assert_eq!(result, "ok", "{} {case}", op_of(program));
         }

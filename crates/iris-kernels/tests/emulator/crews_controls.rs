@@ -60,8 +60,8 @@ fn a_slab_is_waited_for_before_it_is_read_and_read_before_it_is_overwritten() {
         &deep("matmul_all_gather"),
         &[
             (
-                "            await_phase(ring.empty(place.stage), place.parity ^ 1);\n                arrive_expecting(full, bytes + B_BYTES);",
-                "                arrive_expecting(full, bytes + B_BYTES);",
+                "                await_phase(ring.empty(place.stage), place.parity ^ 1);\n                if (Op::UNPACKS",
+                "                if (Op::UNPACKS",
             ),
             (
                 "        await_phase(ring.full(place.stage), place.parity);\n        begin_multiplying();",
@@ -72,6 +72,33 @@ fn a_slab_is_waited_for_before_it_is_read_and_read_before_it_is_overwritten() {
                 "    await_multiplied<0>();\n    if (speaks) {",
                 "    if (speaks) {",
             ),
+        ],
+    );
+}
+
+/// A that comes in packets: what the movers rely on who fill the ring beside the loader.
+#[test]
+fn packets_of_a_are_waited_for_and_put_where_nobody_reads() {
+    let mut cases = late_parts(false);
+    cases.extend(deep(op_of(Program::AllGatherMatmulPackets)));
+    check_all(
+        Program::AllGatherMatmulPackets,
+        &cases,
+        &[
+            ("            whole = whole && await(sent, slab);\n", ""),
+            (
+                "            await_phase(ring.empty(place.stage), place.parity ^ 1);\n            IRIS_UNROLL",
+                "            IRIS_UNROLL",
+            ),
+            (
+                "            fence_async_shared();\n            sync_wave();\n            if (lane_index() == 0) {",
+                "            sync_wave();\n            if (lane_index() == 0) {",
+            ),
+            (
+                "            sync_wave();\n            if (lane_index() == 0) {\n                arrive(ring.full",
+                "            if (lane_index() == 0) {\n                arrive(ring.full",
+            ),
+            ("ring.make(Op::UNPACKS ? TEAM : 0);", "ring.make(0);"),
         ],
     );
 }

@@ -133,8 +133,22 @@ pub(crate) fn kinds(program: Program, ring: u64) -> Vec<Kernel> {
 /// The same of two programs that share a workspace: of each kind one of both.
 pub(crate) fn kinds_of_two(programs: [Program; 2], ring: u64) -> Vec<[Kernel; 2]> {
     let [many, few] = programs.map(|program| kinds(program, ring));
+    let launched_as = |describe: &str| {
+        let of = |key: &str| {
+            describe
+                .split(' ')
+                .find_map(|it| it.strip_prefix(key))
+                .map(str::to_owned)
+        };
+        of("threads=").zip(of("crews="))
+    };
     many.into_iter()
         .zip(few)
-        .map(|(many, few)| [many, few])
+        .map(|(mut many, few)| {
+            if let Some((threads, crews)) = launched_as(&few.describe) {
+                many.describe += &format!(" launch_of_few={threads},{crews}");
+            }
+            [many, few]
+        })
         .collect()
 }

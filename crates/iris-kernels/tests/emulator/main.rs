@@ -69,6 +69,12 @@ fn all_gather_matmul_of_columns() {
 }
 
 #[test]
+fn all_gather_matmul_packets() {
+    let op = "all_gather_matmul_packets";
+    check(op, op);
+}
+
+#[test]
 fn matmul_all_gather() {
     check("matmul_all_gather", "matmul_all_gather");
 }

@@ -4,7 +4,7 @@ use crate::cases::MAX;
 use crate::compile::{TARGETS, compiler, emulate, kernel};
 use crate::kinds::{kinds, kinds_of_two, op_of, program_of};
 use iris_kernels::device::ALL_SHARES;
-use iris_kernels::host::Program;
+use iris_kernels::host::{GatherDim, Program};
 use iris_sync::{Layout, Phase, Signal, SignalCounter, reached};
 use std::path::Path;
 
@@ -252,13 +252,23 @@ fn a_kernel_of_ones_own_exchanges_around_a_ring() {
     }
 }
 
-/// A reduce-scatter hands few rows on in packets, by tiles of all of them, and many in staging, by tiles of each owner's.
+/// A reduce-scatter hands few rows on in packets, by tiles of all of them, and many in staging, by tiles of each owner's. An all-gather hands on few
+/// rows of A in packets, and gathers many in staging.
 #[test]
-fn few_rows_of_a_reduce_scatter_between_many() {
+fn few_rows_between_many() {
     if compiler().is_none() {
         return;
     }
-    for [many, few] in kinds_of_two([Program::ReduceScatter, Program::ReduceScatterPackets], 7) {
+    let gathers = Program::AllGatherMatmul(GatherDim::Rows);
+    let programs = [
+        [Program::ReduceScatter, Program::ReduceScatterPackets],
+        [gathers, Program::AllGatherMatmulPackets],
+    ];
+    for (programs, [many, few]) in programs.into_iter().flat_map(|programs| {
+        kinds_of_two(programs, 7)
+            .into_iter()
+            .map(move |kinds| (programs, kinds))
+    }) {
         let lines: Vec<_> = [2_u64, 3, 4]
             .into_iter()
             .map(|world| {
@@ -266,7 +276,7 @@ fn few_rows_of_a_reduce_scatter_between_many() {
                     "{} op_of_few={} few=20 world={world} m=70,20,2,19,1,5,1,70,33,4,20,2,1,5,99,7,70 n=34 k=7 bias=1 first={} \
                      seed={world} blocks=2,1,3 budget_ms=60000 stall={},{},{},200",
                     many.describe,
-                    op_of(Program::ReduceScatterPackets),
+                    op_of(programs[1]),
                     1 + world,
                     world - 1,
                     3 + world,
@@ -290,6 +300,10 @@ fn packets_of_two_laps_ago_are_not_believed() {
         [Program::TwoShot, Program::OneShotPackets],
         [Program::TwoShot, Program::TwoShotPackets],
         [Program::ReduceScatter, Program::ReduceScatterPackets],
+        [
+            Program::AllGatherMatmul(GatherDim::Rows),
+            Program::AllGatherMatmulPackets,
+        ],
     ] {
         for [many, few] in kinds_of_two(programs, 7) {
             // Late with all of its packets, or with the second part of each chunk.

@@ -7,7 +7,7 @@ use iris_kernels::device::Args;
 use iris_kernels::device::fast::{
     BOX_K, FastArgs, STREAMERS, TensorMap, may_stream, partial_bytes,
 };
-use iris_kernels::host::{GatherDim, Program, Shape};
+use iris_kernels::host::{GatherDim, MOST_UNPACKED, Program, Shape};
 use iris_kernels::{DType, Tile};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -124,11 +124,11 @@ pub(super) fn arguments<D: Driver>(
     // Few rows are not copied as if there were a tile of them.
     let rows_of_box = |rows: u64| rows.clamp(1, m as u64).next_multiple_of(8);
     let a_rows = rows_of_box(places.a_rows);
-    // Where its own columns are gathered with the others', a rank's A is not mapped.
+    // Where its own part is gathered with the others', or comes in packets, a rank's A is not mapped.
     let gathers_all = matches!(
         program,
         Some(Program::AllGatherMatmul(GatherDim::Columns)) if args.world > 1
-    );
+    ) || program == Some(Program::AllGatherMatmulPackets);
     let a = if gathers_all { nothing } else { a };
     let (a_deep, a) = map(a, a_rows as u32)?;
     let (b_deep, b) = map(b, n as u32)?;
@@ -147,9 +147,10 @@ pub(super) fn arguments<D: Driver>(
         Some(Program::TwoShot | Program::MatmulAllGather) => {
             Some((heap + args.output, args.m, args.n, args.output_row))
         }
-        Some(Program::ReduceScatter | Program::AllGatherMatmul(_)) | None => {
-            Some((args.c, places.c_rows, places.c_cols, args.c_row))
-        }
+        Some(
+            Program::ReduceScatter | Program::AllGatherMatmul(_) | Program::AllGatherMatmulPackets,
+        )
+        | None => Some((args.c, places.c_rows, places.c_cols, args.c_row)),
         Some(_) => None,
     };
     let c = c.and_then(|(address, rows, columns, row)| {
@@ -189,7 +190,9 @@ pub(super) fn streams(step: &Step, m: u64, cols: u64, blocks: u64) -> bool {
     let (high, wide) = (tile.m as u64, tile.n as u64);
     let (rows, across) = (m.div_ceil(high), cols.div_ceil(wide));
     let slabs = k.div_ceil(BOX_K) as u64;
+    let packets = step.program == Program::AllGatherMatmulPackets;
     let possible = usize::try_from(m).is_ok_and(|m| may_stream(tile, m))
+        && (!packets || m <= MOST_UNPACKED as u64)
         && (1..=STREAMERS as u64).contains(&blocks)
         && rows <= blocks
         // Kernels number a row's slabs, times blocks, by 32 bits.

@@ -32,6 +32,9 @@ const CREWS: [Tile; 8] = [
     Tile { m: 128, n: 256 },
 ];
 
+/// The fastest one where rows of A come in packets.
+const UNPACKS: Tile = Tile { m: 64, n: 64 };
+
 /// How kernels lay out an operation's memory on a device, for elements of so many bytes.
 pub(super) fn target_of<D: Driver>(device: &Device<D>, element: usize) -> Target {
     target(&device.info().architecture, &compiler(device), element)
@@ -63,6 +66,7 @@ fn target(architecture: &str, compiler: &str, element: usize) -> Target {
             true => 24,
             false => 32,
         }),
+        unpacks: (hopper && element == 2).then_some(UNPACKS),
         partials: match hopper && element == 2 {
             true => partials,
             false => |_, _, _| 0,
@@ -79,7 +83,9 @@ fn partials(step: &Step, fewest: usize, world: usize) -> usize {
     let mut heights = fewest.div_ceil(tile.m)..=most;
     let streams = |height| streams(step, (height * tile.m) as u64, cols, RESIDENT);
     match step.program {
-        Program::AllGatherMatmul(_) if heights.any(streams) => partial_bytes(tile),
+        Program::AllGatherMatmul(_) | Program::AllGatherMatmulPackets if heights.any(streams) => {
+            partial_bytes(tile)
+        }
         _ => 0,
     }
 }
@@ -377,6 +383,10 @@ pub(super) fn work(program: Program, m: usize, shape: Shape, world: usize) -> us
         Program::AllGatherMatmul(_) => {
             let pieces = needs(program, m, shape, world).words;
             tiles(m, n.div_ceil(world)).max(pieces)
+        }
+        // Every wave sends a part of a row.
+        Program::AllGatherMatmulPackets => {
+            tiles(m, n.div_ceil(world)).max((share * shape.k).div_ceil(1 << 10))
         }
         Program::MatmulAllGather => tiles(share, n),
     }

@@ -291,6 +291,7 @@ impl<T: Element, W: Word> Executor<T, W, Host> for HostKernel<T, W> {
             needs: iris_kernels::host::Program::needs,
             slot: |_, needs, element| needs.slot_elements.checked_mul(element),
             packets: None,
+            unpacks: None,
             partials: |_, _, _| 0,
         }
     }

@@ -1,6 +1,6 @@
 //! Where everything of an operation's workspace lies.
 
-use super::steps::{choice_of, in_packets, steps};
+use super::steps::{choice_of, in_packets, steps, tiled_as};
 use super::{Blueprint, Kind, Step, Target};
 use crate::config::{FusedConfig, Variant};
 use crate::error::OpError;
@@ -79,9 +79,18 @@ impl Blueprint {
                 || choice_of(choices, rows, [n, world, element]).and_then(|choice| choice.tile);
             config.tile.or_else(chosen)
         };
-        let tile_of = |kind: Kind, rows: usize| match (tile_asked(rows), target.tiles) {
+        let tile_of = |program: Program, rows: usize| match (tile_asked(rows), target.tiles) {
             (Some(tile), Some(_)) => tile,
-            (None, Some(_)) => (target.tile)(kind, [m, rows], n, world, element),
+            (None, Some(_)) => match (program, target.unpacks) {
+                (Program::AllGatherMatmulPackets, Some(tile)) => tile,
+                _ => (target.tile)(
+                    tiled_as(kind, in_packets(program)),
+                    [m, rows],
+                    n,
+                    world,
+                    element,
+                ),
+            },
             (given, None) => {
                 let tile = given.unwrap_or_else(|| (target.tile)(kind, [m, m], n, world, element));
                 // A tile no larger than the result: slots are not larger than what they hold.
@@ -91,8 +100,9 @@ impl Blueprint {
                 }
             }
         };
-        let in_packets = target.packets.filter(|_| config.packets);
-        let mut steps = steps(kind, config, choices, world, element, in_packets, tile_of);
+        let travelling = target.packets.filter(|_| config.packets);
+        let packed = travelling.map(|traffic| (traffic, target.unpacks.is_some()));
+        let mut steps = steps(kind, config, choices, world, element, packed, tile_of);
         let needs_of = |step: &Step| (target.needs)(step.program, step.rows, step.shape, world);
         let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);
 

@@ -100,6 +100,8 @@ pub struct Target {
     pub slot: fn(Program, Needs, usize) -> Option<usize>,
     /// Bytes of packets that travel for 16 of data, if there are packets.
     pub packets: Option<usize>,
+    /// The tile of calls whose rows of A come in packets, where these are faster for few rows.
+    pub unpacks: Option<Tile>,
     /// The bytes in which blocks leave parts of tiles, in calls of a step of so many rows at least, on so many ranks.
     pub partials: fn(&Step, usize, usize) -> usize,
 }

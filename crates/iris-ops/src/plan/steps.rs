@@ -4,7 +4,7 @@ use super::{Kind, Step};
 use crate::config::{FusedConfig, Variant};
 use crate::tuning::Choice;
 use iris_kernels::Tile;
-use iris_kernels::host::{Program, Shape, Staging};
+use iris_kernels::host::{GatherDim, MOST_UNPACKED, Program, Shape, Staging};
 
 /// An all-reduce of up to this many elements is bound by the number of steps and not by traffic: `auto` makes it one-shot.
 /// Measured on a CPU, where a step costs about as much as copying a few thousand elements; see `docs/performance.md`.
@@ -22,19 +22,20 @@ pub(super) fn packet_bytes(traffic: usize, world: usize) -> usize {
     16 * IN_4_US * world / (traffic * world - 32)
 }
 
-/// The steps, without their staging: a new one wherever the program or the tile changes.
+/// The steps, without their staging: a new one wherever the program or the tile changes. `packets` is how many bytes travel for 16 of data, and
+/// whether rows of A do so unasked.
 pub(super) fn steps(
     kind: Kind,
     config: &FusedConfig,
     choices: &[Choice],
     world: usize,
     element: usize,
-    packets: Option<usize>,
-    tile_of: impl Fn(Kind, usize) -> Tile,
+    packets: Option<(usize, bool)>,
+    tile_of: impl Fn(Program, usize) -> Tile,
 ) -> Vec<Step> {
     let &FusedConfig { m, n, k, .. } = config;
     let shape_of = |program, rows| {
-        let tile = tile_of(tiled_as(kind, in_packets(program)), rows);
+        let tile = tile_of(program, rows);
         Shape { n, k, tile }
     };
     let (small, program) = program(kind, config, world, element, packets, &shape_of);
@@ -52,7 +53,9 @@ pub(super) fn steps(
             _ => program,
         };
         let choice = choice_of(choices, rows, [n, world, element]);
-        let program = choice.map_or(modelled, |choice| chosen(kind, choice, program));
+        let program = choice.map_or(modelled, |choice| {
+            chosen(kind, config.gather, [rows, world], choice, program)
+        });
         let step = Step {
             rows,
             program,
@@ -103,24 +106,38 @@ pub(crate) fn tiled_as(kind: Kind, in_packets: bool) -> Kind {
 pub(super) fn in_packets(program: Program) -> bool {
     matches!(
         program,
-        Program::OneShotPackets | Program::TwoShotPackets | Program::ReduceScatterPackets
+        Program::OneShotPackets
+            | Program::TwoShotPackets
+            | Program::ReduceScatterPackets
+            | Program::AllGatherMatmulPackets
     )
 }
 
-/// The program of an operation for few rows in packets, if it has one.
-pub(crate) fn packets_of(kind: Kind) -> Option<Program> {
-    match kind {
-        Kind::AllReduce => Some(Program::OneShotPackets),
-        Kind::ReduceScatter => Some(Program::ReduceScatterPackets),
-        Kind::AllGatherMatmul | Kind::MatmulAllGather => None,
+/// The program of an operation for few rows in packets, if it has one; `gather` counts where A is gathered.
+pub(crate) fn packets_of(kind: Kind, gather: GatherDim) -> Option<Program> {
+    match (kind, gather) {
+        (Kind::AllReduce, _) => Some(Program::OneShotPackets),
+        (Kind::ReduceScatter, _) => Some(Program::ReduceScatterPackets),
+        (Kind::AllGatherMatmul, GatherDim::Rows) => Some(Program::AllGatherMatmulPackets),
+        (Kind::AllGatherMatmul, GatherDim::Columns) | (Kind::MatmulAllGather, _) => None,
     }
 }
 
-/// The program that a table asks for; `program` is that of many rows.
-fn chosen(kind: Kind, choice: &Choice, program: Program) -> Program {
+/// The program that a table asks for in calls of up to so many rows, on so many ranks; `program` is that of many rows.
+fn chosen(
+    kind: Kind,
+    gather: GatherDim,
+    [rows, world]: [usize; 2],
+    choice: &Choice,
+    program: Program,
+) -> Program {
     match (choice.packets, choice.variant) {
         (true, Variant::TwoShot) => Program::TwoShotPackets,
-        (true, _) => packets_of(kind).unwrap_or(program),
+        // A row for few rows may be asked for more of them.
+        (true, _) if kind == Kind::AllGatherMatmul && (rows > MOST_UNPACKED || world == 1) => {
+            program
+        }
+        (true, _) => packets_of(kind, gather).unwrap_or(program),
         (false, Variant::OneShot) => Program::OneShot,
         (false, _) => program,
     }
@@ -132,19 +149,28 @@ fn program(
     config: &FusedConfig,
     world: usize,
     element: usize,
-    packets: Option<usize>,
+    packets: Option<(usize, bool)>,
     shape_of: &impl Fn(Program, usize) -> Shape,
 ) -> (Option<(usize, Program)>, Program) {
     let FusedConfig { m, n, .. } = *config;
     // Few rows in packets: all of a rank's go to every peer, or each of them to its owner.
     let peers = world.saturating_sub(1).max(1);
-    let most = packets.map_or(0, |traffic| packet_bytes(traffic, world)) / (peers * n * element);
+    let most =
+        packets.map_or(0, |(traffic, _)| packet_bytes(traffic, world)) / (peers * n * element);
     let few = |program, rows: usize| Some((m.min(rows), program)).filter(|&(rows, _)| rows > 0);
     let scattered = few(Program::ReduceScatterPackets, most * world);
     let few = few(Program::OneShotPackets, most);
     let program = match (kind, config.variant) {
         (Kind::ReduceScatter, _) => return (scattered, Program::ReduceScatter),
-        (Kind::AllGatherMatmul, _) => Program::AllGatherMatmul(config.gather),
+        (Kind::AllGatherMatmul, _) => {
+            // A tile that is asked for is that of all rows.
+            let unpacks = packets.is_some_and(|(_, unpacks)| unpacks)
+                && config.tile.is_none()
+                && !config.portable;
+            let few = packets_of(kind, config.gather).filter(|_| unpacks && world > 1);
+            let few = few.map(|program| (m.min(MOST_UNPACKED), program));
+            return (few, Program::AllGatherMatmul(config.gather));
+        }
         (Kind::MatmulAllGather, _) => Program::MatmulAllGather,
         (Kind::AllReduce, Variant::OneShot) => return (few, Program::OneShot),
         (Kind::AllReduce, Variant::TwoShot) => Program::TwoShot,
@@ -173,6 +199,7 @@ pub(crate) fn variant_of(program: Program) -> Variant {
         Program::ReduceScatter
         | Program::ReduceScatterPackets
         | Program::AllGatherMatmul(_)
+        | Program::AllGatherMatmulPackets
         | Program::MatmulAllGather => Variant::Auto,
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::FusedConfig;
 use crate::error::OpError;
 use crate::tuning::Choice;
+use iris_kernels::host::{GatherDim, MOST_UNPACKED};
 
 const TARGET: Target = Target {
     words: |_| 100,
@@ -16,6 +17,7 @@ const TARGET: Target = Target {
     needs: Program::needs,
     slot: |_, needs, element| needs.slot_elements.checked_mul(element),
     packets: None,
+    unpacks: None,
     partials: |_, _, _| 0,
 };
 
@@ -375,4 +377,46 @@ fn packets_are_for_few_rows_unless_they_are_not_wanted() {
         assert_ne!(of(&config, rows + 1), program);
         assert_ne!(of(&config.packets(false), 1), program);
     }
+}
+
+#[test]
+fn few_rows_of_a_are_in_packets_where_these_are_faster_or_a_table_says_so() {
+    let (few, many) = (
+        Program::AllGatherMatmulPackets,
+        Program::AllGatherMatmul(GatherDim::Rows),
+    );
+    let tile = Tile { m: 8, n: 8 };
+    let unpacking = Target {
+        unpacks: Some(tile),
+        ..IN_PACKETS
+    };
+    let of = |config: &FusedConfig, target: &Target, choices: &[Choice], world, rows| {
+        let kind = Kind::AllGatherMatmul;
+        let blueprint = Blueprint::new::<f32, i32>(kind, config, world, target, choices);
+        let step = *blueprint.unwrap().step(rows);
+        (step.program, step.shape.tile)
+    };
+    let config = FusedConfig::new(500, 300, 70);
+    assert_eq!(of(&config, &unpacking, &[], 3, 1), (few, tile));
+    assert_eq!(of(&config, &unpacking, &[], 3, MOST_UNPACKED), (few, tile));
+    assert_eq!(of(&config, &unpacking, &[], 3, MOST_UNPACKED + 1).0, many);
+    // Alone there is nobody to send to.
+    assert_eq!(of(&config, &unpacking, &[], 1, 1).0, many);
+    assert_eq!(of(&config, &IN_PACKETS, &[], 3, 1).0, many);
+    for other in [
+        config.clone().packets(false),
+        config.clone().portable(true),
+        config.clone().tile(Tile { m: 64, n: 64 }),
+    ] {
+        assert_eq!(of(&other, &unpacking, &[], 3, 1).0, many);
+    }
+    let columns = config.clone().gather(GatherDim::Columns);
+    assert_ne!(of(&columns, &unpacking, &[], 3, 1).0, few);
+    // Whatever a table says, it is for few rows, and for peers.
+    let says = |packets| [choice(usize::MAX, Variant::Auto, packets, [64, 128])];
+    assert_eq!(of(&config, &unpacking, &says(false), 3, 1).0, many);
+    let asked = (few, Tile { m: 64, n: 128 });
+    assert_eq!(of(&config, &IN_PACKETS, &says(true), 3, 16), asked);
+    assert_eq!(of(&config, &IN_PACKETS, &says(true), 3, 17).0, many);
+    assert_eq!(of(&config, &IN_PACKETS, &says(true), 1, 16).0, many);
 }

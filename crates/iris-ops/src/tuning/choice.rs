@@ -7,6 +7,7 @@ use crate::config::{FusedConfig, Variant};
 use crate::error::{OpError, which_tiles};
 use crate::plan::{Kind, Target, packets_of};
 use iris_heap::{World, WorldError};
+use iris_kernels::host::{MOST_UNPACKED, Program};
 use iris_kernels::{Element, Tile};
 use iris_sync::Word;
 
@@ -63,6 +64,7 @@ impl Asked<'_> {
     fn of(&self, table: &Tuning, query: &Query<'_>) -> Result<Vec<Choice>, TuningError> {
         let found = table.nearest(query);
         let largest = found.last().map_or(0, |(_, row)| row.m);
+        let fewest = found.first().map_or(0, |(_, row)| row.m);
         let mut choices: Vec<Choice> = Vec::new();
         for (line, row) in found {
             self.check(table, line, row)?;
@@ -79,6 +81,11 @@ impl Asked<'_> {
             if row.m >= self.config.m {
                 break;
             }
+        }
+        let few = packets_of(self.kind, self.config.gather);
+        let unpacks = few == Some(Program::AllGatherMatmulPackets) && self.config.packets;
+        if unpacks && query.ranks > 1 {
+            add_few(&mut choices, fewest, self.target.unpacks);
         }
         Ok(choices)
     }
@@ -105,11 +112,28 @@ impl Asked<'_> {
                 ),
             ));
         }
-        if row.packets && (self.target.packets.is_none() || packets_of(self.kind).is_none()) {
+        let gather = self.config.gather;
+        if row.packets && (self.target.packets.is_none() || packets_of(self.kind, gather).is_none())
+        {
             let expected = format!("false: {} on {} has none", row.op, row.device);
             return Err(wrong("packets", "true".to_owned(), expected));
         }
         Ok(())
+    }
+}
+
+/// Rows of A go in packets, by tiles of `tile`, also where a table, of `fewest` rows at least, only speaks of more than do.
+fn add_few(choices: &mut Vec<Choice>, fewest: usize, tile: Option<Tile>) {
+    if let (true, Some(_)) = (fewest > MOST_UNPACKED, tile) {
+        let few = Choice {
+            rows: MOST_UNPACKED,
+            variant: Variant::Auto,
+            packets: true,
+            tile,
+            fused: true,
+            streamed: None,
+        };
+        choices.insert(0, few);
     }
 }
 
@@ -216,6 +240,36 @@ fn decode(text: &str) -> Option<Vec<Choice>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_of_more_rows_says_nothing_of_few() {
+        let of = |rows| Choice {
+            rows,
+            variant: Variant::Auto,
+            packets: false,
+            tile: None,
+            fused: true,
+            streamed: None,
+        };
+        let tile = Some(Tile { m: 64, n: 64 });
+        let choices = [of(128), of(usize::MAX)];
+        let added = |fewest, tile| {
+            let mut choices = choices.to_vec();
+            add_few(&mut choices, fewest, tile);
+            choices
+        };
+        let all = added(MOST_UNPACKED + 1, tile);
+        assert_eq!(all[1..], choices);
+        let few = &all[0];
+        assert_eq!(
+            (few.rows, few.packets, few.tile),
+            (MOST_UNPACKED, true, tile)
+        );
+        assert_eq!(added(MOST_UNPACKED + 1, None), choices);
+        // What it says of few rows counts; and where it says nothing at all, models do.
+        assert_eq!(added(MOST_UNPACKED, tile), choices);
+        assert_eq!(added(0, tile), choices);
+    }
 
     #[test]
     fn choices_come_over_as_they_are() {

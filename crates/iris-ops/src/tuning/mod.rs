@@ -45,6 +45,7 @@ use crate::plan::{Kind, packets_of, tiled_as};
 use iris_heap::World;
 use iris_kernels::Element;
 use iris_kernels::device::compile;
+use iris_kernels::host::{GatherDim, MOST_UNPACKED, Program};
 use iris_sync::Word;
 use std::ffi::OsString;
 use std::fs;
@@ -167,9 +168,12 @@ fn file_in_cache(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(directory.join(FILE))
 }
 
-/// Whether an operation, by its name, has packets on devices: what rows of it may say.
-pub fn has_packets(op: &str) -> bool {
-    kind_of(op).and_then(packets_of).is_some()
+/// Whether an operation, by its name, has packets on devices in calls of `m` rows: what rows of it may say. `gather` counts where A is gathered.
+pub fn has_packets(op: &str, gather: GatherDim, m: usize) -> bool {
+    match kind_of(op).and_then(|kind| packets_of(kind, gather)) {
+        Some(Program::AllGatherMatmulPackets) => m <= MOST_UNPACKED,
+        program => program.is_some(),
+    }
 }
 
 /// The tiles that a rank multiplies in a call of an operation, by its name, of `m` rows and `n` columns of the whole problem, in packets or

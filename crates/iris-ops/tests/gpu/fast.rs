@@ -155,3 +155,53 @@ fn streamed_tiles_are_right() {
         });
     }
 }
+
+/// Rows of A in packets, which each block reads itself: as many as it does for, and calls of more between them; of either tile, streamed and not;
+/// deep and wide; A and B with gaps in every other call, which the portable kernel then takes, or B either way.
+#[test]
+fn few_rows_of_a_in_packets_are_right() {
+    let Some(gpus) = Gpus::take("fast::few", 1) else {
+        return;
+    };
+    if !gpus.architecture().starts_with("sm_90") {
+        println!("SKIPPED fast::few: only kernels of Hopper read packets of A by crews");
+        return;
+    }
+    for ranks in [2, 4].into_iter().filter(|&ranks| wanted(ranks)) {
+        threads(ranks, &gpus, |world| {
+            for (at, (n, k)) in [(768, 2112), (17408, 192), (1536, 4104)]
+                .into_iter()
+                .enumerate()
+            {
+                for (tile_n, streamed) in [(64, false), (64, true), (128, false), (128, true)] {
+                    let of = |m, packets| TuningRow {
+                        op: "all_gather_matmul",
+                        gather: Some(GatherDim::Rows),
+                        n,
+                        k,
+                        streamed: Some(streamed && packets),
+                        ..row(world, m, Variant::Auto, packets, Tile { m: 64, n: tile_n })
+                    };
+                    let table = Tuning::new([of(16, true), of(40, false)]);
+                    let calls = vec![16, 1, 20, 5, 16, 2, 40, 9, 3, 13, 7, 4, 17, 8, 15, 16];
+                    let any = Tile { m: 128, n: 128 };
+                    let op = Op::AllGatherMatmul(GatherDim::Rows);
+                    let mut exercise = Exercise::new(op, (n, k), any, calls);
+                    exercise.seed = 300 + at as u64;
+                    exercise.transposed = at == 1;
+                    exercise.strided = at == 2;
+                    exercise.config.tile = None;
+                    exercise.config.bias = at != 0;
+                    exercise.config.first = i64::from(i32::MAX) - 3;
+                    exercise.config.budget = crate::support::budget();
+                    exercise.config = exercise.config.tuning(Arc::new(table));
+                    match streamed {
+                        true => exercise.run_at_once::<bf16, i32, Cuda>(world)?,
+                        false => exercise.run_at_once::<f16, i32, Cuda>(world)?,
+                    };
+                }
+            }
+            Ok(())
+        });
+    }
+}

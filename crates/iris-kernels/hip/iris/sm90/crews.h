@@ -7,7 +7,7 @@
 //   only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
 // - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send, and then meet
 //   the peers. Where nobody has a tile to begin with before parts of A come, the warpgroups begin the call and send: there are more of
-//   them, and they have nothing else to do.
+//   them, and they have nothing else to do. Where A comes in packets, the movers put it into the ring, beside the loader's B.
 //
 // Where the warpgroups merge, the loader brings them the peers' parts of an own tile in the ring: before the tile's slabs if they are
 // there by then, since peers made them while this block made its tiles before; else behind them.
@@ -23,6 +23,7 @@
 
 #include "deliver.h"
 #include "stream.h"
+#include "unpack.h"
 
 namespace iris {
 
@@ -115,6 +116,10 @@ IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, i32 col, cons
     return count;
 }
 
+/// Whether parts of A are awaited where they are gathered.
+template <class Op>
+constexpr bool GATHERS = Op::SENDS && !Op::UNPACKS;
+
 /// Fills the ring.
 template <class Op>
 IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, CrewsShared& shared) {
@@ -170,19 +175,22 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         typename Op::Wanted wanted;
         if constexpr (Op::SENDS) {
             // A tile that is streamed is waited for at the depths of the stint, so whatever another awaits as well.
-            if (op.awaits(work, first || fast.partials != 0)) {
+            bool awaits = GATHERS<Op> && op.awaits(work, first || fast.partials != 0);
+            if (awaits) {
                 there = stint.first;
                 wanted = op.wanted(work);
-                if (first) {
-                    op.rank.call.glance();
-                    if (elected()) {
-                        ahead += copy_ahead(fast, ring, col, stint, depths);
-                    }
-                    sync_wave();
+            }
+            if (first && (awaits || Op::UNPACKS)) {
+                op.rank.call.glance();
+                if (elected()) {
+                    ahead += copy_ahead(fast, ring, col, stint, depths);
                 }
+                sync_wave();
+            }
+            if (awaits) {
                 attend();
             }
-            if (work.gathered) {
+            if (GATHERS<Op> && work.gathered) {
                 // From the first row of this bank's on.
                 row += op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
             }
@@ -190,19 +198,26 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         auto copy = [&](u32 slab) {
             i32 depth = depth_of(slab, depths);
             u32 full = ring.full(place.stage);
-            u32 bytes = u32(Op::SENDS && work.gathered ? fast.gathered_bytes : fast.a_bytes) * BOXES;
+            u32 bytes = Op::UNPACKS ? 0 : u32(GATHERS<Op> && work.gathered ? fast.gathered_bytes : fast.a_bytes) * BOXES;
             if (Op::SENDS && slab < ahead) {
                 await_phase(ring.flight(place.stage), 0);
                 arrive_expecting(full, bytes);
             } else {
                 await_phase(ring.empty(place.stage), place.parity ^ 1);
+                if (Op::UNPACKS && slab - stint.first >= FLIGHT) {
+                    // As in `copy_ahead`: beside more of B the movers' loads take longer.
+                    Place before = place.before(FLIGHT);
+                    await_phase(ring.full(before.stage), before.parity);
+                }
                 arrive_expecting(full, bytes + B_BYTES);
                 copy_b(ring, place, full, fast, col, depth);
             }
-            copy_a(ring, place, fast, Op::SENDS && work.gathered, i32(row), depth);
+            if (!Op::UNPACKS) {
+                copy_a(ring, place, fast, GATHERS<Op> && work.gathered, i32(row), depth);
+            }
             place.advance();
         };
-        if constexpr (Op::SENDS) {
+        if constexpr (GATHERS<Op>) {
             // Some at a time, how many is known in advance: in a loop of which the compiler does not know that all lanes go through it as
             // often, it goes through the lanes one after the other.
             for (u32 slab = stint.first; slab < stint.end; slab += AT_A_TIME) {
@@ -442,10 +457,10 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
     if (block_thread() == LOADER) {
         prefetch_map(fast.a);
         prefetch_map(fast.b);
-        if (Op::SENDS) {
+        if (GATHERS<Op>) {
             prefetch_map(fast.gathered);
         }
-        ring.make();
+        ring.make(Op::UNPACKS ? TEAM : 0);
         shared.dealt = 0;
         shared.failed = 0;
         shared.peers = deep_peers(side<Op, 1>(fast, shared));
@@ -489,7 +504,10 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             }
         } else {
             Op op = side<Op, 3>(fast, shared);
-            if constexpr (Op::SENDS) {
+            if constexpr (Op::UNPACKS) {
+                sync_all();
+                go = unpack_tiles(op, fast, ring, shared.streams) && op.reduce();
+            } else if constexpr (Op::SENDS) {
                 if (op.sends_first(fast.partials != 0)) {
                     sync_all();
                     go = op.rank.call.attend() && op.reduce();

@@ -182,6 +182,11 @@ IRIS_DEVICE Vec16 load_shared(u32 from) {
     return chunk;
 }
 
+IRIS_DEVICE void store_shared(u32 to, const Vec16& chunk) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(chunk.x[0]), "r"(chunk.x[1]), "r"(chunk.x[2]), "r"(chunk.x[3])
+                 : "memory");
+}
+
 // Time, and threads that wait for each other.
 
 /// Waits for all threads of a warpgroup.

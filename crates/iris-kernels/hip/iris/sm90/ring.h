@@ -16,8 +16,9 @@ constexpr u32 GROUPS = IRIS_WARPGROUPS;
 constexpr u32 GROUP_M = 64;
 static_assert(GROUPS * GROUP_M == TILE_M, "warpgroups share the tile's rows");
 
-/// A slab consists of boxes of A, one behind the other, and then of those of B.
-constexpr u32 A_BOX = TILE_M * BOX_K * 2;
+/// A slab consists of boxes of A, one behind the other, and then of those of B. Where it has room for fewer rows of A than a tile has, the
+/// warpgroup multiplies as the others whatever follows, and nobody takes away what comes out.
+constexpr u32 A_BOX = A_ROWS * BOX_K * 2;
 constexpr u32 B_BOX = TILE_N * BOX_K * 2;
 constexpr u32 A_BYTES = A_BOX * BOXES;
 constexpr u32 B_BYTES = B_BOX * BOXES;
@@ -49,10 +50,10 @@ struct Ring {
     /// Its first phase ends when the slab of B is there that was asked for ahead of A.
     IRIS_DEVICE u32 flight(u32 stage) const { return base + BARRIERS + (STAGES + GROUPS) * 16 + stage * 8; }
 
-    /// Makes the barriers, with one thread.
-    IRIS_DEVICE void make() const {
+    /// Makes the barriers, with one thread. Besides the loader, `fillers` waves fill a slab.
+    IRIS_DEVICE void make(u32 fillers) const {
         for (u32 stage = 0; stage < STAGES; ++stage) {
-            barrier_init(full(stage), 1);
+            barrier_init(full(stage), 1 + fillers);
             barrier_init(empty(stage), GROUPS);
             barrier_init(flight(stage), 1);
         }
@@ -69,6 +70,13 @@ struct Place {
     u32 stage = 0;
     u32 parity = 0;
 
+    /// That of the slab before which there were so many.
+    IRIS_DEVICE static Place of(u32 slabs) { return {slabs % STAGES, slabs / STAGES % 2}; }
+
+    /// That of the slab so many before this one, fewer than the ring has.
+    IRIS_DEVICE Place before(u32 slabs) const {
+        return stage < slabs ? Place{stage + STAGES - slabs, parity ^ 1} : Place{stage - slabs, parity};
+    }
     IRIS_DEVICE void advance() {
         if (++stage == STAGES) {
             stage = 0;
