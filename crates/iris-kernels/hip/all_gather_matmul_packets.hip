@@ -8,7 +8,7 @@
 // Packets: a slot for every TILE_N depths, of as many rows as a rank has at the largest m that this is used for. A rank's own rows come in
 // packets, too.
 
-// On Hopper four of a block's helpers unpack.
+// On Hopper a block's helpers are a loader, three couriers, and eight movers, which unpack.
 #define IRIS_COURIERS 3
 
 #include "iris/kernel.h"

@@ -289,7 +289,20 @@ mod tests {
                 "auto, 64x128, streamed"
             ]
         );
-        // Packets are for few rows.
+        // Of more columns a wider tile is measured, but in packets, which are for few rows, and for peers.
+        let wide = gathers(16, 65536);
+        assert!(wide.contains(&"auto, 64x256".to_owned()));
+        assert!(!wide.iter().any(|way| way.contains("packets, 64x256")));
+        let alone = Point {
+            operation: Operation::AllGatherMatmul,
+            size: Size {
+                m: 16,
+                n: 16384,
+                k: 8192,
+            },
+        };
+        let alone = HOPPER.ways(&alone, Gather::Rows, 1, DType::BF16);
+        assert!(alone.iter().all(|way| !way.packets));
         assert!(
             gathers(17, 16384)
                 .iter()

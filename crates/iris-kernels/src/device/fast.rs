@@ -204,6 +204,18 @@ mod tests {
                 }
             }
         }
+        // Few rows in packets: of low and narrow tiles, with more slabs than there are teams that unpack, and more of them than of all rows.
+        let packets = |m, n| Crews::of_program(Program::AllGatherMatmulPackets, Tile { m, n });
+        for n in [64, 128] {
+            let crews = packets(64, n).unwrap();
+            let of_all = Crews::of(Tile { m: 64, n }).unwrap();
+            assert!(crews.stages > of_all.stages.max(4), "{crews:?}");
+            assert!(crews.shared() as usize <= 227 * 1024 - 2048, "{crews:?}");
+            assert_eq!(crews.threads(), 512);
+        }
+        for (m, n) in [(64, 192), (64, 256), (128, 64), (128, 128)] {
+            assert_eq!(packets(m, n), None);
+        }
         for (m, n) in [(32, 128), (64, 32), (128, 320)] {
             assert_eq!(Crews::of(Tile { m, n }), None);
         }

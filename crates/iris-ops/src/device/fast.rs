@@ -297,6 +297,12 @@ mod tests {
             assert_eq!(says(None), faster, "{m} {n} {k} {tile:?}");
             assert!(says(Some(true)) && !says(Some(false)));
         }
+        // Of rows that come in packets one row of tiles is.
+        let few = Step {
+            program: Program::AllGatherMatmulPackets,
+            ..step(64, Tile { m: 64, n: 64 }, Some(true))
+        };
+        assert!(super::streams(&few, 16, 1, 144) && !super::streams(&few, 17, 1, 144));
         // Where it cannot be done, nobody is asked.
         let tile = Tile { m: 128, n: 256 };
         let streams = |m, k, cols, blocks| streams(&step(k, tile, Some(true)), m, cols, blocks);

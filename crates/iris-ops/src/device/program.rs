@@ -78,10 +78,13 @@ fn target(architecture: &str, compiler: &str, element: usize) -> Target {
 fn partials(step: &Step, fewest: usize, world: usize) -> usize {
     let Shape { n, tile, .. } = step.shape;
     let cols = n.div_ceil(world) as u64;
-    // Of calls, only how many tiles their rows take counts, and those that can be streamed have few.
+    // Of calls, how many tiles their rows take counts, and those that can be streamed have few; and that they have no more rows than the step.
     let most = step.rows.div_ceil(tile.m).min(MOST_HIGH);
     let mut heights = fewest.div_ceil(tile.m)..=most;
-    let streams = |height| streams(step, (height * tile.m) as u64, cols, RESIDENT);
+    let streams = |height: usize| {
+        let rows = (height * tile.m).min(step.rows);
+        streams(step, rows as u64, cols, RESIDENT)
+    };
     match step.program {
         Program::AllGatherMatmul(_) | Program::AllGatherMatmulPackets if heights.any(streams) => {
             partial_bytes(tile)
@@ -455,6 +458,10 @@ mod tests {
         // Too many rows to be gone through together, whatever a table says.
         assert_eq!(of(&step(gather, 4096, Some(true)), 1025), 0);
         assert_eq!(of(&step(Program::TwoShot, 512, Some(true)), 385), 0);
+        // Few rows in packets may be, and have less than a tile's rows.
+        let few = |streamed| step(Program::AllGatherMatmulPackets, 16, streamed);
+        assert_eq!(of(&few(Some(true)), 1), partial_bytes(tile));
+        assert_eq!(of(&few(Some(false)), 1), 0);
     }
 
     #[test]
@@ -478,6 +485,9 @@ mod tests {
         assert_eq!(work(Program::Atomic, 300), 74);
         // A rank's 150 rows in pieces of 8, each in parts of its depth: up to 128 of them.
         assert_eq!(work(Program::AllGatherMatmul(GatherDim::Rows), 300), 128);
+        // Where rows are few, as many blocks as have a part of a row for each of four waves.
+        let few = Program::AllGatherMatmulPackets;
+        assert_eq!((work(few, 1), work(few, 16)), (4, 32));
         // Its 2000 rows in pieces of 8, which are more than 32 x 4 tiles.
         assert_eq!(work(Program::AllGatherMatmul(GatherDim::Rows), 4000), 250);
     }

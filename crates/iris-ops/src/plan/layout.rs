@@ -101,7 +101,8 @@ impl Blueprint {
             }
         };
         let travelling = target.packets.filter(|_| config.packets);
-        let packed = travelling.map(|traffic| (traffic, target.unpacks.is_some()));
+        let unpacks = target.unpacks_unasked(kind, config, world).is_some();
+        let packed = travelling.map(|traffic| (traffic, unpacks));
         let mut steps = steps(kind, config, choices, world, element, packed, tile_of);
         let needs_of = |step: &Step| (target.needs)(step.program, step.rows, step.shape, world);
         let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);

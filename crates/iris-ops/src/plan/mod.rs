@@ -5,7 +5,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use crate::config::Variant;
+use crate::config::{FusedConfig, Variant};
 use iris_kernels::Tile;
 use iris_kernels::host::{Accumulators, Needs, Program, Shape, Staging};
 use iris_sync::Layout;
@@ -107,6 +107,19 @@ pub struct Target {
 }
 
 impl Target {
+    /// The tile of calls of few rows of A where these go in packets unasked: there has to be a peer, a tile that is asked for is that of all rows,
+    /// and portable kernels are not known to be faster so.
+    pub(crate) fn unpacks_unasked(
+        &self,
+        kind: Kind,
+        config: &FusedConfig,
+        world: usize,
+    ) -> Option<Tile> {
+        let has = packets_of(kind, config.gather) == Some(Program::AllGatherMatmulPackets);
+        let wanted = config.packets && config.tile.is_none() && !config.portable;
+        self.unpacks.filter(|_| has && wanted && world > 1)
+    }
+
     /// Whether there are programs of a tile.
     pub(crate) fn has(&self, tile: Tile) -> bool {
         let fits =

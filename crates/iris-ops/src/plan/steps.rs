@@ -163,12 +163,9 @@ fn program(
     let program = match (kind, config.variant) {
         (Kind::ReduceScatter, _) => return (scattered, Program::ReduceScatter),
         (Kind::AllGatherMatmul, _) => {
-            // A tile that is asked for is that of all rows.
-            let unpacks = packets.is_some_and(|(_, unpacks)| unpacks)
-                && config.tile.is_none()
-                && !config.portable;
-            let few = packets_of(kind, config.gather).filter(|_| unpacks && world > 1);
-            let few = few.map(|program| (m.min(MOST_UNPACKED), program));
+            let unpacks = packets.is_some_and(|(_, unpacks)| unpacks);
+            let few = (m.min(MOST_UNPACKED), Program::AllGatherMatmulPackets);
+            let few = unpacks.then_some(few);
             return (few, Program::AllGatherMatmul(config.gather));
         }
         (Kind::MatmulAllGather, _) => Program::MatmulAllGather,

@@ -7,7 +7,7 @@ use crate::config::{FusedConfig, Variant};
 use crate::error::{OpError, which_tiles};
 use crate::plan::{Kind, Target, packets_of};
 use iris_heap::{World, WorldError};
-use iris_kernels::host::{MOST_UNPACKED, Program};
+use iris_kernels::host::MOST_UNPACKED;
 use iris_kernels::{Element, Tile};
 use iris_sync::Word;
 
@@ -82,11 +82,10 @@ impl Asked<'_> {
                 break;
             }
         }
-        let few = packets_of(self.kind, self.config.gather);
-        let unpacks = few == Some(Program::AllGatherMatmulPackets) && self.config.packets;
-        if unpacks && query.ranks > 1 {
-            add_few(&mut choices, fewest, self.target.unpacks);
-        }
+        let unasked = self
+            .target
+            .unpacks_unasked(self.kind, self.config, query.ranks);
+        add_few(&mut choices, fewest, unasked);
         Ok(choices)
     }
 
