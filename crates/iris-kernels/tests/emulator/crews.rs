@@ -121,6 +121,17 @@ pub(crate) fn streamed() -> Vec<String> {
     .to_vec()
 }
 
+/// The same of few rows, of which a tile has more than in those cases.
+pub(crate) fn few_streamed() -> Vec<String> {
+    [
+        "world=1 m=16,3,9,16 n=100 k=1000 blocks=9",
+        "world=2 m=16,1,16,5 n=330 k=2000 blocks=8,13",
+        "world=3 m=2,16,11 n=700 k=900 blocks=13,9",
+    ]
+    .map(|case| format!("{case} streamed=1 bias=1"))
+    .to_vec()
+}
+
 /// All cases one after the other, the first with this seed.
 pub(crate) fn run(kernel: &Kernel, cases: &[String], seed: usize) -> Vec<String> {
     let lines: Vec<_> = cases
@@ -197,15 +208,7 @@ fn tiles_are_streamed() {
         let kernel = OfCrews::new(program, tile, DType::BF16, MAX).compile();
         let mut cases = streamed();
         if program == Program::AllGatherMatmulPackets {
-            // Few rows, of which a tile has more than in the others' cases.
-            cases.extend(
-                [
-                    "world=1 m=16,3,9,16 n=100 k=1000 blocks=9",
-                    "world=2 m=16,1,16,5 n=330 k=2000 blocks=8,13",
-                    "world=3 m=2,16,11 n=700 k=900 blocks=13,9",
-                ]
-                .map(|case| format!("{case} streamed=1 bias=1")),
-            );
+            cases.extend(few_streamed());
         }
         for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
             assert_eq!(result, "ok", "{} {case}", op_of(program));

@@ -3,7 +3,7 @@
 
 use crate::cases::MAX;
 use crate::compile::compiler;
-use crate::crews::{deep, late_parts, run, streamed};
+use crate::crews::{deep, few_streamed, late_parts, run, streamed};
 use crate::kinds::{OfCrews, of_wide_waves, op_of, with};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
@@ -279,6 +279,14 @@ fn what_others_have_made_of_a_tile_is_waited_for() {
             cases: streamed(),
         });
     }
+    // Where a slab has room for 16 rows, the wave that has these hands them over.
+    check(&Control {
+        program: Program::AllGatherMatmulPackets,
+        tile: (64, 64),
+        rule: "thread_index() / 32 * 16 < A_ROWS",
+        instead: "thread_index() / 32 * 16 + 16 < A_ROWS",
+        cases: few_streamed(),
+    });
 }
 
 /// A crew that may not go on does all the same what others of its block wait for: else they stand still for ever.

@@ -14,6 +14,11 @@ constexpr u32 SUM_BYTES = TILE_M * TILE_N * 4;
 /// Chunks of a thread's sums.
 constexpr u32 QUADS = TILE_N / 8;
 
+/// Whether this thread has sums of rows that a slab has room for: each wave has those of 16 rows. Of other rows nothing is ever taken away.
+IRIS_DEVICE bool has_rows() {
+    return A_ROWS == TILE_M || thread_index() / 32 * 16 < A_ROWS;
+}
+
 /// Where the sums of this thread lie in what a block leaves.
 template <class Op>
 IRIS_DEVICE float4* left_by(const Course<Op>& course, u32 block) {
@@ -31,7 +36,7 @@ template <class Op>
 IRIS_DEVICE void hand_over(const Course<Op>& course, const Accumulators& sums) {
     float4* to = left_by(course, u32(block_index()));
     IRIS_UNROLL
-    for (u32 quad = 0; quad < QUADS; ++quad) {
+    for (u32 quad = 0; quad < QUADS && has_rows(); ++quad) {
         const f32* d = sums.d + quad * 4;
         to[quad * 128] = {d[0], d[1], d[2], d[3]};
     }
@@ -56,7 +61,7 @@ IRIS_DEVICE void add_rest(const Course<Op>& course, Accumulators& sums, Pause pa
         sync_group(thread_index() / 128);
         const float4* from = left_by(course, block);
         IRIS_UNROLL
-        for (u32 quad = 0; quad < QUADS; ++quad) {
+        for (u32 quad = 0; quad < QUADS && has_rows(); ++quad) {
             if (quad % 8 == 0) {
                 pause();
             }
