@@ -279,14 +279,19 @@ fn what_others_have_made_of_a_tile_is_waited_for() {
             cases: streamed(),
         });
     }
-    // Where a slab has room for 16 rows, the wave that has these hands them over.
-    check(&Control {
-        program: Program::AllGatherMatmulPackets,
-        tile: (64, 64),
-        rule: "thread_index() / 32 * 16 < A_ROWS",
-        instead: "thread_index() / 32 * 16 + 16 < A_ROWS",
-        cases: few_streamed(),
-    });
+    // Waves that have rows hand them over.
+    for (program, cases) in [
+        (ROWS, streamed()),
+        (Program::AllGatherMatmulPackets, few_streamed()),
+    ] {
+        check(&Control {
+            program,
+            tile: (64, 64),
+            rule: "    return thread_index() / 32 * 16 < course",
+            instead: "    return thread_index() / 32 * 16 + 16 < course",
+            cases,
+        });
+    }
 }
 
 /// A crew that may not go on does all the same what others of its block wait for: else they stand still for ever.

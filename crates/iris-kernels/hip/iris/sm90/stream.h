@@ -14,9 +14,10 @@ constexpr u32 SUM_BYTES = TILE_M * TILE_N * 4;
 /// Chunks of a thread's sums.
 constexpr u32 QUADS = TILE_N / 8;
 
-/// Whether this thread has sums of rows that a slab has room for: each wave has those of 16 rows. Of other rows nothing is ever taken away.
-IRIS_DEVICE bool has_rows() {
-    return A_ROWS == TILE_M || thread_index() / 32 * 16 < A_ROWS;
+/// Whether this thread has sums of rows of the current tile: each wave has those of 16. Of rows that are none nothing is ever taken away.
+template <class Op>
+IRIS_DEVICE bool has_rows(const Course<Op>& course) {
+    return thread_index() / 32 * 16 < course.op.work(course.stint().step).block.rows;
 }
 
 /// Where the sums of this thread lie in what a block leaves.
@@ -35,8 +36,9 @@ IRIS_DEVICE u32* flag_of(const Course<Op>& course, u32 block) {
 template <class Op>
 IRIS_DEVICE void hand_over(const Course<Op>& course, const Accumulators& sums) {
     float4* to = left_by(course, u32(block_index()));
+    bool has_rows = iris::has_rows(course);
     IRIS_UNROLL
-    for (u32 quad = 0; quad < QUADS && has_rows(); ++quad) {
+    for (u32 quad = 0; quad < QUADS && has_rows; ++quad) {
         const f32* d = sums.d + quad * 4;
         to[quad * 128] = {d[0], d[1], d[2], d[3]};
     }
@@ -50,6 +52,7 @@ IRIS_DEVICE void hand_over(const Course<Op>& course, const Accumulators& sums) {
 /// beyond, compilers load all at once, for which there are no registers.
 template <class Op, class Pause>
 IRIS_DEVICE void add_rest(const Course<Op>& course, Accumulators& sums, Pause pause) {
+    bool has_rows = iris::has_rows(course);
     course.each_of_rest([&](u32 block) {
         if (thread_index() % 128 == 0) {
             u32* flag = flag_of(course, block);
@@ -61,7 +64,7 @@ IRIS_DEVICE void add_rest(const Course<Op>& course, Accumulators& sums, Pause pa
         sync_group(thread_index() / 128);
         const float4* from = left_by(course, block);
         IRIS_UNROLL
-        for (u32 quad = 0; quad < QUADS && has_rows(); ++quad) {
+        for (u32 quad = 0; quad < QUADS && has_rows; ++quad) {
             if (quad % 8 == 0) {
                 pause();
             }
