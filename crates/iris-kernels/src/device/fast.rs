@@ -113,10 +113,12 @@ impl Crews {
         }
     }
 
-    /// Boxes of a slab, by depth: where one is read sooner than another can be asked for and waited for, two.
+    /// Boxes of a slab, by depth: where one is read sooner than another can be asked for and waited for, two. Of rows that are unpacked the wider
+    /// tiles have one: half as many slabs would be fewer than their movers work at.
     fn boxes(self) -> usize {
         let Tile { m, n } = self.tile;
-        if m * n <= 64 * 64 { 2 } else { 1 }
+        let most = if self.a_rows < m { 64 * 64 } else { 64 * 128 };
+        if m * n <= most { 2 } else { 1 }
     }
 
     /// Bytes of a slab of both.
