@@ -21,7 +21,8 @@ const CAPTURE_THREAD: c_uint = 1;
 const TENSOR_F16: c_uint = 6;
 const TENSOR_BF16: c_uint = 9;
 const SWIZZLE_128: c_uint = 3;
-const PROMOTE_TO_256: c_uint = 3;
+/// What is brought to the cache at a time: the 128 bytes of a box's row. Twice as much would be the next box's, too.
+const PROMOTE_TO_128: c_uint = 2;
 
 /// The CUDA driver.
 pub struct Cuda {
@@ -540,7 +541,7 @@ impl Driver for Cuda {
                 steps.as_ptr(),
                 0,
                 SWIZZLE_128,
-                PROMOTE_TO_256,
+                PROMOTE_TO_128,
                 0,
             )
         };
