@@ -21,8 +21,8 @@ const CAPTURE_THREAD: c_uint = 1;
 const TENSOR_F16: c_uint = 6;
 const TENSOR_BF16: c_uint = 9;
 const SWIZZLE_128: c_uint = 3;
-/// What is brought to the cache at a time: the 128 bytes of a box's row. Twice as much would be the next box's, too.
 const PROMOTE_TO_128: c_uint = 2;
+const PROMOTE_TO_256: c_uint = 3;
 
 /// The CUDA driver.
 pub struct Cuda {
@@ -525,6 +525,7 @@ impl Driver for Cuda {
             lens,
             stride,
             sides,
+            doubly,
         } = boxes;
         let (strides, steps) = ([stride], [1; 2]);
         // SAFETY: the map has the size and the alignment that the driver asks for, and all arrays at least as many elements as there are
@@ -541,7 +542,11 @@ impl Driver for Cuda {
                 steps.as_ptr(),
                 0,
                 SWIZZLE_128,
-                PROMOTE_TO_128,
+                if doubly {
+                    PROMOTE_TO_256
+                } else {
+                    PROMOTE_TO_128
+                },
                 0,
             )
         };

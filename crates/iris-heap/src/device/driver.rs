@@ -107,6 +107,8 @@ pub struct Boxes {
     pub stride: u64,
     /// A box: elements side by side, of which there are 64 at most, and lines, of which there are 256 at most.
     pub sides: [u32; 2],
+    /// Whether what a box's line takes from memory is brought to the cache together with as much beside it: 256 bytes in place of 128.
+    pub doubly: bool,
 }
 
 /// A grid of blocks, along one dimension.
