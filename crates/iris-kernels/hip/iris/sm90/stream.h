@@ -52,7 +52,6 @@ IRIS_DEVICE void hand_over(const Course<Op>& course, const Accumulators& sums) {
 /// beyond, compilers load all at once, for which there are no registers.
 template <class Op, class Pause>
 IRIS_DEVICE void add_rest(const Course<Op>& course, Accumulators& sums, Pause pause) {
-    bool has_rows = iris::has_rows(course);
     course.each_of_rest([&](u32 block) {
         if (thread_index() % 128 == 0) {
             u32* flag = flag_of(course, block);
@@ -62,6 +61,7 @@ IRIS_DEVICE void add_rest(const Course<Op>& course, Accumulators& sums, Pause pa
             store<Order::relaxed, Scope::device>(flag, 0u);
         }
         sync_group(thread_index() / 128);
+        bool has_rows = iris::has_rows(course);
         const float4* from = left_by(course, block);
         IRIS_UNROLL
         for (u32 quad = 0; quad < QUADS && has_rows; ++quad) {
