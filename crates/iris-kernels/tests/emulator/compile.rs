@@ -233,7 +233,8 @@ pub(crate) fn emulator() -> PathBuf {
     .iter()
     .map(|name| emulator_sources().join(name).with_extension("cpp"))
     .collect();
-    let options = ["-rdynamic", "-pthread", "-ldl"].map(String::from);
+    // The program itself is compiled once, and runs in all tests.
+    let options = ["-O3", "-rdynamic", "-pthread", "-ldl"].map(String::from);
     compile("emulator", &options, &sources)
 }
 
