@@ -14,8 +14,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Bytes of an element.
 const ELEMENT: u64 = 2;
-/// Rows of calls whose operands are brought to the cache 128 bytes at a time, as many as a box's line has, and no more: B then comes faster from
-/// memory, by up to 4 %. Of 128 rows and more, or so they were measured, all comes faster 256 bytes at a time; see `docs/performance.md`.
+/// Calls of up to so many rows bring their operands to the cache 128 bytes at a time, which is what a line of a box has, others 256: by that B
+/// comes from memory up to 4 % faster, but calls of 128 rows take 6 % longer. In between nothing was measured. See `docs/performance.md`.
 const MOST_SINGLY: u64 = 16;
 /// What addresses and strides must be multiples of, in bytes.
 const UNIT: u64 = 16;
