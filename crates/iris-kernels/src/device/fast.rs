@@ -113,8 +113,8 @@ impl Crews {
         }
     }
 
-    /// Boxes of a slab, by depth: where one is read sooner than another can be asked for and waited for, two. Of rows that are unpacked the wider
-    /// tiles have one: half as many slabs would be fewer than their movers work at.
+    /// Boxes of a slab, by depth: where one is read sooner than another can be asked for and waited for, two. Where rows are unpacked, the wider
+    /// tiles have one: with two there is room for five slabs, at four of which movers are at work, and none to spare for B. It has not been tried.
     fn boxes(self) -> usize {
         let Tile { m, n } = self.tile;
         let most = if self.a_rows < m { 64 * 64 } else { 64 * 128 };

@@ -110,17 +110,23 @@ const STREAMED: [(usize, [usize; 2], bool); 9] = [
     (300, [64, 128], true),
 ];
 
+/// GPUs for what only kernels of Hopper do.
+fn hopper(test: &'static str, what: &str) -> Option<Gpus> {
+    let gpus = Gpus::take(test, 1)?;
+    let is_hopper = gpus.architecture().starts_with("sm_90");
+    if !is_hopper {
+        println!("SKIPPED {test}: only kernels of Hopper {what}");
+    }
+    is_hopper.then_some(gpus)
+}
+
 /// Of a few columns and of more than there are multiprocessors, deep and not: many blocks share a tile, or a block ends one and begins
 /// another. All tiles in one workspace, in turn, with calls among them that are not streamed.
 #[test]
 fn streamed_tiles_are_right() {
-    let Some(gpus) = Gpus::take("fast::streamed", 1) else {
+    let Some(gpus) = hopper("fast::streamed", "stream tiles") else {
         return;
     };
-    if !gpus.architecture().starts_with("sm_90") {
-        println!("SKIPPED fast::streamed: only kernels of Hopper stream tiles");
-        return;
-    }
     for ranks in [1, 2, 3, 4].into_iter().filter(|&ranks| wanted(ranks)) {
         threads(ranks, &gpus, |world| {
             for gather in [GatherDim::Rows, GatherDim::Columns] {
@@ -160,13 +166,9 @@ fn streamed_tiles_are_right() {
 /// deep and wide; A and B with gaps in every other call, which the portable kernel then takes, or B either way.
 #[test]
 fn few_rows_of_a_in_packets_are_right() {
-    let Some(gpus) = Gpus::take("fast::few", 1) else {
+    let Some(gpus) = hopper("fast::few", "read packets of A by crews") else {
         return;
     };
-    if !gpus.architecture().starts_with("sm_90") {
-        println!("SKIPPED fast::few: only kernels of Hopper read packets of A by crews");
-        return;
-    }
     for ranks in [2, 4].into_iter().filter(|&ranks| wanted(ranks)) {
         threads(ranks, &gpus, |world| {
             for (at, (n, k)) in [(768, 2112), (17408, 192), (1536, 4104)]

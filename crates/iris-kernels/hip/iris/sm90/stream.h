@@ -14,9 +14,9 @@ constexpr u32 SUM_BYTES = TILE_M * TILE_N * 4;
 /// Chunks of a thread's sums.
 constexpr u32 QUADS = TILE_N / 8;
 
-/// Whether this thread has sums of rows of the current tile: each wave has those of 16. Of rows that are none nothing is ever taken away.
+/// Whether this thread's wave has sums of rows of the current tile: each wave has those of 16. Of rows that are none nothing is ever taken away.
 template <class Op>
-IRIS_DEVICE bool has_rows(const Course<Op>& course) {
+IRIS_DEVICE bool wave_has_rows(const Course<Op>& course) {
     return thread_index() / 32 * 16 < course.op.work(course.stint().step).block.rows;
 }
 
@@ -36,7 +36,7 @@ IRIS_DEVICE u32* flag_of(const Course<Op>& course, u32 block) {
 template <class Op>
 IRIS_DEVICE void hand_over(const Course<Op>& course, const Accumulators& sums) {
     float4* to = left_by(course, u32(block_index()));
-    bool has_rows = iris::has_rows(course);
+    bool has_rows = wave_has_rows(course);
     IRIS_UNROLL
     for (u32 quad = 0; quad < QUADS && has_rows; ++quad) {
         const f32* d = sums.d + quad * 4;
@@ -61,7 +61,7 @@ IRIS_DEVICE void add_rest(const Course<Op>& course, Accumulators& sums, Pause pa
             store<Order::relaxed, Scope::device>(flag, 0u);
         }
         sync_group(thread_index() / 128);
-        bool has_rows = iris::has_rows(course);
+        bool has_rows = wave_has_rows(course);
         const float4* from = left_by(course, block);
         IRIS_UNROLL
         for (u32 quad = 0; quad < QUADS && has_rows; ++quad) {
