@@ -304,7 +304,7 @@ fn crews_that_may_not_go_on_keep_others_going() {
     for (program, before) in [
         (
             ROWS,
-            "            for (u32 slab = stint.first; slab < stint.end; slab += AT_A_TIME) {",
+            "            for (u32 slab = stint.first, end; slab < stint.end; slab = end) {",
         ),
         (
             Program::MatmulAllGather,

@@ -15,8 +15,8 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of an element.
 const ELEMENT: u64 = 2;
 /// Calls of up to so many rows bring their operands to the cache 128 bytes at a time, which is what a line of a box has, others 256: by that B
-/// comes from memory up to 4 % faster, but calls of 128 rows take 6 % longer. In between nothing was measured. See `docs/performance.md`.
-const MOST_SINGLY: u64 = 16;
+/// comes from memory up to 6 % faster, but calls of 128 rows and 28672 depths take 2 % longer. See `docs/performance.md`.
+const MOST_SINGLY: u64 = 64;
 /// What addresses and strides must be multiples of, in bytes.
 const UNIT: u64 = 16;
 

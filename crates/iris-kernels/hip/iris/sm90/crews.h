@@ -219,9 +219,9 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         };
         if constexpr (GATHERS<Op>) {
             // Some at a time, how many is known in advance: in a loop of which the compiler does not know that all lanes go through it as
-            // often, it goes through the lanes one after the other.
-            for (u32 slab = stint.first; slab < stint.end; slab += AT_A_TIME) {
-                u32 end = u32(smaller(slab + AT_A_TIME, stint.end));
+            // often, it goes through the lanes one after the other. Once all of A is there, all that is left.
+            for (u32 slab = stint.first, end; slab < stint.end; slab = end) {
+                end = same_in_wave(there) < stint.end ? u32(smaller(slab + AT_A_TIME, stint.end)) : stint.end;
                 if (there < end) {
                     u64 depth = u64(there) * SLAB_K;
                     u64 needed = smaller(u64(end) * SLAB_K, depths);

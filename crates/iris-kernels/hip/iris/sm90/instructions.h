@@ -94,6 +94,16 @@ IRIS_DEVICE void copy_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 
                  : "memory");
 }
 
+/// The same of a matrix that passes through the device's cache: it is the first to be given up there. What stays is what calls come back to,
+/// the instructions above all: a kernel that begins waits for those that have gone to memory.
+IRIS_DEVICE void stream_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) {
+    constexpr u64 EVICT_FIRST = 0x12f0000000000000; // what `createpolicy.fractional.L2::evict_first` makes of all of it
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4}], "
+                 "[%2], %5;" ::"r"(to),
+                 "l"(&map), "r"(barrier), "r"(x), "r"(y), "l"(EVICT_FIRST)
+                 : "memory");
+}
+
 /// Copies `bytes` bytes, a multiple of 16, to shared memory.
 IRIS_DEVICE void copy_bytes(u32 to, const void* from, u32 barrier, u32 bytes) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
