@@ -256,30 +256,23 @@ struct Gather : Operation {
         return {row, first, side, row < piece.rows ? across : 0};
     }
 
-    /// Loads chunks of a piece, from number `next` on.
+    /// Whether A lies in whole chunks, one beside the other, here as well as where it is gathered. All ranks' A is as deep, but how each lies is its
+    /// own affair.
+    IRIS_DEVICE bool is_whole() const {
+        const Args& args = reread(this->args);
+        u64 each = BY_COLUMNS ? args.k_share | args.k : args.k;
+        return args.a_col == 1 && aligned16(args.a | args.a_row * sizeof(Element) | each * sizeof(Element));
+    }
+
+    /// Loads chunks of a piece of whole ones, from number `next` on. All at once: a chunk that there is none of is the last one again.
     IRIS_DEVICE void fetch(Parcel& parcel, u32 next) const {
-        const Block& piece = parcel.piece;
         const Path& way = parcel.way;
-        Lines<Element> from = rank.a().from(piece.row + way.row, piece.col);
-        bool wide = from.depth_stride == 1
-            && aligned16(reinterpret_cast<u64>(from.data) | from.line_stride * sizeof(Element));
-        if (wide && piece.cols % CHUNK<Element> == 0) {
-            // All at once: a chunk that there is none of is the last one again.
-            u32 last = way.across == 0 ? 0 : way.across - 1;
-            IRIS_UNROLL
-            for (u32 nth = 0; nth < COPIED && way.across != 0; ++nth) {
-                u32 chunk = u32(smaller(next + nth * way.step, last));
-                parcel.chunks[nth] = *reinterpret_cast<const Vec16*>(from.data + chunk * CHUNK<Element>);
-            }
-            return;
-        }
+        Lines<Element> from = rank.a().from(parcel.piece.row + way.row, parcel.piece.col);
+        u32 last = way.across == 0 ? 0 : way.across - 1;
         IRIS_UNROLL
-        for (u32 nth = 0; nth < COPIED; ++nth) {
-            u32 chunk = next + nth * way.step;
-            if (chunk < way.across) {
-                u32 at = chunk * CHUNK<Element>;
-                parcel.chunks[nth] = gather(from.data + at * from.depth_stride, from.depth_stride, u32(smaller(piece.cols - at, CHUNK<Element>)));
-            }
+        for (u32 nth = 0; nth < COPIED && way.across != 0; ++nth) {
+            u32 chunk = u32(smaller(next + nth * way.step, last));
+            parcel.chunks[nth] = *reinterpret_cast<const Vec16*>(from.data + chunk * CHUNK<Element>);
         }
     }
 
@@ -288,7 +281,8 @@ struct Gather : Operation {
         return !in_turn || (target == me() ? turn == 0 : (target + 1 + turn) % world() == me());
     }
 
-    /// Stores them at all who read them and whose turn it is.
+    /// Stores a piece's chunks from number `next` on at all who read it and whose turn it is: what `fetch` has loaded if A `is_whole`; else each is
+    /// gathered, element by element if it has to be, which is little code beside what most calls go through.
     IRIS_DEVICE void put(const Parcel& parcel, u32 next, u64 turn, bool in_turn) const {
         const Block& piece = parcel.piece;
         const Path& way = parcel.way;
@@ -303,20 +297,40 @@ struct Gather : Operation {
                 continue;
             }
             Element* to = reinterpret_cast<Element*>(rank.staged(target, 0, 0)) + place;
+            if (!is_whole()) {
+                put_any(parcel, next, to);
+                continue;
+            }
             IRIS_UNROLL
             for (u32 nth = 0; nth < COPIED; ++nth) {
                 u32 chunk = next + nth * way.step;
                 if (chunk < way.across) {
-                    u32 at = chunk * CHUNK<Element>;
-                    store_chunk(to + at, parcel.chunks[nth], u32(smaller(piece.cols - at, CHUNK<Element>)));
+                    store_whole(to + chunk * CHUNK<Element>, parcel.chunks[nth]);
                 }
+            }
+        }
+    }
+    IRIS_DEVICE void put_any(const Parcel& parcel, u32 next, Element* to) const {
+        const Path& way = parcel.way;
+        Lines<Element> from = rank.a().from(parcel.piece.row + way.row, parcel.piece.col);
+        IRIS_ROLLED
+        for (u32 nth = 0; nth < COPIED && next + nth * way.step < way.across; ++nth) {
+            u32 at = (next + nth * way.step) * CHUNK<Element>;
+            u32 count = u32(smaller(CHUNK<Element>, parcel.piece.cols - at));
+            if (count == CHUNK<Element> && aligned16(reinterpret_cast<u64>(to + at))) {
+                *reinterpret_cast<Vec16*>(to + at) = gather(from.data + at * from.depth_stride, from.depth_stride, count);
+                continue;
+            }
+            IRIS_ROLLED
+            for (u32 each = at; each < at + count; ++each) {
+                to[each] = from.data[each * from.depth_stride];
             }
         }
     }
 
     /// Loads the first chunks of this block's first piece, where it is not known yet whether they may be sent.
     IRIS_DEVICE void expect(Parcel& parcel) const {
-        if (first_piece() < pieces(me())) {
+        if (first_piece() < pieces(me()) && is_whole()) {
             parcel.piece = extent(first_piece());
             parcel.way = path(parcel.piece);
             fetch(parcel, parcel.way.first);
@@ -325,7 +339,7 @@ struct Gather : Operation {
             Lines<Element> from = rank.a().from(parcel.piece.row + parcel.way.row, parcel.piece.col);
             IRIS_ROLLED
             for (u32 chunk = parcel.way.first + COPIED * parcel.way.step; chunk < parcel.way.across; chunk += parcel.way.step) {
-                prefetch(from.data + u64(chunk) * CHUNK<Element> * from.depth_stride);
+                prefetch(from.data + chunk * CHUNK<Element>);
             }
         }
     }
@@ -354,7 +368,7 @@ struct Gather : Operation {
                 }
                 await(number);
                 for (u32 next = parcel.way.first; next < parcel.way.across; next += COPIED * parcel.way.step) {
-                    if (!parcel.expected) {
+                    if (!parcel.expected && is_whole()) {
                         fetch(parcel, next);
                     }
                     parcel.expected = false;

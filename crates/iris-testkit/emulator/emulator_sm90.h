@@ -22,7 +22,7 @@ IRIS_DEVICE bool phase_ended(u32 barrier, u32 parity) { return iris_emulator_pha
 
 IRIS_DEVICE void prefetch_map(const TensorMap&) {}
 IRIS_DEVICE void copy_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) { iris_emulator_copy_box(to, &map, barrier, x, y); }
-IRIS_DEVICE void stream_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) { iris_emulator_copy_box(to, &map, barrier, x, y); }
+IRIS_DEVICE void copy_box_by(u64, u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) { iris_emulator_copy_box(to, &map, barrier, x, y); }
 IRIS_DEVICE void copy_bytes(u32 to, const void* from, u32 barrier, u32 bytes) { iris_emulator_copy_bytes(to, from, barrier, bytes); }
 IRIS_DEVICE void store_box(const TensorMap& map, u32 from, i32 x, i32 y) { iris_emulator_store_box(&map, from, x, y); }
 IRIS_DEVICE void commit_copies() { iris_emulator_commit_copies(); }

@@ -24,6 +24,12 @@ IRIS_DEVICE void drain_given(const Lines<T>& matrix, u32 rows, u32 cols, Sink si
     }
 }
 
+/// Stores a vector, at a multiple of 16 bytes. Word by word: of a copy of the whole clang would keep a vector in scratch memory.
+template <class T>
+IRIS_DEVICE void store_whole(T* to, const Vec16& chunk) {
+    *reinterpret_cast<Vec16*>(to) = {{chunk.x[0], chunk.x[1], chunk.x[2], chunk.x[3]}};
+}
+
 /// Stores the first `count` elements of a vector, side by side.
 template <class T>
 IRIS_DEVICE void store_chunk(T* to, const Vec16& chunk, u32 count) {

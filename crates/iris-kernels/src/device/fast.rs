@@ -33,7 +33,9 @@ pub struct FastArgs {
     pub c_mapped: u64,
     /// The address of as many bytes as [`partial_bytes`] says, zero before the first call, if tiles are streamed; else 0.
     pub partials: u64,
-    reserved: [u64; 2],
+    /// For how long the device's cache is to keep B: [`KEEP`] or [`PASS`].
+    pub b_policy: u64,
+    reserved: u64,
     /// A.
     pub a: TensorMap,
     /// B.
@@ -43,6 +45,12 @@ pub struct FastArgs {
     /// The A that is gathered in this rank's staging.
     pub gathered: TensorMap,
 }
+
+/// What `createpolicy.fractional.L2` makes of all of a matrix: that the device's cache keeps it as it does anything, `evict_normal`, or gives it up
+/// first, `evict_first`.
+pub const KEEP: u64 = 0x1000_0000_0000_0000;
+/// See [`KEEP`].
+pub const PASS: u64 = 0x12f0_0000_0000_0000;
 
 const _: () = assert!(size_of::<FastArgs>() == 576 + 4 * size_of::<TensorMap>());
 

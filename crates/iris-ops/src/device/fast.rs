@@ -5,7 +5,7 @@ use crate::plan::Step;
 use iris_heap::device::{Boxes, Device, Driver};
 use iris_kernels::device::Args;
 use iris_kernels::device::fast::{
-    BOX_K, FastArgs, STREAMERS, TensorMap, may_stream, partial_bytes,
+    BOX_K, FastArgs, KEEP, PASS, STREAMERS, TensorMap, may_stream, partial_bytes,
 };
 use iris_kernels::host::{GatherDim, MOST_UNPACKED, Program, Shape};
 use iris_kernels::{DType, Tile};
@@ -17,6 +17,8 @@ const ELEMENT: u64 = 2;
 /// Calls of up to so many rows bring their operands to the cache 128 bytes at a time, which is what a line of a box has, others 256: by that B
 /// comes from memory up to 6 % faster, but calls of 128 rows and 28672 depths take 2 % longer. See `docs/performance.md`.
 const MOST_SINGLY: u64 = 64;
+/// Bytes that the cache of an H100 or an H200 holds.
+const CACHE: u64 = 50_000_000;
 /// What addresses and strides must be multiples of, in bytes.
 const UNIT: u64 = 16;
 
@@ -144,6 +146,7 @@ pub(super) fn arguments<D: Driver>(
     fast.args = *args;
     fast.a_deep = u64::from(a_deep);
     fast.b_deep = u64::from(b_deep);
+    fast.b_policy = policy(args.m, tile, places.b_rows * places.b_cols * ELEMENT);
     let slab = |rows: u64| rows * BOX_K as u64 * ELEMENT;
     fast.a_bytes = slab(if a_deep { a_rows } else { m as u64 });
     (fast.a, fast.b) = (a, b);
@@ -231,6 +234,15 @@ pub(super) fn partials(
     (fits && streams(step, m, cols, blocks)).then_some(offset)
 }
 
+/// For how long the cache is to keep B, of so many bytes, in a call of `m` rows.
+///
+/// What is read once, or is more than the cache holds, would drive out of it what calls come back to: their instructions above all, for which a
+/// kernel that begins then waits. What fits, and is read once for each row of tiles, is better kept.
+fn policy(m: u64, tile: Tile, bytes: u64) -> u64 {
+    let once = m <= tile.m as u64;
+    if once || bytes > CACHE { PASS } else { KEEP }
+}
+
 /// Whether the copy engine takes lines that begin so many elements after each other.
 fn is_mappable(address: u64, stride: u64) -> bool {
     address.is_multiple_of(UNIT) && (stride * ELEMENT).is_multiple_of(UNIT) && stride > 0
@@ -271,6 +283,17 @@ mod tests {
         let columns = Program::AllGatherMatmul(GatherDim::Columns);
         assert!(takes(columns, &call(8, 250, 3), false));
         assert!(takes(Program::TwoShot, &call(7, 7, 3), false));
+    }
+
+    #[test]
+    fn the_cache_keeps_what_it_holds_and_is_read_again() {
+        let tile = Tile { m: 128, n: 64 };
+        assert_eq!(policy(128, tile, 1), PASS);
+        assert_eq!(policy(129, tile, CACHE), KEEP);
+        assert_eq!(policy(129, tile, CACHE + 1), PASS);
+        // As measured on 2 H200: 8192 rows by (8192, 1024) and by (8192, 3584).
+        assert_eq!(policy(8192, tile, 8192 * 1024 * 2), KEEP);
+        assert_eq!(policy(8192, tile, 8192 * 3584 * 2), PASS);
     }
 
     /// As measured on 2 H200, (M, N, K) of the whole: the best tile streamed, which is given, was faster than the best one that is not, or was not.

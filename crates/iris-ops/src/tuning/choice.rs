@@ -68,8 +68,7 @@ impl Asked<'_> {
         let mut choices: Vec<Choice> = Vec::new();
         for (line, row) in found {
             self.check(table, line, row)?;
-            // For more rows, too, unless all is sent to all.
-            let holds = row.m == largest && row.variant != Variant::OneShot;
+            let holds = row.m == largest && holds_for_more(row);
             choices.push(Choice {
                 rows: if holds { usize::MAX } else { row.m },
                 variant: row.variant,
@@ -236,9 +235,38 @@ fn decode(text: &str) -> Option<Vec<Choice>> {
     text.lines().map(choice).collect()
 }
 
+/// Whether a row with the largest M is for more rows, too: not where all is sent to all, nor where it goes in packets, since with rows either costs
+/// more and more beside another way.
+fn holds_for_more(row: &TuningRow) -> bool {
+    row.variant != Variant::OneShot && !row.packets
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::row::tests::row;
     use super::*;
+
+    #[test]
+    fn what_grows_faster_than_rows_do_is_for_no_more() {
+        let way = |variant, packets| TuningRow {
+            variant,
+            packets,
+            ..row(64, 8, 8)
+        };
+        for (variant, packets, holds) in [
+            (Variant::TwoShot, false, true),
+            (Variant::Auto, false, true),
+            (Variant::TwoShot, true, false),
+            (Variant::Auto, true, false),
+            (Variant::OneShot, false, false),
+        ] {
+            assert_eq!(
+                holds_for_more(&way(variant, packets)),
+                holds,
+                "{variant} {packets}"
+            );
+        }
+    }
 
     #[test]
     fn a_table_of_more_rows_says_nothing_of_few() {

@@ -23,6 +23,8 @@ struct FastArgs {
     u64 c_mapped;
     /// Where parts of tiles are left for who finishes them, if tiles are streamed; else 0. See `stream.h`.
     u64 partials;
+    /// For how long the device's cache is to keep B: see `copy_box_by`.
+    u64 b_policy;
     /// A, in boxes of 64 depths by up to TILE_M rows if deep, else of 64 rows by 64 depths.
     TensorMap a;
     /// B, in boxes of 64 depths by TILE_N columns if deep, else of 64 columns by 64 depths.

@@ -101,13 +101,17 @@ IRIS_DEVICE i32 depth_of(u32 slab, u64 depths) { return depths == 0 ? i32(SLAB_K
 /// Copies the first slabs of a stint's B to the empty ring while A is under way, with one lane, and returns how many.
 ///
 /// What is asked for waits in the memory's queues, and all else that comes to them waits behind it: this rank's part of A on its way to
-/// peers, and every fence. So no more is asked for at a time than keeps the memory busy.
+/// peers, and every fence. So no more is asked for at a time than keeps the memory busy; and half of that where A comes in packets, of which
+/// the first are stored, and looked for, meanwhile.
+template <class Op>
 IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, i32 col, const Stint& stint, u64 depths) {
+    constexpr u32 AWAITED_AHEAD = Op::UNPACKS ? FLIGHT / 2 : FLIGHT;
+    static_assert(AWAITED_AHEAD > 0, "something is asked for before anything is waited for");
     u32 count = u32(smaller(stint.slabs(), STAGES));
     Place place;
     for (u32 nth = 0; nth < count; ++nth) {
-        if (nth >= FLIGHT) {
-            await_phase(ring.flight(nth - FLIGHT), 0);
+        if (nth >= AWAITED_AHEAD) {
+            await_phase(ring.flight(nth - AWAITED_AHEAD), 0);
         }
         arrive_expecting(ring.flight(nth), B_BYTES);
         copy_b(ring, place, ring.flight(nth), fast, col, depth_of(stint.first + nth, depths));
@@ -176,18 +180,16 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         if constexpr (Op::SENDS) {
             // A tile that is streamed is waited for at the depths of the stint, so whatever another awaits as well.
             bool awaits = GATHERS<Op> && op.awaits(work, first || fast.partials != 0);
-            if (awaits) {
-                there = stint.first;
-                wanted = op.wanted(work);
-            }
             if (first && (awaits || Op::UNPACKS)) {
                 op.rank.call.glance();
                 if (elected()) {
-                    ahead += copy_ahead(fast, ring, col, stint, depths);
+                    ahead += copy_ahead<Op>(fast, ring, col, stint, depths);
                 }
                 sync_wave();
             }
             if (awaits) {
+                there = stint.first;
+                wanted = op.wanted(work);
                 attend();
             }
             if (GATHERS<Op> && work.gathered) {

@@ -94,13 +94,11 @@ IRIS_DEVICE void copy_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 
                  : "memory");
 }
 
-/// The same of a matrix that passes through the device's cache: it is the first to be given up there. What stays is what calls come back to,
-/// the instructions above all: a kernel that begins waits for those that have gone to memory.
-IRIS_DEVICE void stream_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) {
-    constexpr u64 EVICT_FIRST = 0x12f0000000000000; // what `createpolicy.fractional.L2::evict_first` makes of all of it
+/// The same with a *policy*, as `createpolicy` makes them: for how long the device's cache is to keep it.
+IRIS_DEVICE void copy_box_by(u64 policy, u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4}], "
                  "[%2], %5;" ::"r"(to),
-                 "l"(&map), "r"(barrier), "r"(x), "r"(y), "l"(EVICT_FIRST)
+                 "l"(&map), "r"(barrier), "r"(x), "r"(y), "l"(policy)
                  : "memory");
 }
 

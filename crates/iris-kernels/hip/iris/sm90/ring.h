@@ -105,18 +105,17 @@ IRIS_DEVICE void copy_a(const Ring& ring, Place place, const FastArgs& fast, boo
     }
 }
 
-/// The same of B: of the columns from `col` on. The barrier `full` is told. Of calls of few rows each of B's columns is read once, of many by
-/// neighbours at the same time.
+/// The same of B: of the columns from `col` on. The barrier `full` is told.
 IRIS_DEVICE void copy_b(const Ring& ring, Place place, u32 full, const FastArgs& fast, i32 col, i32 depth) {
     IRIS_UNROLL
     for (u32 box = 0; box < BOXES; ++box, depth += BOX_K) {
         u32 b = ring.b(place.stage) + box * B_BOX;
         if (fast.b_deep) {
-            stream_box(b, fast.b, full, depth, col);
+            copy_box_by(fast.b_policy, b, fast.b, full, depth, col);
         } else {
             IRIS_UNROLL
             for (u32 at = 0; at < TILE_N; at += 64) {
-                stream_box(b + at * 128, fast.b, full, col + at, depth);
+                copy_box_by(fast.b_policy, b + at * 128, fast.b, full, col + at, depth);
             }
         }
     }
