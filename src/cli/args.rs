@@ -54,7 +54,7 @@ pub(crate) enum Command {
     ///
     /// Operations that are given neither a variant nor a tile go by the table in IRIS_TUNING, else by tuning.jsonl in the cache's
     /// directory (IRIS_CACHE_DIR, else XDG_CACHE_HOME/iris, else ~/.cache/iris), where --out leaves it unless it says otherwise; then by the
-    /// table that iris comes with. A row holds for sizes near its own: N and K within a factor of 1.4, and up to M rows.
+    /// table that iris comes with. A row holds for sizes near its own: N and K within a factor of 1.4, and up to M rows, the last one up to 4 M.
     ///
     /// On GPUs times are the device's, of captured graphs, on operands that are in no cache; on the host they are the clock's. The
     /// slowest rank's counts. Results on GPUs are checked before and after.

@@ -272,7 +272,7 @@ struct Gather : Operation {
         IRIS_UNROLL
         for (u32 nth = 0; nth < COPIED && way.across != 0; ++nth) {
             u32 chunk = u32(smaller(next + nth * way.step, last));
-            parcel.chunks[nth] = *reinterpret_cast<const Vec16*>(from.data + chunk * CHUNK<Element>);
+            parcel.chunks[nth] = load_whole(from.data + chunk * CHUNK<Element>);
         }
     }
 
@@ -318,7 +318,7 @@ struct Gather : Operation {
             u32 at = (next + nth * way.step) * CHUNK<Element>;
             u32 count = u32(smaller(CHUNK<Element>, parcel.piece.cols - at));
             if (count == CHUNK<Element> && aligned16(reinterpret_cast<u64>(to + at))) {
-                *reinterpret_cast<Vec16*>(to + at) = gather(from.data + at * from.depth_stride, from.depth_stride, count);
+                store_whole(to + at, gather(from.data + at * from.depth_stride, from.depth_stride, count));
                 continue;
             }
             IRIS_ROLLED

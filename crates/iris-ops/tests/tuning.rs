@@ -81,8 +81,11 @@ fn a_table_decides_how_calls_are_carried_out() {
         assert_ne!(found[..1], untuned[0].as_ref().unwrap()[..1]);
     }
     let two_shot = Arc::new(Tuning::new([row(16, Variant::TwoShot, Some([8, 16]))]));
-    for of_rank in plans(|_| config().tuning(Arc::clone(&two_shot)), &[M]) {
-        assert_eq!(of_rank.unwrap(), [plan(Variant::TwoShot, [8, 16])]);
+    // What else is said of most rows holds for four times as many.
+    for of_rank in plans(|_| config().tuning(Arc::clone(&two_shot)), &[64, 65]) {
+        let found = of_rank.unwrap();
+        assert_eq!(found[0], plan(Variant::TwoShot, [8, 16]));
+        assert_ne!(found[1], found[0]);
     }
 }
 
@@ -180,7 +183,7 @@ fn other_operations_have_rows_of_their_own() {
         let columns = config.clone().gather(GatherDim::Columns);
         let columns = AllGatherMatmul::<f32>::new(&world, columns)?;
         Ok::<_, OpError>(
-            [scatter.plan(M), rows.plan(M), columns.plan(M)].map(|plan| plan.unwrap().tile.m),
+            [scatter.plan(16), rows.plan(16), columns.plan(16)].map(|plan| plan.unwrap().tile.m),
         )
     });
     for of_rank in tiles.unwrap() {

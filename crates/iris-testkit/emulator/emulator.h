@@ -22,6 +22,8 @@ void iris_emulator_acquired();
 /// This thread has waited for the launch before; and it accesses memory, where a launch that may begin early must have done so.
 void iris_emulator_launch_before_ended();
 void iris_emulator_accesses();
+/// Says that 16 bytes move together to or from `at`: ends the program if that is no multiple of 16.
+void iris_emulator_moves_whole(const void* at);
 /// Nanoseconds of a clock that never goes back.
 unsigned long long iris_emulator_now_ns();
 /// The same for some threads, at one of the block's 16 barriers, of whom one may come there and not wait; and for the lanes of a wave.

@@ -117,22 +117,25 @@ struct Stored {
     std::uint64_t row = 0;
     std::uint64_t col = 0;
 
-    /// The part (`row0`, `col0`), `rows` by `cols`, of `from`. Row-major or transposed, aligned or not, with or without gaps; the last
-    /// line has no gap after it.
+    /// The part (`row0`, `col0`), `rows` by `cols`, of `from`. Row-major or transposed, aligned or not, with or without gaps between lines, and
+    /// between the elements of a line; the last line has no gap after it.
     Stored(const std::string& dtype, const Matrix& from, std::uint64_t row0, std::uint64_t rows, std::uint64_t col0,
            std::uint64_t cols, Random& random, Lie lie)
         : memory(0, 1) {
         bool transposed = random.below(2) == 0 && lie != Lie::by_rows;
         bool aligned = random.below(2) == 0 || lie != Lie::any;
+        // Not drawn, so that all else stays as it is.
+        std::uint64_t apart = lie == Lie::any && random.state % 4 == 0 ? 2 : 1;
         std::uint64_t inner = transposed ? rows : cols;
+        inner = inner == 0 ? 0 : (inner - 1) * apart + 1;
         std::uint64_t outer = transposed ? cols : rows;
         std::uint64_t stride = aligned ? (inner + 7) / 8 * 8 : inner + random.below(4);
         stride = stride == 0 ? 1 : stride;
         unsigned bytes = element_bytes(dtype);
         memory = Guarded((outer == 0 ? 0 : (outer - 1) * stride + inner) * bytes, aligned ? 16 : bytes);
         address = reinterpret_cast<std::uintptr_t>(memory.data);
-        row = transposed ? 1 : stride;
-        col = transposed ? stride : 1;
+        row = transposed ? apart : stride;
+        col = transposed ? stride : apart;
         for (std::uint64_t i = 0; i < rows; ++i) {
             for (std::uint64_t j = 0; j < cols; ++j) {
                 encode(dtype, from.at(row0 + i, col0 + j), reinterpret_cast<void*>(address + (i * row + j * col) * bytes));

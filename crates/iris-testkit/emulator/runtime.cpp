@@ -228,6 +228,12 @@ void iris_emulator_accesses() {
     }
 }
 
+void iris_emulator_moves_whole(const void* at) {
+    if (reinterpret_cast<std::uintptr_t>(at) % 16 != 0) {
+        emulator::fail("it moves 16 bytes together that do not begin at a multiple of 16", *machine.current);
+    }
+}
+
 void iris_emulator_pause() {
     emulator::pause(emulator::Pause::anywhere);
 }

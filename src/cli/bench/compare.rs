@@ -170,7 +170,7 @@ impl fmt::Display for Comparison {
         }
         write!(
             f,
-            "{} of {} rows' ratios moved by more than {} %",
+            "{} ratios of {} rows moved by more than {} %",
             self.moved.len(),
             self.common,
             STILL * 100.0

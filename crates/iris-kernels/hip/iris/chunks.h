@@ -24,9 +24,21 @@ IRIS_DEVICE void drain_given(const Lines<T>& matrix, u32 rows, u32 cols, Sink si
     }
 }
 
+/// Loads a vector from a multiple of 16 bytes.
+template <class T>
+IRIS_DEVICE Vec16 load_whole(const T* from) {
+#if defined(IRIS_EMULATED)
+    iris_emulator_moves_whole(from);
+#endif
+    return *reinterpret_cast<const Vec16*>(from);
+}
+
 /// Stores a vector, at a multiple of 16 bytes. Word by word: of a copy of the whole clang would keep a vector in scratch memory.
 template <class T>
 IRIS_DEVICE void store_whole(T* to, const Vec16& chunk) {
+#if defined(IRIS_EMULATED)
+    iris_emulator_moves_whole(to);
+#endif
     *reinterpret_cast<Vec16*>(to) = {{chunk.x[0], chunk.x[1], chunk.x[2], chunk.x[3]}};
 }
 

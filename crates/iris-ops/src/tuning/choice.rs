@@ -68,9 +68,10 @@ impl Asked<'_> {
         let mut choices: Vec<Choice> = Vec::new();
         for (line, row) in found {
             self.check(table, line, row)?;
-            let holds = row.m == largest && holds_for_more(row);
             choices.push(Choice {
-                rows: if holds { usize::MAX } else { row.m },
+                rows: row
+                    .m
+                    .saturating_mul(if row.m == largest { reach(row) } else { 1 }),
                 variant: row.variant,
                 packets: row.packets,
                 tile: row.tile,
@@ -235,10 +236,14 @@ fn decode(text: &str) -> Option<Vec<Choice>> {
     text.lines().map(choice).collect()
 }
 
-/// Whether a row with the largest M is for more rows, too: not where all is sent to all, nor where it goes in packets, since with rows either costs
-/// more and more beside another way.
-fn holds_for_more(row: &TuningRow) -> bool {
-    row.variant != Variant::OneShot && !row.packets
+/// Up to how many times its M the row with the largest M is for: no more where all is sent to all, or in packets, since with rows either costs more and
+/// more beside another way; and tiles that are right for few rows are wrong for very many.
+fn reach(row: &TuningRow) -> usize {
+    if row.variant == Variant::OneShot || row.packets {
+        1
+    } else {
+        4
+    }
 }
 
 #[cfg(test)]
@@ -247,24 +252,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_grows_faster_than_rows_do_is_for_no_more() {
+    fn rows_hold_for_some_more_but_not_where_traffic_grows_faster() {
         let way = |variant, packets| TuningRow {
             variant,
             packets,
             ..row(64, 8, 8)
         };
-        for (variant, packets, holds) in [
-            (Variant::TwoShot, false, true),
-            (Variant::Auto, false, true),
-            (Variant::TwoShot, true, false),
-            (Variant::Auto, true, false),
-            (Variant::OneShot, false, false),
+        for (variant, packets, times) in [
+            (Variant::TwoShot, false, 4),
+            (Variant::Auto, false, 4),
+            (Variant::TwoShot, true, 1),
+            (Variant::Auto, true, 1),
+            (Variant::OneShot, false, 1),
         ] {
-            assert_eq!(
-                holds_for_more(&way(variant, packets)),
-                holds,
-                "{variant} {packets}"
-            );
+            assert_eq!(reach(&way(variant, packets)), times, "{variant} {packets}");
         }
     }
 
