@@ -126,14 +126,18 @@ struct Stored {
         bool aligned = random.below(2) == 0 || lie != Lie::any;
         // Not drawn, so that all else stays as it is.
         std::uint64_t apart = lie == Lie::any && random.state % 4 == 0 ? 2 : 1;
+        // Its lines are as far apart as copies of 16 bytes want it, and it begins where they do not.
+        bool askew = lie == Lie::any && random.state % 4 == 1;
         std::uint64_t inner = transposed ? rows : cols;
         inner = inner == 0 ? 0 : (inner - 1) * apart + 1;
         std::uint64_t outer = transposed ? cols : rows;
         std::uint64_t stride = aligned ? (inner + 7) / 8 * 8 : inner + random.below(4);
+        stride = askew ? (stride + 7) / 8 * 8 : stride;
         stride = stride == 0 ? 1 : stride;
         unsigned bytes = element_bytes(dtype);
-        memory = Guarded((outer == 0 ? 0 : (outer - 1) * stride + inner) * bytes, aligned ? 16 : bytes);
-        address = reinterpret_cast<std::uintptr_t>(memory.data);
+        std::uint64_t elements = outer == 0 ? 0 : (outer - 1) * stride + inner;
+        memory = Guarded((elements + askew) * bytes, askew || aligned ? 16 : bytes);
+        address = reinterpret_cast<std::uintptr_t>(memory.data) + askew * bytes;
         row = transposed ? apart : stride;
         col = transposed ? stride : apart;
         for (std::uint64_t i = 0; i < rows; ++i) {
