@@ -310,6 +310,7 @@ struct Gather : Operation {
             }
         }
     }
+    /// The same of any A, at one rank, where this thread's row of the piece begins at `to`.
     IRIS_DEVICE void put_any(const Parcel& parcel, u32 next, Element* to) const {
         const Path& way = parcel.way;
         Lines<Element> from = rank.a().from(parcel.piece.row + way.row, parcel.piece.col);
