@@ -117,8 +117,8 @@ struct Stored {
     std::uint64_t row = 0;
     std::uint64_t col = 0;
 
-    /// The part (`row0`, `col0`), `rows` by `cols`, of `from`. Row-major or transposed, aligned or not, with or without gaps between lines, and
-    /// between the elements of a line; the last line has no gap after it.
+    /// The part (`row0`, `col0`), `rows` by `cols`, of `from`. Row-major or transposed, its lines or its address aligned or not, with or without
+    /// gaps between lines, and between the elements of a line; the last line has no gap after it.
     Stored(const std::string& dtype, const Matrix& from, std::uint64_t row0, std::uint64_t rows, std::uint64_t col0,
            std::uint64_t cols, Random& random, Lie lie)
         : memory(0, 1) {

@@ -33,7 +33,7 @@ pub struct FastArgs {
     pub c_mapped: u64,
     /// The address of as many bytes as [`partial_bytes`] says, zero before the first call, if tiles are streamed; else 0.
     pub partials: u64,
-    /// For how long the device's cache is to keep B: [`KEEP`] or [`PASS`].
+    /// For how long the device's cache is to keep B: [`KEEP`] or [`PASS`]. Without a world nothing is copied, and it may be 0.
     pub b_policy: u64,
     reserved: u64,
     /// A.

@@ -68,10 +68,9 @@ impl Asked<'_> {
         let mut choices: Vec<Choice> = Vec::new();
         for (line, row) in found {
             self.check(table, line, row)?;
+            let times = if row.m == largest { reach(row) } else { 1 };
             choices.push(Choice {
-                rows: row
-                    .m
-                    .saturating_mul(if row.m == largest { reach(row) } else { 1 }),
+                rows: row.m.saturating_mul(times),
                 variant: row.variant,
                 packets: row.packets,
                 tile: row.tile,

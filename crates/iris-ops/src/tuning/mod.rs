@@ -21,8 +21,8 @@
 //! Of the rows of the same device, ranks, operation, dtype and way to gather, those whose N and K both lie within a factor of the square
 //! root of 2, and of these the nearest: by the distance of the logarithms, rows of the same compiler first. Among those of that N and
 //! K a row holds for calls of up to M rows, down to the next smaller M; the one with the largest M for up to four times as many, unless it
-//! says `one_shot` or packets, whose traffic grows faster than anything else's. For more the models say. Where the one-shot staging of a row passes the cap that `auto` keeps to,
-//! it is as if there were no row.
+//! says `one_shot` or packets, whose traffic grows faster than anything else's. For more the models say. Where the one-shot staging of a
+//! row passes the cap that `auto` keeps to, it is as if there were no row.
 //!
 //! # All ranks do the same
 //!

@@ -105,13 +105,13 @@ IRIS_DEVICE i32 depth_of(u32 slab, u64 depths) { return depths == 0 ? i32(SLAB_K
 /// the first are stored, and looked for, meanwhile.
 template <class Op>
 IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, i32 col, const Stint& stint, u64 depths) {
-    constexpr u32 AWAITED_AHEAD = Op::UNPACKS ? FLIGHT / 2 : FLIGHT;
-    static_assert(AWAITED_AHEAD > 0, "something is asked for before anything is waited for");
+    constexpr u32 IN_FLIGHT = Op::UNPACKS ? FLIGHT / 2 : FLIGHT;
+    static_assert(IN_FLIGHT > 0, "something is asked for before anything is waited for");
     u32 count = u32(smaller(stint.slabs(), STAGES));
     Place place;
     for (u32 nth = 0; nth < count; ++nth) {
-        if (nth >= AWAITED_AHEAD) {
-            await_phase(ring.flight(nth - AWAITED_AHEAD), 0);
+        if (nth >= IN_FLIGHT) {
+            await_phase(ring.flight(nth - IN_FLIGHT), 0);
         }
         arrive_expecting(ring.flight(nth), B_BYTES);
         copy_b(ring, place, ring.flight(nth), fast, col, depth_of(stint.first + nth, depths));

@@ -24,7 +24,8 @@ constexpr u32 A_BYTES = A_BOX * BOXES;
 constexpr u32 B_BYTES = B_BOX * BOXES;
 constexpr u32 STAGE_BYTES = A_BYTES + B_BYTES;
 constexpr u32 OUT_BYTES = TILE_M * TILE_N * 2;
-/// Slabs of B that a block asks for at a time while it waits for A: some 64 KiB. Half of that does not keep the memory busy.
+/// Slabs of B that a block asks for at a time beside A that is under way: some 64 KiB. Half of that does not keep the memory busy, which
+/// `copy_ahead` makes use of.
 constexpr u32 FLIGHT = 65536 / B_BYTES;
 
 /// Where things are in the block's dynamic shared memory, from the first multiple of 1024 on.
