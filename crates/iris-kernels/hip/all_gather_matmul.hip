@@ -50,12 +50,14 @@ struct Gather : Operation {
         u32 across;
     };
 
-    /// A piece that is being sent: this thread's way through it, and some chunks of it; and whether these were loaded ahead.
+    /// A piece that is being sent: this thread's way through it, and some chunks of it; and whether these were loaded ahead. And whether
+    /// all is sent to one peer after the other.
     struct Parcel {
         Block piece;
         Path way;
         Vec16 chunks[COPIED];
         bool expected = false;
+        u32 in_turn;
     };
 
     IRIS_DEVICE Range rows(u64 source) const {
@@ -329,19 +331,32 @@ struct Gather : Operation {
         }
     }
 
-    /// Loads the first chunks of this block's first piece, where it is not known yet whether they may be sent.
+    /// Finds out how this block sends, and where its first piece lies, of which chunks are loaded where it is not known yet whether they may be sent.
     IRIS_DEVICE void expect(Parcel& parcel) const {
+        parcel.in_turn = in_turn();
+        worked_out(parcel.in_turn);
         if (first_piece() < pieces(me()) && is_whole()) {
             parcel.piece = extent(first_piece());
             parcel.way = path(parcel.piece);
-            fetch(parcel, parcel.way.first);
             parcel.expected = true;
-            // The rest comes as far as the cache.
-            Lines<Element> from = rank.a().from(parcel.piece.row + parcel.way.row, parcel.piece.col);
-            IRIS_ROLLED
-            for (u32 chunk = parcel.way.first + COPIED * parcel.way.step; chunk < parcel.way.across; chunk += parcel.way.step) {
-                prefetch(from.data + chunk * CHUNK<Element>);
-            }
+            worked_out(parcel.piece.row);
+            worked_out(parcel.piece.col);
+            worked_out(parcel.way.row);
+            worked_out(parcel.way.first);
+            worked_out(parcel.way.across);
+        }
+    }
+    /// Loads the first of them.
+    IRIS_DEVICE void fetch_expected(Parcel& parcel) const {
+        if (!parcel.expected) {
+            return;
+        }
+        fetch(parcel, parcel.way.first);
+        // The rest comes as far as the cache.
+        Lines<Element> from = rank.a().from(parcel.piece.row + parcel.way.row, parcel.piece.col);
+        IRIS_ROLLED
+        for (u32 chunk = parcel.way.first + COPIED * parcel.way.step; chunk < parcel.way.across; chunk += parcel.way.step) {
+            prefetch(from.data + chunk * CHUNK<Element>);
         }
     }
 
@@ -358,7 +373,7 @@ struct Gather : Operation {
     /// been stored.
     template <class Await, class Pause>
     IRIS_DEVICE bool send(Parcel& parcel, Await await, Pause pause) {
-        bool in_turn = this->in_turn();
+        bool in_turn = parcel.in_turn != 0;
         u64 turns = in_turn ? world() - 1 : 1;
         IRIS_ROLLED
         for (u64 turn = 0; turn < turns; ++turn) {
@@ -385,6 +400,7 @@ struct Gather : Operation {
     }
     IRIS_DEVICE bool send() {
         Parcel parcel;
+        parcel.in_turn = in_turn();
         return send(parcel, [](u64) {}, [] {});
     }
 

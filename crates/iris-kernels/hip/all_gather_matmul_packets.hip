@@ -24,8 +24,10 @@ struct GatherPackets : Operation {
     [[maybe_unused]] static constexpr bool STREAMS = true; // by crews
     static constexpr bool UNPACKS = true;
 
-    /// A chunk that is sent ahead of the gate's opening is loaded ahead.
+    /// A chunk that is being sent: of which row, from which depth on, and what it holds.
     struct Parcel {
+        u32 row;
+        u32 depth;
         Vec16 chunk;
     };
 
@@ -63,19 +65,29 @@ struct GatherPackets : Operation {
     }
     IRIS_DEVICE u32 chunks_apart() const { return u32(reread(args).blocks) * threads(); }
 
-    /// Loads a chunk of this rank's rows. What lies beyond their depth is zero.
-    IRIS_DEVICE Vec16 fetch(u32 number) const {
-        u32 row = number / across();
-        u32 at = (number - row * across()) * CHUNK<Element>;
-        Lines<Element> from = rank.a().from(row, at);
-        u64 left = smaller(depths() - at, CHUNK<Element>);
-        bool wide = from.depth_stride == 1 && left == CHUNK<Element> && aligned16(reinterpret_cast<u64>(from.data));
-        return wide ? *reinterpret_cast<const Vec16*>(from.data) : gather(from.data, from.depth_stride, u32(left));
+    /// Finds out where a chunk of this rank's rows lies.
+    IRIS_DEVICE void find(Parcel& parcel, u32 number) const {
+        parcel.row = number / across();
+        parcel.depth = (number - parcel.row * across()) * CHUNK<Element>;
     }
-    /// Loads this thread's first one, where it is not known yet whether it may be sent.
+    /// Loads it. What lies beyond the rows' depth is zero.
+    IRIS_DEVICE void fetch(Parcel& parcel) const {
+        Lines<Element> from = rank.a().from(parcel.row, parcel.depth);
+        u64 left = smaller(depths() - parcel.depth, CHUNK<Element>);
+        bool wide = from.depth_stride == 1 && left == CHUNK<Element> && aligned16(reinterpret_cast<u64>(from.data));
+        parcel.chunk = wide ? *reinterpret_cast<const Vec16*>(from.data) : gather(from.data, from.depth_stride, u32(left));
+    }
+    /// Finds this thread's first one, which is loaded where it is not known yet whether it may be sent.
     IRIS_DEVICE void expect(Parcel& parcel) const {
         if (first_chunk() < chunks()) {
-            parcel.chunk = fetch(first_chunk());
+            find(parcel, first_chunk());
+            worked_out(parcel.row);
+            worked_out(parcel.depth);
+        }
+    }
+    IRIS_DEVICE void fetch_expected(Parcel& parcel) const {
+        if (first_chunk() < chunks()) {
+            fetch(parcel);
         }
     }
     /// Hands this thread's chunks to all ranks, itself last, of which the first is there.
@@ -83,16 +95,16 @@ struct GatherPackets : Operation {
     IRIS_DEVICE bool send(Parcel& parcel, Await, Pause) {
         for (u32 number = first_chunk(); number < chunks(); number += chunks_apart()) {
             if (number != first_chunk()) {
-                parcel.chunk = fetch(number);
+                find(parcel, number);
+                fetch(parcel);
             }
-            u32 row = number / across();
-            u32 at = number - row * across();
+            u32 at = parcel.depth / CHUNK<Element>;
             u64 target = me();
             IRIS_ROLLED
             for (u64 step = 0; step < world(); ++step) {
                 target = next_rank(target, world());
                 if (cols(target) != 0) {
-                    rank.packets().push(target, at / ACROSS, row, at % ACROSS, parcel.chunk);
+                    rank.packets().push(target, at / ACROSS, parcel.row, at % ACROSS, parcel.chunk);
                 }
             }
         }
@@ -102,6 +114,7 @@ struct GatherPackets : Operation {
     IRIS_DEVICE bool send() {
         Parcel parcel;
         expect(parcel);
+        fetch_expected(parcel);
         return send(parcel, [](u64) {}, [] {});
     }
     /// Nothing is multiplied before it is sent.

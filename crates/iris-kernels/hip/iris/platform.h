@@ -309,7 +309,23 @@ IRIS_DEVICE u32 opaque(u32 value) {
     return value;
 }
 
-/// The same, of a value that all lanes have in common.
+/// Has a value worked out before what follows that compilers do not move either: waits and barriers.
+IRIS_DEVICE void worked_out(u32& value) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("" : "+r"(value)::"memory");
+#else
+    (void)value;
+#endif
+}
+IRIS_DEVICE void worked_out(u64& value) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("" : "+l"(value)::"memory");
+#else
+    (void)value;
+#endif
+}
+
+/// What `opaque` does, of a value that all lanes have in common.
 IRIS_DEVICE u64 opaque_scalar(u64 value) {
 #if defined(__AMDGCN__)
     asm volatile("" : "+s"(value));

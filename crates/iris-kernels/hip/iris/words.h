@@ -22,7 +22,8 @@ constexpr u64 ALL_SHARES = 1 << 20;
 
 /// The value of the call with index `index`, where the one with index 0 has `first`: in 1..=MAX, never 0.
 IRIS_DEVICE u64 signal_value(u64 first, u64 index) {
-    return 1 + (first - 1 + index % WORD_MAX) % WORD_MAX;
+    u64 at = first - 1 + index % WORD_MAX;
+    return 1 + (at < WORD_MAX ? at : at - WORD_MAX);
 }
 
 /// Whether a word that reads `seen` holds `target` or one of the half lap of values after it.

@@ -124,7 +124,13 @@ IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, i32 col, cons
 template <class Op>
 constexpr bool GATHERS = Op::SENDS && !Op::UNPACKS;
 
-/// Fills the ring.
+/// Where a crew begins with what does not follow from the arguments alone: the launch before has ended, and all crews are here.
+IRIS_DEVICE void begin_launch() {
+    await_launch_before();
+    sync_all();
+}
+
+/// Fills the ring. It begins the launch itself.
 template <class Op>
 IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, CrewsShared& shared) {
     Place place;
@@ -137,13 +143,23 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         go = go && (attends || op.rank.call.attend());
         attends = true;
     };
-    bool first = true;
+    bool begun = false;
     Course<Op> course(op, shared.streams, fast.partials);
-    for (; course.next(); first = false) {
+    while (course.next()) {
         Stint stint = course.stint();
         Work work = op.work(stint.step);
         if (work.block.rows == 0) {
             continue;
+        }
+        bool first = !begun;
+        if (first) {
+            // What is copied first is found out while the launch before may still be under way.
+            worked_out(stint.first);
+            worked_out(stint.end);
+            worked_out(work.a_row);
+            worked_out(work.block.col);
+            begin_launch();
+            begun = true;
         }
         bool own = Op::MERGES && work.rank == op.me();
         auto from = [&](u64 source) { return (peers >> source & 1) != 0; };
@@ -252,6 +268,9 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             go = go && op.rank.call.await_ready_from(work.index, from);
             bring_parts();
         }
+    }
+    if (!begun) {
+        begin_launch();
     }
     if (ENDS_EARLY<Op>) {
         attend();
@@ -432,17 +451,21 @@ IRIS_DEVICE Op side(const FastArgs& fast, CrewsShared& shared) {
     return Op(fast.args, shared.calls[CREW], Turns{shared.dealt, shared.drawn[CREW]});
 }
 
-/// Begins the call, and sends this block's pieces of A.
+/// Begins the launch and the call, and sends this block's pieces of A.
 ///
 /// These are awaited by all: the first of them is asked for before anything else, and so is what tells which call this is. Behind the loader's
-/// requests, which begin when the block's crews have met here, it would come as late as all that these ask for.
+/// requests, which begin when the block's crews have met here, it would come as late as all that these ask for. Where it lies, and how fast
+/// the others go, is found out before.
 template <class Op>
 IRIS_DEVICE bool begin_and_send(Op& op) {
-    op.rank.call.glance();
     typename Op::Parcel parcel;
     op.expect(parcel);
-    sync_all();
     Pace pace = Pace::beside(op.alone(slabs_of(op.depths())), op.puts());
+    worked_out(pace.apart);
+    await_launch_before();
+    op.rank.call.glance();
+    op.fetch_expected(parcel);
+    sync_all();
     // What nobody has anything to do before, comes in the order in which it is waited for.
     u64 apart = pace.apart == 0 ? op.piece_bytes() : 0;
     bool go = op.begin();
@@ -472,15 +495,14 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             }
         }
     }
-    // What comes before this is in the shadow of the launch before: it goes by the arguments alone.
-    await_launch_before();
+    // Up to where a crew begins the launch it goes by the arguments alone, in the shadow of the launch before.
     bool go = true;
     if (block_thread() >= LOADER) {
         if (GROUPS == 2) {
             give_registers<104>();
         }
         if (block_thread() < COURIERS) {
-            sync_all();
+            sync_wave(); // what one lane has left in `shared`
             Op op = side<Op, 1>(fast, shared);
             go = load_tiles(op, fast, ring, shared);
             if (ENDS_EARLY<Op>) {
@@ -494,7 +516,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
                 return;
             }
         } else if (block_thread() < MOVERS) {
-            sync_all();
+            begin_launch();
             Op op = side<Op, 2>(fast, shared);
             if constexpr (Op::TO == To::packets) {
                 go = open_way(op, ring, shared);
@@ -507,17 +529,17 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         } else {
             Op op = side<Op, 3>(fast, shared);
             if constexpr (Op::UNPACKS) {
-                sync_all();
+                begin_launch();
                 go = unpack_tiles(op, fast, ring, shared.streams) && op.reduce();
             } else if constexpr (Op::SENDS) {
                 if (op.sends_first(fast.partials != 0)) {
-                    sync_all();
+                    begin_launch();
                     go = op.rank.call.attend() && op.reduce();
                 } else {
                     go = begin_and_send(op) && op.reduce();
                 }
             } else {
-                sync_all();
+                begin_launch();
                 if (Op::REDUCES && op.steps() > op.args.blocks) {
                     // In a call of one tile a block there is nothing to reduce before the warpgroups can do it faster.
                     go = op.rank.call.attend() && op.reduce();
@@ -545,7 +567,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             }
         }
         if (!began) {
-            sync_all();
+            begin_launch();
         }
         if (ENDS_EARLY<Op>) {
             vouch(shared, go);
