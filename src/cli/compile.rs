@@ -212,7 +212,7 @@ fn requests(
         .collect())
 }
 
-/// What an operation may run with tiles of a size: the portable kernel and, where there is one, the one for Hopper.
+/// What an operation may run with tiles of a size: the portable kernel and, where there are some, those for Hopper.
 fn of_program(
     program: Program,
     dtype: DType,
@@ -230,9 +230,12 @@ fn of_program(
     let accumulates = matches!(program, Program::Atomic | Program::Spinlock);
     let crews = Crews::of_program(program, tile)
         .filter(|_| is_fast(architecture.name(), dtype) && !accumulates);
+    // Which of both a call takes is found out from its sizes.
+    let pairs = crews.filter(|_| Crews::may_pair(Some(program), tile, tile.m));
+    let pairs = pairs.map(|crews| (format!("{name}-pairs"), crews.paired().request(request())));
     let crews = crews.map(|crews| (format!("{name}-crews"), crews.request(request())));
     let portable = (name, request().portable(tile));
-    let all = [portable].into_iter().chain(crews);
+    let all = [portable].into_iter().chain(crews).chain(pairs);
     all.map(|(name, request)| (name, Some(dtype), request))
         .collect()
 }

@@ -52,6 +52,13 @@ bool iris_emulator_phase_ended(unsigned barrier, unsigned parity);
 void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int x, int y);
 void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, unsigned bytes);
 void iris_emulator_store_box(const void* map, unsigned from, int x, int y);
+/// Of a block and its partner: comes to where all threads of both come; waits until they have; where the partner has what this block has at an
+/// address; stores 16 bytes there, as so many for a barrier of the partner's; arrives at one.
+void iris_emulator_pair_arrives();
+void iris_emulator_await_pair();
+unsigned iris_emulator_at_partner(unsigned address);
+void iris_emulator_give(unsigned to, unsigned barrier, const float (&values)[4]);
+void iris_emulator_arrive_across(unsigned barrier);
 void iris_emulator_commit_copies();
 void iris_emulator_await_copies(bool read);
 void iris_emulator_load_matrices(unsigned (&to)[4], unsigned from);

@@ -20,6 +20,16 @@ IRIS_DEVICE void arrive_expecting(u32 barrier, u32 bytes) { iris_emulator_arrive
 IRIS_DEVICE void arrive(u32 barrier) { iris_emulator_arrive(barrier, 0); }
 IRIS_DEVICE bool phase_ended(u32 barrier, u32 parity) { return iris_emulator_phase_ended(barrier, parity); }
 
+IRIS_DEVICE void pair_arrives() { iris_emulator_pair_arrives(); }
+IRIS_DEVICE void await_pair() { iris_emulator_await_pair(); }
+IRIS_DEVICE u32 at_partner(u32 address) { return iris_emulator_at_partner(address); }
+IRIS_DEVICE void give(u32 to, u32 barrier, const f32 (&values)[4]) { iris_emulator_give(to, barrier, values); }
+IRIS_DEVICE void arrive_across(u32 barrier) { iris_emulator_arrive_across(barrier); }
+IRIS_DEVICE void await_given(u32 barrier, u32 parity) {
+    while (!phase_ended(barrier, parity)) {
+    }
+}
+
 IRIS_DEVICE void prefetch_map(const TensorMap&) {}
 IRIS_DEVICE void copy_box(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) { iris_emulator_copy_box(to, &map, barrier, x, y); }
 IRIS_DEVICE void copy_box_by(u64, u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) { iris_emulator_copy_box(to, &map, barrier, x, y); }

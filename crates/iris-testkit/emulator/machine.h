@@ -64,12 +64,15 @@ struct Block {
     std::size_t lds_bytes = 0;
     std::vector<Meeting> meetings;
     Sm90 sm90;
+    /// How many of its threads have come to where its partner's come too.
+    std::size_t in_pair = 0;
 };
 
 /// What one OS thread runs. Kept from launch to launch, for its stacks.
 struct Machine {
     std::vector<std::unique_ptr<Stack>> stacks;
     const std::function<void()>* kernel = nullptr;
+    std::vector<Block>* blocks = nullptr;
     unsigned lanes = 64;
     Thread* current = nullptr;
     std::uint64_t random = 0;

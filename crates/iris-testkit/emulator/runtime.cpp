@@ -97,6 +97,7 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
     machine.staged_from = launch.staged_from;
     machine.staged_to = launch.staged_to;
     std::vector<Block> blocks(launch.blocks);
+    machine.blocks = &blocks;
     std::vector<Thread*> threads;
     for (unsigned index = 0; index < launch.blocks; ++index) {
         Block& block = blocks[index];
@@ -177,6 +178,7 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
         end(block);
     }
     machine.current = nullptr;
+    machine.blocks = nullptr;
 }
 
 } // namespace emulator

@@ -130,6 +130,32 @@ void each_of_box(Block& block, const Copy& copy, Each each) {
     }
 }
 
+/// Shared memory is a block's as long as some thread of it runs.
+void check_alive(const Block& block) {
+    if (std::all_of(block.threads.begin(), block.threads.end(), [](const Thread& each) { return each.state == State::ended; })) {
+        fail("reaches for the shared memory of a block that has ended", *machine.current);
+    }
+}
+
+/// The current block's partner: the other of two that follow each other.
+Block& partner() {
+    std::size_t index = block().index ^ 1;
+    if (index >= machine.blocks->size()) {
+        fail("its block has no partner", *machine.current);
+    }
+    return (*machine.blocks)[index];
+}
+
+/// Tells an address in a partner's shared memory from one in a block's own.
+constexpr unsigned ACROSS = 1u << 31;
+
+unsigned across(unsigned address) {
+    if ((address & ACROSS) == 0) {
+        fail("an address in its own shared memory, where the partner's is meant", *machine.current);
+    }
+    return address & ~ACROSS;
+}
+
 /// Makes a copy, or its next part. Returns whether it is done.
 bool make(Block& block, Copy& copy) {
     if (copy.kind == Copy::Kind::box_out) {
@@ -151,7 +177,10 @@ bool make(Block& block, Copy& copy) {
         });
         return true;
     }
-    if (copy.kind == Copy::Kind::bytes_in) {
+    if (copy.kind == Copy::Kind::given) {
+        check_alive(block);
+        std::memcpy(shared_bytes(block, copy.shared, copy.bytes), copy.held.data(), copy.bytes);
+    } else if (copy.kind == Copy::Kind::bytes_in) {
         std::memcpy(shared_bytes(block, copy.shared, copy.bytes), reinterpret_cast<const void*>(copy.from), copy.bytes);
     } else {
         each_of_box(block, copy, [&](unsigned char* shared, unsigned char* element) {
@@ -306,6 +335,47 @@ bool iris_emulator_phase_ended(unsigned barrier, unsigned parity) {
     }
     pause(Pause::here);
     return false;
+}
+
+void iris_emulator_pair_arrives() {
+    block().in_pair += 1;
+    machine.events += 1;
+}
+
+void iris_emulator_await_pair() {
+    while (block().in_pair + partner().in_pair < 2 * block().threads.size()) {
+        pause(Pause::here);
+    }
+    machine.events += 1;
+}
+
+unsigned iris_emulator_at_partner(unsigned address) {
+    return address | ACROSS;
+}
+
+void iris_emulator_give(unsigned to, unsigned barrier, const float (&values)[4]) {
+    Copy copy{};
+    copy.kind = Copy::Kind::given;
+    copy.shared = across(to);
+    copy.barrier = across(barrier);
+    copy.bytes = sizeof(values);
+    copy.held.resize(sizeof(values));
+    std::memcpy(copy.held.data(), values, sizeof(values));
+    copy.rounds = delay();
+    machine.events += 1;
+    partner().sm90.copies.push_back(std::move(copy));
+}
+
+void iris_emulator_arrive_across(unsigned barrier) {
+    Block& other = partner();
+    check_alive(other);
+    PhaseBarrier& at = barrier_at(other, across(barrier));
+    if (at.pending == 0) {
+        fail("more arrive at a partner's barrier than it was made for", *machine.current);
+    }
+    machine.events += 1;
+    at.pending -= 1;
+    end_phase_if_due(at);
 }
 
 void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int x, int y) {

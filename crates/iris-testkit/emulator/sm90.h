@@ -34,11 +34,11 @@ struct PhaseBarrier {
 
 /// A copy under way.
 struct Copy {
-    enum class Kind { box_in, bytes_in, box_out } kind;
+    enum class Kind { box_in, bytes_in, box_out, given } kind;
     Map map;
     std::uint64_t from;
     unsigned shared;
-    /// Of copies to shared memory, whom to tell; of others, whose they are, and of which group.
+    /// Of copies to shared memory, and of what a partner gives, whom to tell; of others, whose they are, and of which group.
     unsigned barrier;
     const Thread* thread;
     std::uint64_t group;

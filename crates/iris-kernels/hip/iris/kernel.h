@@ -8,9 +8,16 @@
 
 #include "sm90/crews.h"
 
+/// Of how many blocks a cluster consists.
+#if defined(IRIS_PAIRED) && !defined(IRIS_EMULATED)
+#define IRIS_CLUSTER __cluster_dims__(2, 1, 1)
+#else
+#define IRIS_CLUSTER
+#endif
+
 /// Makes the kernel `NAME` of the operation `OP`.
 #define IRIS_OPERATION(NAME, OP)                                                                                           \
-    IRIS_KERNEL_ALONE(BLOCK_THREADS) NAME(IRIS_GRID_CONSTANT FastArgs fast) {                                              \
+    IRIS_KERNEL_ALONE(BLOCK_THREADS) IRIS_CLUSTER NAME(IRIS_GRID_CONSTANT FastArgs fast) {                                              \
         IRIS_SHARED(CrewsShared, shared);                                                                                  \
         if (fast.args.world == 0) {                                                                                        \
             return;                                                                                                        \

@@ -325,6 +325,12 @@ IRIS_DEVICE void worked_out(u64& value) {
 #endif
 }
 
+IRIS_DEVICE void worked_out(i32& value) {
+    u32 bits = u32(value);
+    worked_out(bits);
+    value = i32(bits);
+}
+
 /// What `opaque` does, of a value that all lanes have in common.
 IRIS_DEVICE u64 opaque_scalar(u64 value) {
 #if defined(__AMDGCN__)

@@ -72,6 +72,8 @@ pub struct Crews {
     pub helpers: usize,
     /// Rows of A for which a slab has room.
     pub a_rows: usize,
+    /// Whether blocks go in pairs, of which there is an even number: see [`Crews::paired`].
+    pub paired: bool,
 }
 
 impl Crews {
@@ -89,6 +91,7 @@ impl Crews {
             stages: 0,
             helpers: 4,
             a_rows: tile.m,
+            paired: false,
         };
         // More than 8 do not help, and take a moment to be made.
         Some(crews.staged(8))
@@ -111,10 +114,36 @@ impl Crews {
         })
     }
 
+    /// Whether blocks of calls of up to `rows` rows may go in pairs: where tiles are higher than wide, so that most of what a block is brought is of
+    /// A, and all have the same rows. `program` is none for the product alone.
+    pub fn may_pair(program: Option<Program>, tile: Tile, rows: usize) -> bool {
+        // Of these the first makes tiles of each owner's rows, and the second has no such tiles.
+        let others = [Program::ReduceScatter, Program::AllGatherMatmulPackets];
+        let one_row = rows <= tile.m && program.is_none_or(|it| !others.contains(&it));
+        one_row && tile == Tile { m: 128, n: 64 }
+    }
+
+    /// The same in pairs: two blocks make two tiles together, each one half of their depth, and then each gives its partner its part of the partner's
+    /// tile, in shared memory (`hip/iris/sm90/pair.h`).
+    #[must_use]
+    pub fn paired(self) -> Self {
+        Self {
+            paired: true,
+            ..self
+        }
+        .staged(8)
+    }
+
+    /// What a partner gives, in bytes.
+    fn exchanged(self) -> usize {
+        let Tile { m, n } = self.tile;
+        if self.paired { m * n * 4 } else { 0 }
+    }
+
     /// The same with as many slabs as there is room for, and no more than `most`.
     fn staged(self, most: usize) -> Self {
         let Tile { m, n } = self.tile;
-        let room = (Self::ROOM - m * n * 2) / self.slab_bytes();
+        let room = (Self::ROOM - m * n * 2 - self.exchanged()) / self.slab_bytes();
         Self {
             stages: room.min(most),
             ..self
@@ -126,12 +155,13 @@ impl Crews {
     fn boxes(self) -> usize {
         let Tile { m, n } = self.tile;
         let most = if self.a_rows < m { 64 * 64 } else { 64 * 128 };
-        if m * n <= most { 2 } else { 1 }
+        if m * n <= most && !self.paired { 2 } else { 1 }
     }
 
     /// Bytes of a slab of both.
     fn slab_bytes(self) -> usize {
-        (self.a_rows + self.tile.n) * BOX_K * 2 * self.boxes()
+        let tiles = if self.paired { 2 } else { 1 };
+        (self.a_rows + tiles * self.tile.n) * BOX_K * 2 * self.boxes()
     }
 
     /// Threads of a block: those of warpgroups, and the helpers'.
@@ -139,16 +169,21 @@ impl Crews {
         (self.warpgroups * 128 + self.helpers * 32) as u32
     }
 
-    /// Bytes of dynamic shared memory of a block: the ring, a finished tile, their barriers, and what aligns them.
+    /// Bytes of dynamic shared memory of a block: the ring, a finished tile, what a partner gives, their barriers, and what aligns them.
     pub fn shared(&self) -> u32 {
         let Tile { m, n } = self.tile;
         let ring = self.stages * (self.slab_bytes() + 24);
-        (ring + m * n * 2 + self.warpgroups * 16 + 1024) as u32
+        let barriers = self.warpgroups * if self.paired { 32 } else { 16 };
+        (ring + m * n * 2 + self.exchanged() + barriers + 1024) as u32
     }
 
     /// A request for the fast kernel in place of the portable one.
     #[must_use]
     pub fn request(&self, request: Request) -> Request {
+        let request = match self.paired {
+            true => request.define("IRIS_PAIRED", 1),
+            false => request,
+        };
         request
             .define("IRIS_SM90", 1)
             .define("IRIS_WARPGROUPS", self.warpgroups)
@@ -226,6 +261,15 @@ mod tests {
         for (m, n) in [(64, 192), (64, 256), (128, 64), (128, 128)] {
             assert_eq!(packets(m, n), None);
         }
+        // Pairs have two tiles' columns in a slab, and room for what they give each other.
+        let high = Tile { m: 128, n: 64 };
+        let pairs = Crews::of(high).unwrap().paired();
+        assert_eq!(pairs.stages, 5);
+        assert!(pairs.shared() as usize <= 227 * 1024 - 2048, "{pairs:?}");
+        let may = |program, tile, rows| Crews::may_pair(program, tile, rows);
+        assert!(may(None, high, 128) && may(Some(Program::TwoShot), high, 1));
+        assert!(!may(None, high, 129) && !may(None, Tile { m: 64, n: 64 }, 64));
+        assert!(!may(Some(Program::ReduceScatter), high, 1));
         for (m, n) in [(32, 128), (64, 32), (128, 320)] {
             assert_eq!(Crews::of(Tile { m, n }), None);
         }

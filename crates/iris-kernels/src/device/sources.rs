@@ -46,6 +46,7 @@ embed![
     "iris/sm90/deliver.h",
     "iris/sm90/instructions.h",
     "iris/sm90/pace.h",
+    "iris/sm90/pair.h",
     "iris/sm90/ring.h",
     "iris/sm90/stints.h",
     "iris/sm90/stream.h",

@@ -112,6 +112,11 @@ fn the_product_by_itself_compiles() {
                     check(&Crews::of(tile).unwrap().request(request()), 0);
                 }
             }
+            if hopper {
+                let tile = Tile { m: 128, n: 64 };
+                let request = Request::product(DType::BF16, tile, architecture.clone());
+                check(&Crews::of(tile).unwrap().paired().request(request), 0);
+            }
         }
     }
 }

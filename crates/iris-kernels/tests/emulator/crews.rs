@@ -3,8 +3,9 @@
 use crate::cases::{MAX, lines};
 use crate::compile::{compiler, emulate, emulate_to_the_end};
 use crate::kinds::{Kernel, OfCrews, beside_crews, has_crews, of_wide_waves, op_of, plain};
-use iris_kernels::DType;
+use iris_kernels::device::fast::Crews;
 use iris_kernels::host::{GatherDim, Program};
+use iris_kernels::{DType, Tile};
 
 /// Runs a program with tiles of two sizes on all shapes.
 fn check(program: Program, tiles: [(usize, usize); 2]) {
@@ -142,6 +143,9 @@ pub(crate) fn run(kernel: &Kernel, cases: &[String], seed: usize) -> Vec<String>
     emulate_to_the_end(&[&kernel.path], &lines)
 }
 
+/// The tiles whose blocks go in pairs.
+const HIGH: Tile = Tile { m: 128, n: 64 };
+
 const GATHERS: [Program; 2] = [
     Program::AllGatherMatmul(GatherDim::Rows),
     Program::AllGatherMatmul(GatherDim::Columns),
@@ -213,6 +217,46 @@ fn tiles_are_streamed() {
         for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
             assert_eq!(result, "ok", "{} {case}", op_of(program));
         }
+    }
+}
+
+/// Blocks in pairs: as many tiles as blocks or fewer, also of an odd number; more of them, that follow each other; and depth of which the second of a pair
+/// has less than the first, or nothing.
+pub(crate) fn in_pairs(m: u32) -> Vec<String> {
+    let few = m / 3;
+    [
+        (format!("world=1 m={m},1,{few}"), "n=200 k=300 blocks=2,4"),
+        (format!("world=2 m={m},{few},{m}"), "n=330 k=700 blocks=2"),
+        (format!("world=2 m={few},{m},1"), "n=130 k=40 blocks=4,2"),
+        (
+            format!("world=3 m={m},2,{few},{m}"),
+            "n=600 k=1300 blocks=2,4,6",
+        ),
+        (format!("world=4 m={m},1,{m}"), "n=300 k=2 blocks=2"),
+    ]
+    .into_iter()
+    .flat_map(|(rows, rest)| [0, 1].map(|bias| format!("{rows} {rest} bias={bias}")))
+    .collect()
+}
+
+#[test]
+fn blocks_go_in_pairs() {
+    if compiler().is_none() {
+        return;
+    }
+    let may = |&program: &Program| has_crews(program) && Crews::may_pair(Some(program), HIGH, 1);
+    for program in Program::ALL.into_iter().filter(may) {
+        let kernel = OfCrews::paired(program, (64, 64)).compile();
+        let cases = in_pairs(64);
+        for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+            assert_eq!(result, "ok", "{} {case}", op_of(program));
+        }
+    }
+    // With two warpgroups, as it is done.
+    let kernel = OfCrews::paired(GATHERS[0], (HIGH.m, HIGH.n)).compile();
+    let cases = in_pairs(128);
+    for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+        assert_eq!(result, "ok", "{case}");
     }
 }
 

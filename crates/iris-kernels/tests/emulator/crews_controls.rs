@@ -3,7 +3,7 @@
 
 use crate::cases::MAX;
 use crate::compile::compiler;
-use crate::crews::{deep, few_streamed, late_parts, run, streamed};
+use crate::crews::{deep, few_streamed, in_pairs, late_parts, run, streamed};
 use crate::kinds::{OfCrews, of_wide_waves, op_of, with};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
@@ -25,7 +25,13 @@ fn check(control: &Control) {
     if compiler().is_none() {
         return;
     }
-    let kernel = OfCrews::new(control.program, control.tile, DType::BF16, MAX);
+    check_of(
+        &OfCrews::new(control.program, control.tile, DType::BF16, MAX),
+        control,
+    );
+}
+
+fn check_of(kernel: &OfCrews, control: &Control) {
     let changed = kernel.compile_as(&with(kernel.text(), control.rule, control.instead));
     // Who is late differs from one run to the next.
     let fails = (0..20).any(|round| {
@@ -432,24 +438,58 @@ fn a_tile_is_whole_before_it_leaves_in_packets() {
 }
 
 #[test]
-fn a_launch_that_may_begin_early_waits_for_the_one_before() {
-    for (program, rule) in [
+fn what_a_partner_gives_is_waited_for_and_given_where_nobody_reads() {
+    if compiler().is_none() {
+        return;
+    }
+    for (rule, instead) in [
+        // The partner's barriers are made, what was given before is read, and the block is still there.
+        ("    await_pair();\n    Exchange", "    Exchange"),
+        ("        await_taken();\n        u32 to", "        u32 to"),
+        ("    exchange.await_taken();\n", ""),
+        // What is given has come, and all have read it before more may come.
+        ("        await_given(ring.given(group), rounds % 2);\n", ""),
         (
-            Program::MatmulAllGather,
-            "    await_launch_before();\n    bool go",
+            "        sync_group(group);\n        if (thread_index() % 128 == 0) {\n            arrive_across",
+            "        if (thread_index() % 128 == 0) {\n            arrive_across",
         ),
-        (ROWS, "    await_launch_before();\n    bool go"),
+        // Each has its half of the depth, of both tiles.
         (
-            Program::OneShotPackets,
-            "    await_launch_before();\n    bool go",
+            "Stint{step, half, slabs}",
+            "Stint{step, slabs - half, slabs}",
+        ),
+        ("second ? low : high", "second ? high : low"),
+        (
+            "step / PAIR * PAIR < u32(op.steps())",
+            "step < u32(op.steps())",
         ),
     ] {
-        check(&Control {
-            program,
-            tile: (64, 64),
-            rule,
-            instead: "    bool go",
-            cases: deep(op_of(program)),
-        });
+        check_of(
+            &OfCrews::paired(ROWS, (64, 64)),
+            &Control {
+                program: ROWS,
+                tile: (64, 64),
+                rule,
+                instead,
+                cases: in_pairs(64),
+            },
+        );
+    }
+}
+
+#[test]
+fn a_launch_that_may_begin_early_waits_for_the_one_before() {
+    let crews = (
+        "    await_launch_before();\n    sync_all();",
+        "    sync_all();",
+    );
+    let senders = ("    await_launch_before();\n    op.rank", "    op.rank");
+    for (program, (rule, instead)) in [
+        (Program::MatmulAllGather, crews),
+        (Program::OneShotPackets, crews),
+        (ROWS, crews),
+        (ROWS, senders),
+    ] {
+        check_all(program, &deep(op_of(program)), &[(rule, instead)]);
     }
 }

@@ -80,6 +80,18 @@ impl OfCrews {
     pub(crate) fn new(program: Program, (m, n): (usize, usize), dtype: DType, ring: u64) -> Self {
         let tile = Tile { m, n };
         let crews = Crews::of_program(program, tile).expect("there are fast kernels of it");
+        Self::of(crews, program, dtype, ring)
+    }
+
+    /// The same whose blocks go in pairs, of calls of no more rows than a tile has.
+    pub(crate) fn paired(program: Program, (m, n): (usize, usize)) -> Self {
+        let crews =
+            Crews::of_program(program, Tile { m, n }).expect("there are fast kernels of it");
+        Self::of(crews.paired(), program, DType::BF16, MAX)
+    }
+
+    fn of(crews: Crews, program: Program, dtype: DType, ring: u64) -> Self {
+        let tile @ Tile { m, n } = crews.tile;
         let architecture = "sm_90a".parse().expect("it is known");
         Self {
             crews,

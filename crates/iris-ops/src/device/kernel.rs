@@ -400,11 +400,15 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let fast = fast.and_then(|(kernel, places)| {
             let most = u64::from(kernel.most_blocks);
             let room = this.blueprint.partials;
-            let partials = fast::partials(step, room, [args.m, places.c_cols, most]);
+            let sizes = [args.m, places.c_cols, most];
+            let partials = match kernel.paired {
+                true => None,
+                false => fast::partials(step, room, sizes),
+            };
             // Blocks without a tile of their own have parts of others'.
             args.blocks = match partials {
                 Some(_) => most,
-                None => work.min(most),
+                None => kernel.blocks(work),
             };
             let device = this.world.device();
             let (program, tile) = (Some(step.program), step.shape.tile);
@@ -423,7 +427,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
                     stream.launch_programmatic(&kernel.function, args.blocks as u32, &fast)
                 }
                 None => {
-                    args.blocks = work.min(u64::from(loaded.portable.most_blocks));
+                    args.blocks = loaded.portable.blocks(work);
                     stream.launch_programmatic(&loaded.portable.function, args.blocks as u32, &args)
                 }
             }

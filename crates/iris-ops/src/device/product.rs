@@ -3,7 +3,7 @@
 use super::fast::{self, Maps};
 use super::graph::Captured;
 use super::kernel::Places;
-use super::program::{self, Loaded};
+use super::program::{self, Loaded, Wanted};
 use crate::call::Strided;
 use crate::error::OpError;
 use crate::matrix::{MatrixMut, MatrixRef};
@@ -12,7 +12,7 @@ use crate::plan::Kind;
 use iris_heap::World;
 use iris_heap::device::{Driver, RankStream};
 use iris_kernels::device::compile::{self, Architecture, Request};
-use iris_kernels::device::fast::{Crews, is_fast, waves_n};
+use iris_kernels::device::fast::{Crews, is_fast};
 use iris_kernels::device::{Args, CompileError, PRODUCT};
 use iris_kernels::{DType, Element, Tile};
 use std::marker::PhantomData;
@@ -21,10 +21,12 @@ use std::sync::Arc;
 /// What errors call it.
 const NAME: &str = "product";
 
-/// Compiles and loads the kernels of products in tiles of a size; `portable` leaves the fast one out.
+/// Compiles and loads the kernels of products of up to so many rows, of a depth, and of so many columns, in tiles of a size; `portable` leaves the
+/// fast one out.
 pub(super) fn load<T: Element, D: Driver>(
     world: &World<D>,
     operation: &'static str,
+    sizes: [usize; 3],
     tile: Tile,
     portable: bool,
 ) -> Result<Loaded<D>, OpError> {
@@ -35,19 +37,18 @@ pub(super) fn load<T: Element, D: Driver>(
     let architecture = compile::target(&architecture)?;
     let is_fast = !portable && device.has_tensor_maps() && is_fast(architecture.name(), T::DTYPE);
     let request = || Request::product(T::DTYPE, tile, architecture.clone());
-    let load = |shape: [u32; 2], request: &Request| {
-        program::load_kernel(world, operation, PRODUCT.1, shape, request)
-    };
+    let load = |wanted: Wanted| program::load_kernel(world, operation, PRODUCT.1, &wanted);
     let fast = Crews::of(tile)
         .filter(|_| is_fast)
-        .map(|crews| {
-            let shape = [crews.threads(), crews.shared()];
-            load(shape, &crews.request(request()))
+        .map(|crews| match fast::product_pairs(tile, sizes) {
+            true => crews.paired(),
+            false => crews,
         })
+        .map(|crews| load(Wanted::of_crews(&crews, request())))
         .transpose()?;
     Ok(Loaded {
         program: None,
-        portable: load([64 * waves_n(tile) as u32, 0], &request().portable(tile))?,
+        portable: load(Wanted::portable(tile, request()))?,
         fast,
         before: None,
     })
@@ -83,7 +84,7 @@ impl<D: Driver> Multiplication<'_, D> {
         args.heap[0] = self.world.base(self.world.rank());
         let Loaded { portable, fast, .. } = self.kernels;
         let fast = fast.as_ref().and_then(|kernel| {
-            args.blocks = tiles.min(u64::from(kernel.most_blocks));
+            args.blocks = kernel.blocks(tiles);
             let places = Places {
                 a_rows: args.m,
                 a_cols: args.k,
@@ -103,7 +104,7 @@ impl<D: Driver> Multiplication<'_, D> {
                     stream.launch_programmatic(&kernel.function, fast.args.blocks as u32, &fast)
                 }
                 None => {
-                    args.blocks = tiles.min(u64::from(portable.most_blocks));
+                    args.blocks = portable.blocks(tiles);
                     stream.launch_programmatic(&portable.function, args.blocks as u32, &args)
                 }
             }
@@ -152,7 +153,7 @@ impl<T: Element, D: Driver> Product<T, D> {
         }
         let target = program::target_of(world.device(), size_of::<T>());
         let tile = (target.tile)(Kind::AllReduce, [rows, rows], cols, 1, size_of::<T>());
-        let kernels = load::<T, D>(world, NAME, tile, false)?;
+        let kernels = load::<T, D>(world, NAME, [rows, depth, cols], tile, false)?;
         program::warm_up(world, std::slice::from_ref(&kernels))?;
         Ok(Self {
             world: world.clone(),

@@ -1,6 +1,6 @@
 //! The kernels of an operation, compiled and loaded, and how many blocks each is launched with.
 
-use super::fast::streams;
+use super::fast::{pairs, product_of, streams};
 use super::product;
 use crate::config::FusedConfig;
 use crate::error::OpError;
@@ -86,7 +86,9 @@ fn partials(step: &Step, fewest: usize, world: usize) -> usize {
         streams(step, rows as u64, cols, RESIDENT)
     };
     match step.program {
-        Program::AllGatherMatmul(_) | Program::AllGatherMatmulPackets if heights.any(streams) => {
+        Program::AllGatherMatmul(_) | Program::AllGatherMatmulPackets
+            if !pairs(step, world) && heights.any(streams) =>
+        {
             partial_bytes(tile)
         }
         _ => 0,
@@ -105,7 +107,7 @@ fn wide_packets(architecture: &str, compiler: &str) -> bool {
 }
 
 /// Blocks that a device of this kind runs at once, one a multiprocessor: 132 on an H100 and an H200.
-const RESIDENT: u64 = 132;
+pub(super) const RESIDENT: u64 = 132;
 /// About as many, to be filled by tiles.
 const BLOCKS: usize = 128;
 
@@ -161,8 +163,41 @@ pub struct Loaded<D: Driver> {
 pub struct Kernel<D: Driver> {
     /// The kernel.
     pub function: Function<D>,
-    /// The blocks that are resident at once on this rank's part of the device.
+    /// The blocks that are resident at once on this rank's part of the device: an even number if they go in pairs.
     pub most_blocks: u32,
+    /// Whether they do.
+    pub paired: bool,
+}
+
+/// A kernel to be compiled and loaded.
+pub(super) struct Wanted {
+    /// Threads of a block, and its dynamic shared memory in bytes.
+    threads: u32,
+    shared: u32,
+    paired: bool,
+    request: Request,
+}
+
+impl Wanted {
+    /// The one for every architecture.
+    pub(super) fn portable(tile: Tile, request: Request) -> Self {
+        Self {
+            threads: 64 * waves_n(tile) as u32,
+            shared: 0,
+            paired: false,
+            request: request.portable(tile),
+        }
+    }
+
+    /// The one whose blocks consist of these crews.
+    pub(super) fn of_crews(crews: &Crews, request: Request) -> Self {
+        Self {
+            threads: crews.threads(),
+            shared: crews.shared(),
+            paired: crews.paired,
+            request: crews.request(request),
+        }
+    }
 }
 
 /// Compiles and loads an operation's kernels.
@@ -211,21 +246,18 @@ pub(super) fn load<T: Element, D: Driver>(
     let mut wanted = Vec::new();
     for step in &blueprint.steps {
         let tile = step.shape.tile;
-        let portable = request(step).portable(tile);
-        wanted.push(Some((64 * waves_n(tile) as u32, 0, portable)));
+        wanted.push(Some(Wanted::portable(tile, request(step))));
         let accumulates = matches!(step.program, Program::Atomic | Program::Spinlock);
         let crews = Crews::of_program(step.program, tile).filter(|_| fast && !accumulates);
-        wanted.push(crews.map(|crews| {
-            (
-                crews.threads(),
-                crews.shared(),
-                crews.request(request(step)),
-            )
-        }));
+        let crews = crews.map(|crews| match pairs(step, world.size()) {
+            true => crews.paired(),
+            false => crews,
+        });
+        wanted.push(crews.map(|crews| Wanted::of_crews(&crews, request(step))));
     }
-    let load = |step: &Step, threads, shared, request: &Request| {
+    let load = |step: &Step, wanted: &Wanted| {
         let (_, kernel) = step.program.kernel();
-        load_kernel(world, operation, kernel, [threads, shared], request)
+        load_kernel(world, operation, kernel, wanted)
     };
     // Compilers take their time, and several of them no longer than one.
     let mut kernels = std::thread::scope(|scope| {
@@ -234,9 +266,8 @@ pub(super) fn load<T: Element, D: Driver>(
             .enumerate()
             .map(|(at, wanted)| {
                 let step = &blueprint.steps[at / 2];
-                wanted.as_ref().map(|(threads, shared, request)| {
-                    scope.spawn(move || load(step, *threads, *shared, request))
-                })
+                let wanted = wanted.as_ref();
+                wanted.map(|wanted| scope.spawn(move || load(step, wanted)))
             })
             .collect();
         let ended = threads.into_iter().map(|thread| {
@@ -254,6 +285,7 @@ pub(super) fn load<T: Element, D: Driver>(
             false => Some(product::load::<T, D>(
                 world,
                 operation,
+                product_of(step, world.size()),
                 tile,
                 portable_only,
             )?),
@@ -268,19 +300,21 @@ pub(super) fn load<T: Element, D: Driver>(
     Ok(loaded)
 }
 
-/// Compiles and loads a kernel, to be launched with so many threads a block and bytes of dynamic shared memory.
+/// Compiles and loads a kernel.
 pub(super) fn load_kernel<D: Driver>(
     world: &World<D>,
     operation: &'static str,
     kernel: &'static str,
-    [threads, shared]: [u32; 2],
-    request: &Request,
+    wanted: &Wanted,
 ) -> Result<Kernel<D>, OpError> {
-    let image = compile::compile(request)?;
+    let image = compile::compile(&wanted.request)?;
     let module = Module::load(world.device(), image.bytes())?;
-    let function = module.function(kernel, threads, shared)?;
+    let function = module.function(kernel, wanted.threads, wanted.shared)?;
     let most = function.shape().most_blocks;
-    let most_blocks = world.most_blocks(&function);
+    let most_blocks = match (world.most_blocks(&function), wanted.paired) {
+        (most, true) => most / 2 * 2,
+        (most, false) => most,
+    };
     if most_blocks == 0 {
         return Err(OpError::NoRoomForBlocks {
             operation,
@@ -293,6 +327,7 @@ pub(super) fn load_kernel<D: Driver>(
     Ok(Kernel {
         function,
         most_blocks,
+        paired: wanted.paired,
     })
 }
 
@@ -327,6 +362,12 @@ pub(super) fn warm_up<D: Driver>(world: &World<D>, loaded: &[Loaded<D>]) -> Resu
 }
 
 impl<D: Driver> Kernel<D> {
+    /// Blocks for so many pieces of work: no more than there are pieces, but that none goes without its partner.
+    pub(super) fn blocks(&self, work: u64) -> u64 {
+        let wanted = work.next_multiple_of(if self.paired { 2 } else { 1 });
+        wanted.min(u64::from(self.most_blocks))
+    }
+
     /// `nothing` is the argument of a call in a world without ranks.
     fn warm_up<A: Copy>(
         &self,

@@ -207,3 +207,72 @@ fn few_rows_of_a_in_packets_are_right() {
         });
     }
 }
+
+/// Blocks in pairs, which calls of up to 128 rows take where their products are deep: of every operation, in words and in packets; more tiles than
+/// blocks and fewer, of an odd number and of an even one; deep and wide; A and B with gaps in every other call.
+#[test]
+fn tiles_made_by_pairs_are_right() {
+    let Some(gpus) = hopper("fast::pairs", "go in pairs") else {
+        return;
+    };
+    let tile = Tile { m: 128, n: 64 };
+    for ranks in [1, 2, 3, 4].into_iter().filter(|&ranks| wanted(ranks)) {
+        threads(ranks, &gpus, |world| {
+            let ops = [
+                Op::AllReduce(Variant::OneShot),
+                Op::AllReduce(Variant::TwoShot),
+                Op::ReduceScatter,
+                Op::AllGatherMatmul(GatherDim::Rows),
+                Op::AllGatherMatmul(GatherDim::Columns),
+                Op::MatmulAllGather,
+            ];
+            for (at, op) in ops.into_iter().enumerate() {
+                let gathers = matches!(op, Op::AllGatherMatmul(_));
+                let [depths, columns] = match op {
+                    Op::AllGatherMatmul(_) => [1, ranks],
+                    Op::MatmulAllGather => [1, 1],
+                    _ => [ranks, 1],
+                };
+                let most = match op {
+                    Op::MatmulAllGather => 128 * ranks,
+                    _ => 128,
+                };
+                // Of the last one there are more tiles than blocks.
+                let all = [
+                    (72, 4104, vec![most, 1, 77, most, 128, 100, 5]),
+                    (600, 4160, vec![most, 9, 100]),
+                    (8712, 1856, vec![100, 128]),
+                ];
+                for (n, k, calls) in all.into_iter().take(if gathers { 3 } else { 2 }) {
+                    let sizes = (n * columns, k * depths);
+                    let mut exercise = Exercise::new(op, sizes, tile, calls);
+                    exercise.seed = 400 + at as u64;
+                    exercise.transposed = n == 600;
+                    exercise.strided = gathers && n == 72;
+                    exercise.config.bias = at % 2 == 0;
+                    exercise.config.first = i64::from(i32::MAX) - 3;
+                    exercise.config.budget = crate::support::budget();
+                    exercise.run_at_once::<bf16, i32, Cuda>(world)?;
+                    if n == 72 {
+                        exercise.config.packets = false;
+                        exercise.run_at_once::<f16, i32, Cuda>(world)?;
+                    }
+                }
+            }
+            // An all-reduce in two steps by packets is one that a table asks for.
+            let of = |m| TuningRow {
+                n: 600,
+                k: 4160 * ranks,
+                ..row(world, m, Variant::TwoShot, true, tile)
+            };
+            let op = Op::AllReduce(Variant::Auto);
+            let calls = vec![128, 9, 100, 128];
+            let mut exercise = Exercise::new(op, (600, 4160 * ranks), tile, calls);
+            exercise.config.tile = None;
+            exercise.config.budget = crate::support::budget();
+            exercise.config = exercise.config.tuning(Arc::new(Tuning::new([of(128)])));
+            exercise.run_at_once::<bf16, i32, Cuda>(world)?;
+            Ok(())
+        });
+    }
+}

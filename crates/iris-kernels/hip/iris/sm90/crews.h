@@ -22,6 +22,7 @@
 #pragma once
 
 #include "deliver.h"
+#include "pair.h"
 #include "stream.h"
 #include "unpack.h"
 
@@ -104,7 +105,7 @@ IRIS_DEVICE i32 depth_of(u32 slab, u64 depths) { return depths == 0 ? i32(SLAB_K
 /// peers, and every fence. So no more is asked for at a time than keeps the memory busy; and half of that where A comes in packets, of which
 /// the first are stored, and looked for, meanwhile.
 template <class Op>
-IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, i32 col, const Stint& stint, u64 depths) {
+IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, const Columns& cols, const Stint& stint, u64 depths) {
     constexpr u32 IN_FLIGHT = Op::UNPACKS ? FLIGHT / 2 : FLIGHT;
     static_assert(IN_FLIGHT > 0, "something is asked for before anything is waited for");
     u32 count = u32(smaller(stint.slabs(), STAGES));
@@ -114,10 +115,43 @@ IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, i32 col, cons
             await_phase(ring.flight(nth - IN_FLIGHT), 0);
         }
         arrive_expecting(ring.flight(nth), B_BYTES);
-        copy_b(ring, place, ring.flight(nth), fast, col, depth_of(stint.first + nth, depths));
+        copy_b(ring, place, ring.flight(nth), fast, cols, depth_of(stint.first + nth, depths));
         place.advance();
     }
     return count;
+}
+
+/// The tile at a step, without rows where there is none.
+template <class Op>
+IRIS_DEVICE Work work_at(const Op& op, u32 step) {
+    return PAIR == 1 || step < u32(op.steps()) ? op.work(step) : Work{};
+}
+
+/// What a block makes slabs of at a step.
+struct Slabs {
+    /// Of its own tile, if it has rows; else of its partner's, as far as A goes.
+    Work work;
+    /// Whether this block has a tile.
+    bool own;
+    Columns cols;
+};
+template <class Op>
+IRIS_DEVICE Slabs slabs_at(const Op& op, u32 step) {
+    Work work = work_at(op, step);
+    bool own = work.block.rows != 0;
+    if constexpr (PAIR == 1) {
+        return {work, own, {i32(work.block.col)}};
+    } else {
+        Work other = work_at(op, step ^ 1);
+        // Where a tile is none, the other's columns stand for its own: nobody takes away what comes of it.
+        i32 mine = i32(own ? work.block.col : other.block.col);
+        i32 theirs = i32(other.block.rows != 0 ? other.block.col : work.block.col);
+        bool second = step % 2 != 0;
+        Slabs of{own ? work : other, own, {}};
+        of.cols.from[0] = second ? theirs : mine;
+        of.cols.from[PAIR - 1] = second ? mine : theirs;
+        return of;
+    }
 }
 
 /// Whether parts of A are awaited where they are gathered.
@@ -147,7 +181,8 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
     Course<Op> course(op, shared.streams, fast.partials);
     while (course.next()) {
         Stint stint = course.stint();
-        Work work = op.work(stint.step);
+        Slabs of = slabs_at(op, stint.step);
+        Work& work = of.work;
         if (work.block.rows == 0) {
             continue;
         }
@@ -157,11 +192,13 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             worked_out(stint.first);
             worked_out(stint.end);
             worked_out(work.a_row);
-            worked_out(work.block.col);
+            for (u32 nth = 0; nth < PAIR; ++nth) {
+                worked_out(of.cols.from[nth]);
+            }
             begin_launch();
             begun = true;
         }
-        bool own = Op::MERGES && work.rank == op.me();
+        bool own = Op::MERGES && of.own && work.rank == op.me();
         auto from = [&](u64 source) { return (peers >> source & 1) != 0; };
         auto bring_parts = [&] {
             fence_async();
@@ -172,7 +209,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             sync_wave();
         };
         bool parts_first = false;
-        if (own) {
+        if (own && PAIR == 1) {
             if (!first) {
                 attend();
                 go = go && op.rank.call.meet();
@@ -187,19 +224,19 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         if (parts_first) {
             bring_parts();
         }
-        i32 col = i32(work.block.col);
         u64 row = work.a_row;
         // Up to `ahead` B has been asked for, and up to `there` A is there.
         u32 ahead = stint.first;
         u32 there = stint.end;
         typename Op::Wanted wanted;
         if constexpr (Op::SENDS) {
-            // A tile that is streamed is waited for at the depths of the stint, so whatever another awaits as well.
+            // A tile that is streamed is waited for at the depths of the stint, so whatever another awaits as well. Of a pair each block has the
+            // same half of the depth of all its tiles.
             bool awaits = GATHERS<Op> && op.awaits(work, first || fast.partials != 0);
             if (first && (awaits || Op::UNPACKS)) {
                 op.rank.call.glance();
                 if (elected()) {
-                    ahead += copy_ahead<Op>(fast, ring, col, stint, depths);
+                    ahead += copy_ahead<Op>(fast, ring, of.cols, stint, depths);
                 }
                 sync_wave();
             }
@@ -228,7 +265,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                     await_phase(ring.full(before.stage), before.parity);
                 }
                 arrive_expecting(full, bytes + B_BYTES);
-                copy_b(ring, place, full, fast, col, depth);
+                copy_b(ring, place, full, fast, of.cols, depth);
             }
             if (!Op::UNPACKS) {
                 copy_a(ring, place, fast, GATHERS<Op> && work.gathered, i32(row), depth);
@@ -316,14 +353,20 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
     u32 group = thread_index() / 128;
     Place place;
     u32 parity = 1;
+#if defined(IRIS_PAIRED)
+    await_pair();
+    Exchange exchange(ring, group);
+#endif
     Course<Op> course(op, shared.streams, fast.partials);
     while (course.next()) {
         u32 rows = 0;
         bool own = false;
-        if constexpr (Op::MERGES) {
-            Work work = op.work(course.stint().step);
-            rows = work.block.rows;
-            own = work.rank == op.me();
+        bool has_tile = true;
+        if constexpr (Op::MERGES || PAIR == 2) {
+            Slabs of = slabs_at(op, course.stint().step);
+            rows = of.work.block.rows;
+            own = Op::MERGES && of.own && of.work.rank == op.me();
+            has_tile = of.own;
             if (rows == 0) {
                 continue;
             }
@@ -331,7 +374,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
         bool parts_first = false;
         Accumulators sums;
         clear(sums);
-        if constexpr (Op::MERGES) {
+        if constexpr (Op::MERGES && PAIR == 1) {
             if (own) {
                 await_phase(ring.full(place.stage), place.parity);
                 parts_first = shared.parts_first[place.stage] != 0;
@@ -340,8 +383,17 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
                 add_parts(sums, ring, place, rows, shared.peers);
             }
         }
-        multiply_slabs(sums, ring, place, course.stint().slabs(), fast);
-        if constexpr (Op::STREAMS) {
+        u32 slabs = course.stint().slabs();
+        if (PAIR == 1 || slabs != 0) {
+            multiply_slabs(sums, ring, place, slabs, fast);
+        }
+#if defined(IRIS_PAIRED)
+        exchange.make(sums);
+        if (!has_tile) {
+            continue;
+        }
+#endif
+        if constexpr (Op::STREAMS && PAIR == 1) {
             if (!course.stint().is_head()) {
                 hand_over(course, sums);
                 continue;
@@ -376,6 +428,9 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             arrive(ring.finished(group));
         }
     }
+#if defined(IRIS_PAIRED)
+    exchange.await_taken();
+#endif
     return go;
 }
 
@@ -405,8 +460,8 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, C
     Course<Op> course(op, shared.streams, fast.partials);
     while (course.next()) {
         Stint stint = course.stint();
-        Work work = op.work(stint.step);
-        if (work.block.rows == 0 || !stint.is_head()) {
+        Work work = work_at(op, stint.step);
+        if (work.block.rows == 0 || (PAIR == 1 && !stint.is_head())) {
             continue;
         }
         bool own = Op::MERGES && work.rank == op.me();
@@ -473,28 +528,9 @@ IRIS_DEVICE bool begin_and_send(Op& op) {
     return go && op.send(parcel, [&](u64 number) { await_turn(since, number * apart); }, [&] { pace.keep(); });
 }
 
-/// Walks through a whole call.
+/// Walks through a whole call, but for what a block and its partner begin and end with.
 template <class Op>
-IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
-    IRIS_DYNAMIC_SHARED(dynamic);
-    Ring ring{(shared_address(dynamic) + 1023) & ~1023u};
-    admit_launch_after();
-    if (block_thread() == LOADER) {
-        prefetch_map(fast.a);
-        prefetch_map(fast.b);
-        if (GATHERS<Op>) {
-            prefetch_map(fast.gathered);
-        }
-        ring.make(Op::UNPACKS ? TEAM : 0);
-        shared.dealt = 0;
-        shared.failed = 0;
-        shared.peers = deep_peers(side<Op, 1>(fast, shared));
-        if constexpr (Op::STREAMS) {
-            if (fast.partials != 0) {
-                shared.streams.make(side<Op, 1>(fast, shared));
-            }
-        }
-    }
+IRIS_DEVICE void walk_crews(const FastArgs& fast, CrewsShared& shared, const Ring& ring) {
     // Up to where a crew begins the launch it goes by the arguments alone, in the shadow of the launch before.
     bool go = true;
     if (block_thread() >= LOADER) {
@@ -595,6 +631,40 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
             op.finish();
         }
     }
+}
+
+/// Walks through a whole call.
+template <class Op>
+IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
+    IRIS_DYNAMIC_SHARED(dynamic);
+    Ring ring{(shared_address(dynamic) + 1023) & ~1023u};
+    admit_launch_after();
+    if (block_thread() == LOADER) {
+        prefetch_map(fast.a);
+        prefetch_map(fast.b);
+        if (GATHERS<Op>) {
+            prefetch_map(fast.gathered);
+        }
+        ring.make(Op::UNPACKS ? TEAM : 0);
+        shared.dealt = 0;
+        shared.failed = 0;
+        shared.peers = deep_peers(side<Op, 1>(fast, shared));
+        if constexpr (Op::STREAMS) {
+            if (PAIR == 1 && fast.partials != 0) {
+                shared.streams.make(side<Op, 1>(fast, shared));
+            }
+        }
+    }
+#if defined(IRIS_PAIRED)
+    // The partner's barriers are there before anything is given to it. Who gives nothing sees to it that all have come, as an end.
+    pair_arrives();
+#endif
+    walk_crews<Op>(fast, shared, ring);
+#if defined(IRIS_PAIRED)
+    if (block_thread() >= LOADER) {
+        await_pair();
+    }
+#endif
 }
 
 } // namespace iris

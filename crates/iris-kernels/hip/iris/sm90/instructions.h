@@ -109,6 +109,50 @@ IRIS_DEVICE void copy_bytes(u32 to, const void* from, u32 barrier, u32 bytes) {
                  : "memory");
 }
 
+// Two blocks of a cluster.
+
+/// Comes to where both blocks come, with all threads; and waits until they have, so that what each did before is seen.
+IRIS_DEVICE void pair_arrives() {
+    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+}
+IRIS_DEVICE void await_pair() {
+    asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+
+/// Where the partner has what this block has at an address in shared memory.
+IRIS_DEVICE u32 at_partner(u32 address) {
+    u32 there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(u32(block_index()) % 2 ^ 1));
+    return there;
+}
+
+/// Stores four numbers to the partner's shared memory, as so many bytes for a barrier there.
+IRIS_DEVICE void give(u32 to, u32 barrier, const f32 (&values)[4]) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "f"(values[0]),
+                 "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
+                 : "memory");
+}
+
+/// Arrives at a barrier of the partner's.
+IRIS_DEVICE void arrive_across(u32 barrier) {
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/// Waits for the end of a phase of parity `parity` that the partner ends.
+IRIS_DEVICE void await_given(u32 barrier, u32 parity) {
+    u32 ended = 0;
+    while (ended == 0) {
+        asm volatile("{\n\t"
+                     ".reg .pred ended;\n\t"
+                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 ended, [%1], %2;\n\t"
+                     "selp.u32 %0, 1, 0, ended;\n\t"
+                     "}"
+                     : "=r"(ended)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    }
+}
+
 /// Copies a box from shared memory, as part of this thread's current group of copies. What lies outside of the matrix is left out.
 IRIS_DEVICE void store_box(const TensorMap& map, u32 from, i32 x, i32 y) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map), "r"(from), "r"(x), "r"(y)

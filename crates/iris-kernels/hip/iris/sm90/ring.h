@@ -19,11 +19,13 @@ static_assert(GROUPS * GROUP_M == TILE_M, "warpgroups share the tile's rows");
 /// A slab consists of boxes of A, one behind the other, and then of those of B. Where it has room for fewer rows of A than a tile has, the
 /// warpgroup multiplies as the others whatever follows, and nobody takes away what comes out.
 constexpr u32 A_BOX = A_ROWS * BOX_K * 2;
-constexpr u32 B_BOX = TILE_N * BOX_K * 2;
+constexpr u32 B_BOX = PAIR * TILE_N * BOX_K * 2;
 constexpr u32 A_BYTES = A_BOX * BOXES;
 constexpr u32 B_BYTES = B_BOX * BOXES;
 constexpr u32 STAGE_BYTES = A_BYTES + B_BYTES;
 constexpr u32 OUT_BYTES = TILE_M * TILE_N * 2;
+/// What a partner gives: its sums of a tile.
+constexpr u32 EXCHANGE_BYTES = PAIR == 1 ? 0 : TILE_M * TILE_N * 4;
 /// Slabs of B that a block asks for at a time beside A that is under way: some 64 KiB. Half of that does not keep the memory busy, which
 /// `copy_ahead` makes use of.
 constexpr u32 FLIGHT = 65536 / B_BYTES;
@@ -33,8 +35,10 @@ struct Ring {
     u32 base;
 
     static constexpr u32 OUT = STAGES * STAGE_BYTES;
-    static constexpr u32 BARRIERS = OUT + OUT_BYTES;
-    static constexpr u32 BYTES = BARRIERS + (STAGES + GROUPS) * 16 + STAGES * 8;
+    static constexpr u32 EXCHANGE = OUT + OUT_BYTES;
+    static constexpr u32 BARRIERS = EXCHANGE + EXCHANGE_BYTES;
+    static constexpr u32 ACROSS_PAIR = BARRIERS + (STAGES + GROUPS) * 16 + STAGES * 8;
+    static constexpr u32 BYTES = ACROSS_PAIR + (PAIR - 1) * GROUPS * 16;
 
     IRIS_DEVICE u32 a(u32 stage) const { return base + stage * STAGE_BYTES; }
     IRIS_DEVICE u32 b(u32 stage) const { return base + stage * STAGE_BYTES + A_BYTES; }
@@ -51,6 +55,12 @@ struct Ring {
     /// Its first phase ends when the slab of B is there that was asked for ahead of A.
     IRIS_DEVICE u32 flight(u32 stage) const { return base + BARRIERS + (STAGES + GROUPS) * 16 + stage * 8; }
 
+    /// Where the partner leaves what it gives to a warpgroup; the barrier whose phases end when it is there; and the one whose phases end when
+    /// the partner has read what it was given.
+    IRIS_DEVICE u32 exchange(u32 group) const { return base + EXCHANGE + group * (EXCHANGE_BYTES / GROUPS); }
+    IRIS_DEVICE u32 given(u32 group) const { return base + ACROSS_PAIR + group * 16; }
+    IRIS_DEVICE u32 read(u32 group) const { return given(group) + 8; }
+
     /// Makes the barriers, with one thread. Besides the loader, `fillers` waves fill a slab.
     IRIS_DEVICE void make(u32 fillers) const {
         for (u32 stage = 0; stage < STAGES; ++stage) {
@@ -61,6 +71,10 @@ struct Ring {
         for (u32 group = 0; group < GROUPS; ++group) {
             barrier_init(finished(group), 128);
             barrier_init(taken(group), 1);
+            if (PAIR == 2) {
+                barrier_init(given(group), 1);
+                barrier_init(read(group), 1);
+            }
         }
         barriers_made();
     }
@@ -106,31 +120,41 @@ IRIS_DEVICE void copy_a(const Ring& ring, Place place, const FastArgs& fast, boo
     }
 }
 
-/// The same of B: of the columns from `col` on. The barrier `full` is told.
-IRIS_DEVICE void copy_b(const Ring& ring, Place place, u32 full, const FastArgs& fast, i32 col, i32 depth) {
+/// Where the columns of tiles begin of which a slab has B.
+struct Columns {
+    i32 from[PAIR];
+};
+
+/// The same of B: of these columns. The barrier `full` is told.
+IRIS_DEVICE void copy_b(const Ring& ring, Place place, u32 full, const FastArgs& fast, const Columns& cols, i32 depth) {
     IRIS_UNROLL
     for (u32 box = 0; box < BOXES; ++box, depth += BOX_K) {
-        u32 b = ring.b(place.stage) + box * B_BOX;
-        if (fast.b_deep) {
-            copy_box_by(fast.b_policy, b, fast.b, full, depth, col);
-        } else {
-            IRIS_UNROLL
-            for (u32 at = 0; at < TILE_N; at += 64) {
-                copy_box_by(fast.b_policy, b + at * 128, fast.b, full, col + at, depth);
+        IRIS_UNROLL
+        for (u32 nth = 0; nth < PAIR; ++nth) {
+            u32 b = ring.b(place.stage) + box * B_BOX + nth * (TILE_N * 128);
+            i32 col = cols.from[nth];
+            if (fast.b_deep) {
+                copy_box_by(fast.b_policy, b, fast.b, full, depth, col);
+            } else {
+                IRIS_UNROLL
+                for (u32 at = 0; at < TILE_N; at += 64) {
+                    copy_box_by(fast.b_policy, b + at * 128, fast.b, full, col + at, depth);
+                }
             }
         }
     }
 }
 
-/// A thread's part of a tile of the product.
+/// A thread's part of the tiles that a block makes slabs of, one behind the other; and of its own alone when it has come from both blocks of
+/// a pair.
 struct Accumulators {
-    f32 d[TILE_N / 2];
+    f32 d[PAIR * TILE_N / 2];
 };
 
 /// Sums of nothing.
 IRIS_DEVICE void clear(Accumulators& sums) {
     IRIS_UNROLL
-    for (u32 at = 0; at < TILE_N / 2; ++at) {
+    for (u32 at = 0; at < PAIR * TILE_N / 2; ++at) {
         sums.d[at] = 0.0f;
     }
 }
@@ -139,7 +163,7 @@ IRIS_DEVICE void clear(Accumulators& sums) {
 /// each instruction (its remark C7515, which tests look for).
 IRIS_DEVICE void settle(Accumulators& sums) {
     IRIS_UNROLL
-    for (u32 at = 0; at < TILE_N / 2; ++at) {
+    for (u32 at = 0; at < PAIR * TILE_N / 2; ++at) {
         keep_apart(sums.d[at]);
     }
 }
@@ -163,7 +187,7 @@ IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& pla
         for (u32 box = 0; box < BOXES; ++box) {
             IRIS_UNROLL
             for (u32 step = 0; step < BOX_K / STEP_K; ++step) {
-                Multiply<Element, TILE_N, A_DEEP, B_DEEP>::add(sums.d, a + (box * A_BOX >> 4) + step * STEP<A_DEEP>,
+                Multiply<Element, PAIR * TILE_N, A_DEEP, B_DEEP>::add(sums.d, a + (box * A_BOX >> 4) + step * STEP<A_DEEP>,
                                                                b + (box * B_BOX >> 4) + step * STEP<B_DEEP>);
             }
         }

@@ -37,6 +37,13 @@ IRIS_DEVICE u64 slabs_of(u64 depths) {
     return depths == 0 ? 1 : ceil_div(depths, SLAB_K);
 }
 
+/// Tiles of which a block makes slabs at the same time, side by side: its own, and its partner's where blocks go in pairs (`pair.h`).
+#if defined(IRIS_PAIRED)
+constexpr u32 PAIR = 2;
+#else
+constexpr u32 PAIR = 1;
+#endif
+
 /// Blocks that stream at most: the twin of `STREAMERS` in `src/device/fast.rs`.
 constexpr u32 STREAMERS = 144;
 /// Groups of rows of tiles.
@@ -49,6 +56,7 @@ struct Stint {
     u32 end;
 
     IRIS_DEVICE u32 slabs() const { return end - first; }
+    /// Of tiles that are streamed.
     IRIS_DEVICE bool is_head() const { return first == 0; }
 };
 
@@ -93,14 +101,14 @@ struct Course {
     IRIS_DEVICE Course(const Op& op, const Streams& streams, const u64& partials)
         : op(op), streams(streams), partials(partials), step(does_stream() ? 0 : u32(block_index())) {}
 
-    IRIS_DEVICE bool does_stream() const { return Op::STREAMS && partials != 0; }
+    IRIS_DEVICE bool does_stream() const { return Op::STREAMS && PAIR == 1 && partials != 0; }
 
     /// Goes on to the next stint, if there is one.
     IRIS_DEVICE bool next() {
         if (!does_stream()) {
             step += done;
             done = u32(op.args.blocks);
-            return step < u32(op.steps());
+            return step / PAIR * PAIR < u32(op.steps());
         }
         while (streams.from[step] + done == streams.until[step]) {
             if (++step == STREAMS_OF_CALL) {
@@ -116,7 +124,9 @@ struct Course {
     /// The current one. It is found out anew each time, so that it takes no registers while it is multiplied.
     IRIS_DEVICE Stint stint() const {
         if (!does_stream()) {
-            return {step, 0, u32(slabs_of(op.depths()))};
+            u32 slabs = u32(slabs_of(op.depths()));
+            u32 half = (slabs + PAIR - 1) / PAIR;
+            return step % PAIR == 0 ? Stint{step, 0, half} : Stint{step, half, slabs};
         }
         u32 height = streams.height[step];
         u32 last = streams.from[step] + done - 1;
