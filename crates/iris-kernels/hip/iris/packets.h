@@ -230,19 +230,7 @@ struct Packets {
 
     /// Whether a thread goes on waiting that has looked in vain for a while; `since` is when it began to count, or 0.
     IRIS_DEVICE bool may_wait(u64& since, u64 source, u64 slot, u32 seen) const {
-        const Args& args = call.args;
-        Wait wait{WordKind::ready, source, slot, u32(call.value), seen};
-        if (!call.look(&wait)) {
-            return false;
-        }
-        u64 now = now_ns();
-        if (since == 0) {
-            since = now;
-        } else if (now - since >= args.budget_ns) {
-            fault(args, call.index, call.value, Cause::budget_ended, args.budget_ns, &wait);
-            return false;
-        }
-        return true;
+        return call.may_wait(since, {WordKind::ready, source, slot, u32(call.value), seen});
     }
 
     /// One thread's wait for a chunk of tile `slot` of COUNT ranks from `first` on, of those that have a bit in `sources`. Returns

@@ -78,6 +78,9 @@ constexpr bool LOOKS_AHEAD = false;
 #else
 constexpr bool LOOKS_AHEAD = true;
 #endif
+/// Whether a wait is left at several places. At one of them less lies between the instructions that every call goes through, which come from
+/// memory; but on AMD what leads there would take scalar registers that there are none of.
+constexpr bool LEAVES_ANYWHERE = !LOOKS_AHEAD;
 
 /// What the threads of a block share of a call.
 struct CallShared {
@@ -206,37 +209,54 @@ struct Call {
     }
 
     /// Whether rank `by` has asked this one to leave.
-    IRIS_DEVICE bool is_aborted(u64 by, const Wait* wait) const {
-        if (load<Order::acquire, Scope::system>(word(args.rank, layout.abort(by))) == 0) {
-            return false;
-        }
-        fault(args, index, value, Cause::aborted, by, wait);
-        return true;
+    IRIS_DEVICE bool is_aborted(u64 by) const {
+        return load<Order::acquire, Scope::system>(word(args.rank, layout.abort(by))) != 0;
     }
 
-    /// Whether the host has: its word is far away.
-    IRIS_DEVICE bool is_aborted_by_host(const Wait* wait) const {
+    /// Nobody.
+    static constexpr u64 NO_RANK = ~u64(0);
+
+    /// For which rank the host has, if it has: its word is far away.
+    IRIS_DEVICE u64 host_aborts_for() const {
         const Args& args = reread(this->args);
         i32 by = args.abort == 0 ? 0 : load<Order::acquire, Scope::system>(global<i32>(args.abort));
-        if (by == 0) {
-            return false;
-        }
-        fault(args, index, value, Cause::aborted, u64(by - 1), wait);
-        return true;
+        return by == 0 ? NO_RANK : u64(by - 1);
     }
 
-    /// Whether nobody has asked this rank to leave.
-    IRIS_DEVICE bool look(const Wait* wait) const {
+    /// Leaves a wait, for which the fault record says why.
+    IRIS_DEVICE bool leave(Cause cause, u64 other, const Wait& wait) const {
+        fault(args, index, value, cause, other, &wait);
+        return false;
+    }
+
+    /// Whether a thread that has waited in vain for a while goes on; `since` is when it began to count, or 0.
+    IRIS_DEVICE bool may_wait(u64& since, const Wait& wait) const {
         if (is_poisoned()) {
             return false;
         }
+        u64 by = 0;
         IRIS_ROLLED
-        for (u64 by = 0; by < args.world; ++by) {
-            if (is_aborted(by, wait)) {
-                return false;
-            }
+        while (by < args.world && !is_aborted(by)) {
+            ++by;
         }
-        return !is_aborted_by_host(wait);
+        if (LEAVES_ANYWHERE && by < args.world) {
+            return leave(Cause::aborted, by, wait);
+        }
+        by = by < args.world ? by : host_aborts_for();
+        if (LEAVES_ANYWHERE && by != NO_RANK) {
+            return leave(Cause::aborted, by, wait);
+        }
+        Cause cause = Cause::aborted;
+        if (by == NO_RANK) {
+            u64 now = now_ns();
+            since = since == 0 ? now : since;
+            if (now - since < args.budget_ns) {
+                return true;
+            }
+            cause = Cause::budget_ended;
+            by = args.budget_ns;
+        }
+        return leave(cause, by, wait);
     }
 
     /// Whether a word that reads `seen` has come to `target`, by the rule for words that are not banked.
@@ -261,15 +281,7 @@ struct Call {
                 return true;
             }
             if (polls % IRIS_LOOK == 0) {
-                Wait wait{kind, peer, tile, target, seen};
-                if (!look(&wait)) {
-                    return false;
-                }
-                u64 now = now_ns();
-                if (since == 0) {
-                    since = now;
-                } else if (now - since >= args.budget_ns) {
-                    fault(args, index, value, Cause::budget_ended, args.budget_ns, &wait);
+                if (!may_wait(since, {kind, peer, tile, target, seen})) {
                     return false;
                 }
             }
@@ -299,10 +311,7 @@ struct Call {
     /// Whether nobody has asked this thread's rank to leave, by what a glance has seen or would see.
     IRIS_DEVICE bool may_begin() {
         if constexpr (!LOOKS_AHEAD) {
-            if (thread_index() < args.world) {
-                return !is_aborted(thread_index(), nullptr);
-            }
-            return thread_index() != args.world || !is_poisoned();
+            stopped = thread_index() < args.world ? is_aborted(thread_index()) : thread_index() == args.world && is_poisoned();
         }
         if (stopped != 0 && thread_index() < args.world) {
             fault(args, index, value, Cause::aborted, thread_index(), nullptr);
@@ -348,7 +357,11 @@ struct Call {
             signal(peer, layout.entered(args.rank), value);
         }
         // The gate's vote counts this thread's too.
-        asked = block_index() == 0 && thread_index() == args.world && is_aborted_by_host(nullptr);
+        u64 by = block_index() == 0 && thread_index() == args.world ? host_aborts_for() : NO_RANK;
+        asked = by != NO_RANK;
+        if (asked) {
+            fault(args, index, value, Cause::aborted, by, nullptr);
+        }
         stall(Phase::gate);
         return true;
     }
@@ -521,12 +534,7 @@ struct Call {
                 u64 now = now_ns();
                 since = since == 0 ? now : since;
                 if (late < smaller(count, span.count) && row == 0) {
-                    Wait wait{WordKind::ready, span.source, span.first + late, value, seen};
-                    there = look(&wait);
-                    if (there && now - since >= args.budget_ns) {
-                        fault(args, index, value, Cause::budget_ended, args.budget_ns, &wait);
-                        there = false;
-                    }
+                    there = may_wait(since, {WordKind::ready, span.source, span.first + late, value, seen});
                 }
                 if (least(there) == 0) {
                     break;
@@ -610,15 +618,7 @@ struct Call {
             // Acquire: what the last holder wrote is seen.
             while (compare_exchange<Order::acquire, Scope::system>(at, Word(0), Word(1)) != 0) {
                 if (polls++ % IRIS_LOOK == 0) {
-                    Wait wait{WordKind::lock, rank, lock, 0, 1};
-                    held = look(&wait);
-                    u64 now = now_ns();
-                    if (since == 0) {
-                        since = now;
-                    } else if (held && now - since >= args.budget_ns) {
-                        fault(args, index, value, Cause::budget_ended, args.budget_ns, &wait);
-                        held = false;
-                    }
+                    held = may_wait(since, {WordKind::lock, rank, lock, 0, 1});
                     if (!held) {
                         break;
                     }

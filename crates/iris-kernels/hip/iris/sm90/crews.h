@@ -189,8 +189,6 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         bool first = !begun;
         if (first) {
             // What is copied first is found out while the launch before may still be under way.
-            worked_out(stint.first);
-            worked_out(stint.end);
             worked_out(work.a_row);
             for (u32 nth = 0; nth < PAIR; ++nth) {
                 worked_out(of.cols.from[nth]);
