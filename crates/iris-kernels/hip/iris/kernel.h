@@ -16,13 +16,13 @@
 #endif
 
 /// Makes the kernel `NAME` of the operation `OP`.
-#define IRIS_OPERATION(NAME, OP)                                                                                           \
-    IRIS_KERNEL_ALONE(BLOCK_THREADS) IRIS_CLUSTER NAME(IRIS_GRID_CONSTANT FastArgs fast) {                                              \
-        IRIS_SHARED(CrewsShared, shared);                                                                                  \
-        if (fast.args.world == 0) {                                                                                        \
-            return;                                                                                                        \
-        }                                                                                                                  \
-        run_crews<OP>(fast, shared);                                                                                       \
+#define IRIS_OPERATION(NAME, OP)                                                           \
+    IRIS_KERNEL_ALONE(BLOCK_THREADS) IRIS_CLUSTER NAME(IRIS_GRID_CONSTANT FastArgs fast) { \
+        IRIS_SHARED(CrewsShared, shared);                                                  \
+        if (fast.args.world == 0) {                                                        \
+            return;                                                                        \
+        }                                                                                  \
+        run_crews<OP>(fast, shared);                                                       \
     }
 
 #else

@@ -260,6 +260,24 @@ fn blocks_go_in_pairs() {
     }
 }
 
+/// A rank that ends calls no more: the others leave, and no block waits for its partner in vain.
+#[test]
+fn pairs_leave_a_call_that_a_peer_does_not_make() {
+    if compiler().is_none() {
+        return;
+    }
+    let may = |&program: &Program| has_crews(program) && Crews::may_pair(Some(program), HIGH, 1);
+    for program in Program::ALL.into_iter().filter(may) {
+        let kernel = OfCrews::paired(program, (64, 64)).compile();
+        let dead = ["blocks=2", "blocks=4"]
+            .map(|blocks| format!("world=2 m=64,64,64 n=330 k=700 {blocks} dead=1,1"));
+        for (case, result) in dead.iter().zip(run(&kernel, &dead, 1)) {
+            let leaves = result.starts_with("fault call 1");
+            assert!(leaves, "{} {case}: {result}", op_of(program));
+        }
+    }
+}
+
 /// So many rows that ranks have rows of tiles of their own, which they begin with, while the others' come from one rank after the other.
 #[test]
 fn a_goes_to_one_peer_after_the_other() {

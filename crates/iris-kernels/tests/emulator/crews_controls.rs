@@ -306,18 +306,23 @@ fn crews_that_may_not_go_on_keep_others_going() {
     if compiler().is_none() {
         return;
     }
-    let dead = ["world=2 m=200,200 n=260 k=300 blocks=2 dead=1,1".to_owned()];
-    for (program, before) in [
-        (
-            ROWS,
-            "            for (u32 slab = stint.first, end; slab < stint.end; slab = end) {",
-        ),
+    let loads = "            for (u32 slab = stint.first, end; slab < stint.end; slab = end) {";
+    let takes = "            commit_copies();\n            await_copies_read();";
+    let alone = |program| OfCrews::new(program, (64, 64), DType::BF16, MAX);
+    for (program, kernel, rows, before) in [
+        (ROWS, alone(ROWS), 200, loads),
+        // A partner waits for what comes of these slabs.
+        (ROWS, OfCrews::paired(ROWS, (64, 64)), 64, loads),
         (
             Program::MatmulAllGather,
-            "            commit_copies();\n            await_copies_read();",
+            alone(Program::MatmulAllGather),
+            200,
+            takes,
         ),
     ] {
-        let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX);
+        let dead = [format!(
+            "world=2 m={rows},{rows} n=260 k=300 blocks=2 dead=1,1"
+        )];
         let results = run(&kernel.compile(), &dead, 1);
         assert!(
             matches!(&results[..], [result] if result.starts_with("fault call 1")),

@@ -12,6 +12,9 @@
 // Where the warpgroups merge, the loader brings them the peers' parts of an own tile in the ring: before the tile's slabs if they are
 // there by then, since peers made them while this block made its tiles before; else behind them.
 //
+// Where blocks go in pairs (`pair.h`), the loader brings half of the depth of two tiles' columns, and the warpgroups exchange halves with the
+// partner's before they leave a tile. Couriers and movers know nothing of it.
+//
 // What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, the warpgroups for
 // slabs and for the previous tile to be taken, the couriers for finished tiles. A crew that may not go on still takes its part in
 // this, so that nobody waits in vain; what it makes is no longer told to anybody, and the block does not arrive.
