@@ -72,6 +72,7 @@ struct Block {
 struct Machine {
     std::vector<std::unique_ptr<Stack>> stacks;
     const std::function<void()>* kernel = nullptr;
+    /// Those of the launch under way.
     std::vector<Block>* blocks = nullptr;
     unsigned lanes = 64;
     Thread* current = nullptr;

@@ -310,25 +310,17 @@ IRIS_DEVICE u32 opaque(u32 value) {
 }
 
 /// Has a value worked out before what follows that compilers do not move either: waits and barriers.
-IRIS_DEVICE void worked_out(u32& value) {
+template <class T>
+IRIS_DEVICE void worked_out(T& value) {
 #if defined(__CUDA_ARCH__)
-    asm volatile("" : "+r"(value)::"memory");
+    if constexpr (sizeof(T) == 8) {
+        asm volatile("" : "+l"(value)::"memory");
+    } else {
+        asm volatile("" : "+r"(value)::"memory");
+    }
 #else
     (void)value;
 #endif
-}
-IRIS_DEVICE void worked_out(u64& value) {
-#if defined(__CUDA_ARCH__)
-    asm volatile("" : "+l"(value)::"memory");
-#else
-    (void)value;
-#endif
-}
-
-IRIS_DEVICE void worked_out(i32& value) {
-    u32 bits = u32(value);
-    worked_out(bits);
-    value = i32(bits);
 }
 
 /// What `opaque` does, of a value that all lanes have in common.

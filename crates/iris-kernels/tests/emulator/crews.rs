@@ -239,13 +239,18 @@ pub(crate) fn in_pairs(m: u32) -> Vec<String> {
     .collect()
 }
 
+/// The programs whose blocks may go in pairs.
+fn pairing() -> impl Iterator<Item = Program> {
+    let may = |&program: &Program| has_crews(program) && Crews::may_pair(Some(program), HIGH, 1);
+    Program::ALL.into_iter().filter(may)
+}
+
 #[test]
 fn blocks_go_in_pairs() {
     if compiler().is_none() {
         return;
     }
-    let may = |&program: &Program| has_crews(program) && Crews::may_pair(Some(program), HIGH, 1);
-    for program in Program::ALL.into_iter().filter(may) {
+    for program in pairing() {
         let kernel = OfCrews::paired(program, (64, 64)).compile();
         let cases = in_pairs(64);
         for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
@@ -266,8 +271,7 @@ fn pairs_leave_a_call_that_a_peer_does_not_make() {
     if compiler().is_none() {
         return;
     }
-    let may = |&program: &Program| has_crews(program) && Crews::may_pair(Some(program), HIGH, 1);
-    for program in Program::ALL.into_iter().filter(may) {
+    for program in pairing() {
         let kernel = OfCrews::paired(program, (64, 64)).compile();
         let dead = ["blocks=2", "blocks=4"]
             .map(|blocks| format!("world=2 m=64,64,64 n=330 k=700 {blocks} dead=1,1"));

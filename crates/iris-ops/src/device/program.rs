@@ -496,6 +496,15 @@ mod tests {
         even.streamed = Some(true);
         assert_eq!(of(&even, 1), partial_bytes(tile));
         assert_eq!(of(&step(gather, 512, Some(false)), 385), 0);
+        // Nor where blocks go in pairs, which otherwise would be streamed, unless a table says so.
+        let high = |streamed| {
+            let mut step = step(gather, 128, streamed);
+            step.shape.tile = Tile { m: 128, n: 64 };
+            step
+        };
+        assert_eq!(of(&high(None), 1), 0);
+        let bytes = partial_bytes(high(None).shape.tile);
+        assert_eq!(of(&high(Some(true)), 1), bytes);
         // Too many rows to be gone through together, whatever a table says.
         assert_eq!(of(&step(gather, 4096, Some(true)), 1025), 0);
         assert_eq!(of(&step(Program::TwoShot, 512, Some(true)), 385), 0);

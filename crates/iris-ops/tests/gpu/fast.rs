@@ -218,15 +218,9 @@ fn tiles_made_by_pairs_are_right() {
     let tile = Tile { m: 128, n: 64 };
     for ranks in [1, 2, 3, 4].into_iter().filter(|&ranks| wanted(ranks)) {
         threads(ranks, &gpus, |world| {
-            let ops = [
-                Op::AllReduce(Variant::OneShot),
-                Op::AllReduce(Variant::TwoShot),
-                Op::ReduceScatter,
-                Op::AllGatherMatmul(GatherDim::Rows),
-                Op::AllGatherMatmul(GatherDim::Columns),
-                Op::MatmulAllGather,
-            ];
-            for (at, op) in ops.into_iter().enumerate() {
+            let others = [Variant::Auto, Variant::Atomic, Variant::Spinlock].map(Op::AllReduce);
+            let ops = Op::ALL.into_iter().filter(|op| !others.contains(op));
+            for (at, op) in ops.enumerate() {
                 let gathers = matches!(op, Op::AllGatherMatmul(_));
                 let [depths, columns] = match op {
                     Op::AllGatherMatmul(_) => [1, ranks],

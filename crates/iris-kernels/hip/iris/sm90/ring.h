@@ -188,7 +188,7 @@ IRIS_DEVICE void multiply_slabs(Accumulators& sums, const Ring& ring, Place& pla
             IRIS_UNROLL
             for (u32 step = 0; step < BOX_K / STEP_K; ++step) {
                 Multiply<Element, PAIR * TILE_N, A_DEEP, B_DEEP>::add(sums.d, a + (box * A_BOX >> 4) + step * STEP<A_DEEP>,
-                                                               b + (box * B_BOX >> 4) + step * STEP<B_DEEP>);
+                                                                      b + (box * B_BOX >> 4) + step * STEP<B_DEEP>);
             }
         }
         commit_multiplying();
