@@ -155,12 +155,20 @@ struct Gather : Operation {
             return true;
         }
 #endif
-        return rank.call.await_ready_named(wanted.thread, wanted.threads, wanted.count * stages(), [&](u32 nth) {
-            return piece_of(wanted, nth / wanted.count, wanted.first + nth % wanted.count);
-        });
+        return rank.call.await_ready_named(wanted.thread, wanted.threads, count_of(wanted), [&](u32 nth) { return named(wanted, nth); });
+    }
+    /// How many pieces it consists of, and one of them.
+    IRIS_DEVICE u32 count_of(const Wanted& wanted) const { return wanted.count * stages(); }
+    IRIS_DEVICE TileOf named(const Wanted& wanted, u32 nth) const {
+        return piece_of(wanted, nth / wanted.count, wanted.first + nth % wanted.count);
     }
 
 #if defined(IRIS_SM90) || defined(IRIS_EMULATED)
+    /// Whether all of it is there, looked at once.
+    IRIS_DEVICE bool has_arrived(const Wanted& wanted) {
+        return rank.call.are_ready_named(wanted.thread, wanted.threads, count_of(wanted), [&](u32 nth) { return named(wanted, nth); });
+    }
+
     /// Waits for what is wanted at depth `at`, and moves this on to the depth up to which all has come. One wave calls it.
     IRIS_DEVICE bool arrived_at(const Wanted& wanted, u64& at) {
         u32 stage = stage_of(at);

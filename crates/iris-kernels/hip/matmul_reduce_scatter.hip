@@ -14,6 +14,11 @@ using namespace iris;
 
 namespace {
 
+/// Parts of its share that a rank makes by turns with peers' tiles, where these take the links longer than the product.
+constexpr u64 ROUNDS = 16;
+/// Up to such a depth of a rank's they do. On 4 H200, of 1024, its own tiles at the end took 48 us in which nothing was sent, of 397.
+constexpr u64 LINKED_DEPTH = 2048;
+
 struct ReduceScatter : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
@@ -36,7 +41,13 @@ struct ReduceScatter : Operation {
         });
     }
 
-    IRIS_DEVICE Rounds rounds() const { return {world(), tiles(0), 1}; }
+    IRIS_DEVICE Rounds rounds() const {
+        const Args& args = reread(this->args);
+        u64 share = tiles(0);
+        // Else the last tiles, which nothing is sent beside, have the peers' parts of themselves on their way for the longest time.
+        bool linked = MERGES && args.k_share <= LINKED_DEPTH && share >= args.blocks;
+        return {world(), share, linked ? smaller(ROUNDS, share) : 1};
+    }
     IRIS_DEVICE u64 steps() const { return rounds().len(); }
     IRIS_DEVICE Work work(u64 step) const {
         Item tile = rounds().at(step, me());

@@ -14,8 +14,9 @@ using namespace iris;
 
 namespace {
 
-/// Parts of its share that a rank makes by turns with peers' tiles.
+/// Parts of its share that a rank makes by turns with peers' tiles: so many, and of many tiles twice as many.
 constexpr u64 ROUNDS = 8;
+constexpr u64 MANY = 512;
 
 struct TwoShot : Operation {
     using Operation::Operation;
@@ -41,7 +42,8 @@ struct TwoShot : Operation {
     IRIS_DEVICE Rounds rounds() const {
         u64 share = owned(0).len();
         // Of two ranks each sends as much while it makes its own tiles as before. Of more, most would be sent at the end.
-        return {world(), share, world() > 2 && MERGES ? smaller(ROUNDS, share) : 1};
+        u64 rounds = share < MANY ? ROUNDS : 2 * ROUNDS;
+        return {world(), share, world() > 2 && MERGES ? smaller(rounds, share) : 1};
     }
     IRIS_DEVICE u64 steps() const { return rounds().len(); }
     IRIS_DEVICE Work work(u64 step) const {

@@ -44,6 +44,8 @@ void iris_emulator_mma_m16n8k16(float (&sum)[4], const unsigned (&a)[4], const u
 unsigned iris_emulator_shared_address(const void* pointer);
 void* iris_emulator_shared_at(unsigned address, std::size_t bytes);
 void iris_emulator_fence_async(bool shared_alone);
+/// Where a thread tells its block that copies may read what it has waited for.
+void iris_emulator_tells();
 /// Where a thread fills, by an ordinary access, what matrix instructions read.
 void* iris_emulator_fill(unsigned address, std::size_t bytes);
 void iris_emulator_barrier_init(unsigned barrier, unsigned arrivals);

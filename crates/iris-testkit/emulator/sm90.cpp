@@ -302,6 +302,14 @@ void iris_emulator_fence_async(bool shared_alone) {
     machine.current->acquired = machine.current->acquired && shared_alone;
 }
 
+void iris_emulator_tells() {
+    const Thread& thread = *machine.current;
+    if (thread.acquired || !thread.fenced) {
+        fail("it tells its block of what has been waited for without a fence for copies", thread);
+    }
+    machine.events += 1;
+}
+
 void iris_emulator_barrier_init(unsigned barrier, unsigned arrivals) {
     shared_bytes(block(), barrier, 8);
     if (barrier % 8 != 0 || arrivals == 0 || block().sm90.barriers.count(barrier) != 0) {

@@ -471,6 +471,19 @@ struct Call {
         return true;
     }
 
+    /// Whether the `ready` words of some sources are there, looked at once: by each thread those that `named(nth)` names, source and tile, from its
+    /// own `first` on in steps of `step` up to its own `end`.
+    template <class Named>
+    IRIS_DEVICE bool are_ready_named(u32 first, u32 step, u32 end, Named named) {
+        bool there = true;
+        IRIS_ROLLED
+        for (u32 nth = first; nth < end && there; nth += step) {
+            TileOf at = named(nth);
+            there = u64(load<Order::acquire, Scope::system>(word(args.rank, layout.ready(bank, at.source, at.tile)))) == value;
+        }
+        return all_go_on(there);
+    }
+
     /// Waits for the `ready` words of some sources: each thread for those that `named(nth)` names, source and tile, from its own `first`
     /// on in steps of `step` up to its own `end`.
     template <class Named>

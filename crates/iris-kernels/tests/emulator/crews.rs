@@ -6,6 +6,7 @@ use crate::kinds::{Kernel, OfCrews, beside_crews, has_crews, of_wide_waves, op_o
 use iris_kernels::device::fast::Crews;
 use iris_kernels::host::{GatherDim, Program};
 use iris_kernels::{DType, Tile};
+use iris_sync::Phase;
 
 /// Runs a program with tiles of two sizes on all shapes.
 fn check(program: Program, tiles: [(usize, usize); 2]) {
@@ -95,6 +96,18 @@ pub(crate) fn late_parts(columns: bool) -> Vec<String> {
     cases
 }
 
+/// More rows than blocks make tiles of at once, of which some come late: a tile is made while those of the next are under way.
+pub(crate) fn late_rows() -> Vec<String> {
+    let sizes = "m=520,520,520 n=260 k=300 blocks=2";
+    let late = |slow| format!("world=2 {sizes} slow=1,1,{slow},150");
+    let mut cases = vec![late(0), late(1)];
+    cases.push(format!(
+        "world=3 {sizes} stall=1,1,{},150",
+        Phase::Ready as u64
+    ));
+    cases
+}
+
 /// So deep that slabs go round the ring some times; and more tiles than blocks, that follow each other soon.
 pub(crate) fn deep(op: &str) -> Vec<String> {
     let more = if op.ends_with("packets") { "" } else { ",200" };
@@ -135,10 +148,20 @@ pub(crate) fn few_streamed() -> Vec<String> {
 
 /// All cases one after the other, the first with this seed.
 pub(crate) fn run(kernel: &Kernel, cases: &[String], seed: usize) -> Vec<String> {
+    run_for(kernel, cases, seed, 3000)
+}
+
+/// The same where nothing is to fail: however slow the machine is.
+fn run_patiently(kernel: &Kernel, cases: &[String], seed: usize) -> Vec<String> {
+    run_for(kernel, cases, seed, 60_000)
+}
+
+fn run_for(kernel: &Kernel, cases: &[String], seed: usize, budget_ms: u64) -> Vec<String> {
+    let describe = &kernel.describe;
     let lines: Vec<_> = cases
         .iter()
         .zip(seed..)
-        .map(|(case, seed)| format!("{} {case} seed={seed} budget_ms=3000", kernel.describe))
+        .map(|(case, seed)| format!("{describe} {case} seed={seed} budget_ms={budget_ms}"))
         .collect();
     emulate_to_the_end(&[&kernel.path], &lines)
 }
@@ -161,11 +184,17 @@ fn parts_of_a_may_come_late() {
         let portable = [plain(program, "bf16", MAX), of_wide_waves(program, None)];
         // Portable ones take longer here.
         for (kernel, each) in portable.into_iter().zip([3, 3]).chain([(crews, 1)]) {
+            let rows = if program == GATHERS[0] {
+                late_rows()
+            } else {
+                Vec::new()
+            };
             let cases: Vec<_> = late_parts(program == GATHERS[1])
                 .into_iter()
+                .chain(rows)
                 .step_by(each)
                 .collect();
-            for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+            for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
                 assert_eq!(result, "ok", "{} {case}", kernel.describe);
             }
         }
@@ -180,7 +209,7 @@ fn slabs_go_round_the_ring() {
     for program in Program::ALL.into_iter().filter(|&it| has_crews(it)) {
         let kernel = OfCrews::new(program, (64, 64), DType::BF16, MAX).compile();
         let cases = deep(op_of(program));
-        for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+        for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
             assert_eq!(result, "ok", "{} {case}", op_of(program));
         }
     }
@@ -197,7 +226,7 @@ fn depths_before_a_streamed_tiles_first_are_waited_for() {
     let cases = [7, 6, 5, 4].map(|block| {
         format!("world=2 m=64,64,64 n=330 k=1000 blocks=8,13 streamed=1 slow=0,1,{block},150")
     });
-    for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+    for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
         assert_eq!(result, "ok", "{case}");
     }
 }
@@ -214,7 +243,7 @@ fn tiles_are_streamed() {
         if program == Program::AllGatherMatmulPackets {
             cases.extend(few_streamed());
         }
-        for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+        for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
             assert_eq!(result, "ok", "{} {case}", op_of(program));
         }
     }
@@ -253,14 +282,14 @@ fn blocks_go_in_pairs() {
     for program in pairing() {
         let kernel = OfCrews::paired(program, (64, 64)).compile();
         let cases = in_pairs(64);
-        for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+        for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
             assert_eq!(result, "ok", "{} {case}", op_of(program));
         }
     }
     // With two warpgroups, as it is done.
     let kernel = OfCrews::paired(GATHERS[0], (HIGH.m, HIGH.n)).compile();
     let cases = in_pairs(128);
-    for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+    for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
         assert_eq!(result, "ok", "{case}");
     }
 }
@@ -298,7 +327,7 @@ fn a_goes_to_one_peer_after_the_other() {
             )
         })
         .collect();
-    for (case, result) in cases.iter().zip(run(&kernel, &cases, 1)) {
+    for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
         assert_eq!(result, "ok", "{case}");
     }
 }

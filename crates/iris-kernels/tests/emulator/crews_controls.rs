@@ -3,7 +3,7 @@
 
 use crate::cases::MAX;
 use crate::compile::compiler;
-use crate::crews::{deep, few_streamed, in_pairs, late_parts, run, streamed};
+use crate::crews::{deep, few_streamed, in_pairs, late_parts, late_rows, run, streamed};
 use crate::kinds::{OfCrews, of_wide_waves, op_of, with};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
@@ -220,6 +220,33 @@ fn stages_of_a_are_waited_for() {
             (
                 "span.count != span.apart || span.count == 0 ? 1",
                 "span.count == 0 ? 1",
+            ),
+        ],
+    );
+}
+
+/// A loader does not look for itself where a courier has told it of this tile that all of its A is there.
+#[test]
+fn what_a_courier_foresees_is_there() {
+    check_all(
+        ROWS,
+        &late_rows(),
+        &[
+            (
+                "        if (op.has_arrived(wanted)) {\n",
+                "        op.has_arrived(wanted);\n        {\n",
+            ),
+            (
+                "told_to_block(shared.foreseen) == stint.step + 1",
+                "told_to_block(shared.foreseen) != 0",
+            ),
+            (
+                "(op.has_arrived(wanted)) {\n            fence_async(); // what arrived by stores is read by copies\n",
+                "(op.has_arrived(wanted)) {\n",
+            ),
+            (
+                "count_of(wanted), [&](u32 nth) { return named(wanted, nth); });\n    }\n\n    /// Waits",
+                "count_of(wanted) / 2, [&](u32 nth) { return named(wanted, nth); });\n    }\n\n    /// Waits",
             ),
         ],
     );

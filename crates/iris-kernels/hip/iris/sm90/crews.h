@@ -3,8 +3,8 @@
 // - The *loader* copies slabs of A and B into the ring, ahead over tiles.
 // - The *warpgroups* multiply, leave each tile in shared memory, and go on with the next. When there is none left, they help the
 //   movers, and end the call, if it has not ended early.
-// - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where tiles travel in packets, they
-//   only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
+// - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where parts of A are gathered, they look ahead
+//   for the loader whether those of the next tile have come. Where tiles travel in packets, they only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
 // - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send, and then meet
 //   the peers. Where nobody has a tile to begin with before parts of A come, the warpgroups begin the call and send: there are more of
 //   them, and they have nothing else to do. Where A comes in packets, the movers put it into the ring, beside the loader's B.
@@ -35,6 +35,8 @@ static_assert(sizeof(Element) == 2, "matrix instructions for 16-bit types");
 
 /// Slabs of A that are waited for at a time.
 constexpr u32 AT_A_TIME = 4 / BOXES;
+/// Nanoseconds between two looks at what a later tile waits for.
+constexpr u32 APART = 500;
 
 /// What the crews of a block share.
 struct CrewsShared {
@@ -47,6 +49,8 @@ struct CrewsShared {
     u32 peers;
     /// Whether the parts of an own tile come before its slabs, at the place of the first of either: filled in with it.
     u32 parts_first[STAGES];
+    /// One more than the step of the tile of which a courier has seen last that all of its A has come.
+    u32 foreseen;
     /// What it streams, if it does.
     Streams streams;
 };
@@ -181,6 +185,9 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
         attends = true;
     };
     bool begun = false;
+    // The first row of this call's bank, once it is known.
+    constexpr u32 NONE = ~0u;
+    [[maybe_unused]] u32 bank_row = NONE;
     Course<Op> course(op, shared.streams, fast.partials);
     while (course.next()) {
         Stint stint = course.stint();
@@ -242,13 +249,21 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 sync_wave();
             }
             if (awaits) {
-                there = stint.first;
-                wanted = op.wanted(work);
+                bool foreseen = told_to_block(shared.foreseen) == stint.step + 1;
+                bool fenced = attends;
                 attend();
+                if (!foreseen) {
+                    there = stint.first;
+                    wanted = op.wanted(work);
+                } else if (!fenced) {
+                    fence_async(); // behind what is looked at first, as behind what arrives
+                }
             }
             if (GATHERS<Op> && work.gathered) {
-                // From the first row of this bank's on.
-                row += op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element)));
+                if (bank_row == NONE) {
+                    bank_row = u32(op.rank.slot_number(0, 0) * (op.args.slot_bytes / (Rank::pitch(depths) * sizeof(Element))));
+                }
+                row += bank_row;
             }
         }
         auto copy = [&](u32 slab) {
@@ -449,10 +464,35 @@ IRIS_DEVICE bool open_way(Op& op, const Ring& ring, CrewsShared& shared) {
     return go;
 }
 
+/// While a tile is made, of which `parity` is said when it is finished, looks for the A of the one at `step`, which the block makes next. Once that
+/// has come, the loader is told, which would otherwise look for it while nothing is copied: it takes 2.5 us for each tile. Who is told nothing
+/// looks for himself, so nobody waits for this.
+template <class Op>
+IRIS_DEVICE void look_ahead(Op& op, const Ring& ring, CrewsShared& shared, u32 step, u32 parity) {
+    Work work = work_at(op, step);
+    if (work.block.rows == 0 || !op.awaits(work, false)) {
+        return;
+    }
+    typename Op::Wanted wanted = op.wanted(work);
+    while (same_in_wave(phase_ended_by_now(ring.finished(0), parity)) == 0) {
+        if (op.has_arrived(wanted)) {
+            fence_async(); // what arrived by stores is read by copies
+            sync_wave();
+            if (thread_index() == 0) {
+                tell_block(shared.foreseen, step + 1);
+            }
+            return;
+        }
+        sleep(APART);
+    }
+}
+
 /// Takes tiles away.
 template <class Op>
 IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, CrewsShared& shared) {
     bool go = Op::SENDS || op.begin();
+    // Before the block may arrive: then nobody knows any more which call this is.
+    [[maybe_unused]] bool foresees = GATHERS<Op> && PAIR == 1 && fast.partials == 0 && op.steps() > op.args.blocks && op.rank.call.attend();
     if (ENDS_EARLY<Op>) {
         vouch(shared, go); // `may_store` waits for outputs alone
     }
@@ -471,6 +511,11 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, C
         bool more = next < op.steps() && op.work(next).block.rows != 0;
         u64 peers = own || Op::TO != To::slots ? op.world() - 1 : op.targets();
         Pace pace = more ? Pace::beside(slabs, delivery_steps() * peers) : Pace();
+        if constexpr (GATHERS<Op> && PAIR == 1) {
+            if (foresees && more) {
+                look_ahead(op, ring, shared, u32(next), parity);
+            }
+        }
         IRIS_UNROLL
         for (u32 group = 0; group < GROUPS; ++group) {
             await_phase(ring.finished(group), parity);
@@ -649,6 +694,7 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         ring.make(Op::UNPACKS ? TEAM : 0);
         shared.dealt = 0;
         shared.failed = 0;
+        shared.foreseen = 0;
         shared.peers = deep_peers(side<Op, 1>(fast, shared));
         if constexpr (Op::STREAMS) {
             if (PAIR == 1 && fast.partials != 0) {

@@ -82,6 +82,20 @@ IRIS_DEVICE bool phase_ended(u32 barrier, u32 parity) {
     return ended != 0;
 }
 
+/// The same, said at once.
+IRIS_DEVICE bool phase_ended_by_now(u32 barrier, u32 parity) {
+    u32 ended;
+    asm volatile("{\n\t"
+                 ".reg .pred ended;\n\t"
+                 "mbarrier.test_wait.parity.shared::cta.b64 ended, [%1], %2;\n\t"
+                 "selp.u32 %0, 1, 0, ended;\n\t"
+                 "}"
+                 : "=r"(ended)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return ended != 0;
+}
+
 /// Fetches a map before its first use.
 IRIS_DEVICE void prefetch_map(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
@@ -232,6 +246,16 @@ IRIS_DEVICE Vec16 load_shared(u32 from) {
                  : "r"(from)
                  : "memory");
     return chunk;
+}
+
+/// Tells the block's other crews something by a word in shared memory, and with it all that this wave has seen and fenced before; and what was told last.
+IRIS_DEVICE void tell_block(u32& word, u32 value) {
+    asm volatile("st.release.cta.shared::cta.b32 [%0], %1;" ::"r"(shared_address(&word)), "r"(value) : "memory");
+}
+IRIS_DEVICE u32 told_to_block(const u32& word) {
+    u32 value;
+    asm volatile("ld.acquire.cta.shared::cta.b32 %0, [%1];" : "=r"(value) : "r"(shared_address(&word)) : "memory");
+    return value;
 }
 
 IRIS_DEVICE void store_shared(u32 to, const Vec16& chunk) {
