@@ -11,11 +11,11 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 use comfy_table::{CellAlignment, Table};
-use iris::kernels::device::TILE;
 use iris::kernels::device::compile::{
     Architecture, Cache, CacheUse, Compiler, Image, Request, Source, find,
 };
 use iris::kernels::device::fast::{Crews, is_fast};
+use iris::kernels::device::{PRODUCT, TILE};
 use iris::kernels::host::Program;
 use iris::ops::{DType, Tile};
 use serde::Serialize;
@@ -177,12 +177,24 @@ fn requests(
         let tiles: Vec<Tile> = distinct(&arguments.tiles).copied().collect();
         let tiles = if tiles.is_empty() { vec![TILE] } else { tiles };
         let mut requests = Vec::new();
+        let kinds = || {
+            dtypes
+                .iter()
+                .flat_map(|&dtype| tiles.iter().map(move |&tile| (dtype, tile)))
+        };
         for program in programs(&arguments.operations) {
-            for &dtype in &dtypes {
-                for &tile in &tiles {
-                    requests.extend(of_program(program, dtype, tile, architecture));
-                }
-            }
+            let of = |(dtype, tile)| of_program(program, dtype, tile, architecture);
+            requests.extend(kinds().flat_map(of));
+        }
+        // What gathers first is always fused.
+        let operations = &arguments.operations;
+        if operations.is_empty()
+            || operations
+                .iter()
+                .any(|it| *it != Operation::AllGatherMatmul)
+        {
+            requests
+                .extend(kinds().flat_map(|(dtype, tile)| of_product(dtype, tile, architecture)));
         }
         return Ok(requests);
     };
@@ -212,32 +224,60 @@ fn requests(
         .collect())
 }
 
-/// What an operation may run with tiles of a size: the portable kernel and, where there are some, those for Hopper.
+/// What an operation may run with tiles of a size.
 fn of_program(
     program: Program,
     dtype: DType,
     tile: Tile,
     architecture: &Architecture,
 ) -> Vec<(String, Option<DType>, Request)> {
+    let accumulates = matches!(program, Program::Atomic | Program::Spinlock);
+    let crews = Crews::of_program(program, tile).filter(|_| !accumulates);
+    let request = Request::program(program, dtype, tile, architecture.clone());
+    of_kernel(
+        program.kernel().0,
+        Some(program),
+        (dtype, tile),
+        crews,
+        &request,
+    )
+}
+
+/// The same of the product that goes before operations that are not fused.
+fn of_product(
+    dtype: DType,
+    tile: Tile,
+    architecture: &Architecture,
+) -> Vec<(String, Option<DType>, Request)> {
+    let request = Request::product(dtype, tile, architecture.clone());
+    of_kernel(PRODUCT.0, None, (dtype, tile), Crews::of(tile), &request)
+}
+
+/// The portable kernel of a source and, where there are some, those for Hopper: which of them a call takes is found out from its sizes.
+fn of_kernel(
+    source: &str,
+    program: Option<Program>,
+    (dtype, tile): (DType, Tile),
+    crews: Option<Crews>,
+    request: &Request,
+) -> Vec<(String, Option<DType>, Request)> {
     if dtype == DType::F32 && tile.n > TILE.n {
         return Vec::new();
     }
-    let mut name = stem(Path::new(program.kernel().0));
+    let mut name = stem(Path::new(source));
     if tile != TILE {
         name += &format!("-{}x{}", tile.m, tile.n);
     }
-    let request = || Request::program(program, dtype, tile, architecture.clone());
-    let accumulates = matches!(program, Program::Atomic | Program::Spinlock);
-    let crews = Crews::of_program(program, tile)
-        .filter(|_| is_fast(architecture.name(), dtype) && !accumulates);
-    // Which of both a call takes is found out from its sizes.
-    let pairs = crews.filter(|_| Crews::may_pair(Some(program), tile, tile.m));
-    let pairs = pairs.map(|crews| (format!("{name}-pairs"), crews.paired().request(request())));
-    let crews = crews.map(|crews| (format!("{name}-crews"), crews.request(request())));
-    let portable = (name, request().portable(tile));
-    let all = [portable].into_iter().chain(crews).chain(pairs);
-    all.map(|(name, request)| (name, Some(dtype), request))
-        .collect()
+    let crews = crews.filter(|_| is_fast(request.architecture().name(), dtype));
+    let pairs = crews.filter(|_| Crews::may_pair(program, tile, tile.m));
+    let of_crews = |kind: &str, crews: Crews| {
+        let request = crews.request(request.clone());
+        (format!("{name}-{kind}"), Some(dtype), request)
+    };
+    let crews = crews.map(|crews| of_crews("crews", crews));
+    let pairs = pairs.map(|crews| of_crews("pairs", crews.paired()));
+    let portable = (name.clone(), Some(dtype), request.clone().portable(tile));
+    [portable].into_iter().chain(crews).chain(pairs).collect()
 }
 
 /// The programs of operations, or all: of those that share a source, one.

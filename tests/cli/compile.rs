@@ -26,10 +26,11 @@ const KEYS: [&str; 11] = [
     "notes",
     "ms",
 ];
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "accumulate",
     "all_gather_matmul",
     "all_gather_matmul_packets",
+    "matmul",
     "matmul_all_gather",
     "matmul_reduce_scatter",
     "matmul_reduce_scatter_packets",
@@ -222,11 +223,11 @@ fn a_directory_gets_a_file_for_each_source_dtype_and_architecture() {
     names.sort();
     assert_eq!(names, expected);
     assert!(
-        ran.stdout.ends_with(&format!("60 in {out}\n")),
+        ran.stdout.ends_with(&format!("66 in {out}\n")),
         "{}",
         ran.stdout
     );
-    assert_eq!((compilations(&files), images(&files)), (60, 0));
+    assert_eq!((compilations(&files), images(&files)), (66, 0));
 }
 
 #[test]
@@ -262,7 +263,9 @@ fn the_cache_is_filled_once() {
                 "two_shot_packets bf16",
                 "two_shot_packets f32",
                 "accumulate bf16",
-                "accumulate f32"
+                "accumulate f32",
+                "matmul bf16",
+                "matmul f32"
             ]
         );
         for it in compiled {
@@ -282,7 +285,7 @@ fn the_cache_is_filled_once() {
             );
             assert!(Path::new(it["file"].as_str().unwrap()).is_file());
         }
-        assert_eq!((compilations(&files), images(&files)), (10, 10));
+        assert_eq!((compilations(&files), images(&files)), (12, 12));
     }
 }
 
@@ -326,7 +329,7 @@ fn nvcc_knows_what_is_of_one_number_alone() {
     let mut command = compile(&files, &arguments);
     let ran = run(command.arg(&out).env("IRIS_NVCC", script("nvcc")));
     let compiled = ran.json()["compiled"].as_array().unwrap().len();
-    assert_eq!((ran.status, compiled), (Some(0), 3 + 2), "{ran:?}");
+    assert_eq!((ran.status, compiled), (Some(0), 2 * (3 + 2)), "{ran:?}");
     let file = "out/matmul_all_gather-128x256.bf16.sm_80.cubin";
     assert!(files.path(file).is_file(), "{file}");
 }
@@ -459,10 +462,14 @@ fn what_is_compiled_ahead_is_found_at_run_time() {
         assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
         let cache = Cache::at(files.path("cache/kernels"), 1 << 30);
         let program = Program::MatmulAllGather;
-        let request = Request::program(program, DType::BF16, TILE, architecture.clone());
-        let mut requests = vec![request.clone().portable(TILE)];
-        if is_fast(name, DType::BF16) {
-            requests.push(Crews::of(TILE).unwrap().request(request));
+        let program = Request::program(program, DType::BF16, TILE, architecture.clone());
+        let product = Request::product(DType::BF16, TILE, architecture.clone());
+        let mut requests = Vec::new();
+        for request in [program, product] {
+            requests.push(request.clone().portable(TILE));
+            if is_fast(name, DType::BF16) {
+                requests.push(Crews::of(TILE).unwrap().request(request));
+            }
         }
         let json = ran.json();
         let all = json["compiled"].as_array().unwrap();
