@@ -186,15 +186,9 @@ fn requests(
             let of = |(dtype, tile)| of_program(program, dtype, tile, architecture);
             requests.extend(kinds().flat_map(of));
         }
-        // What gathers first is always fused.
-        let operations = &arguments.operations;
-        if operations.is_empty()
-            || operations
-                .iter()
-                .any(|it| *it != Operation::AllGatherMatmul)
-        {
-            requests
-                .extend(kinds().flat_map(|(dtype, tile)| of_product(dtype, tile, architecture)));
+        if may_be_unfused(&arguments.operations) {
+            let of = |(dtype, tile)| of_product(dtype, tile, architecture);
+            requests.extend(kinds().flat_map(of));
         }
         return Ok(requests);
     };
@@ -278,6 +272,12 @@ fn of_kernel(
     let pairs = pairs.map(|crews| of_crews("pairs", crews.paired()));
     let portable = (name.clone(), Some(dtype), request.clone().portable(tile));
     [portable].into_iter().chain(crews).chain(pairs).collect()
+}
+
+/// Whether a product may go before one of these operations, or of all: what gathers first is always fused.
+fn may_be_unfused(operations: &[Operation]) -> bool {
+    let others = |it: &Operation| *it != Operation::AllGatherMatmul;
+    operations.is_empty() || operations.iter().any(others)
 }
 
 /// The programs of operations, or all: of those that share a source, one.
@@ -543,6 +543,13 @@ mod tests {
             names(&[Operation::AllGatherMatmul]),
             ["all_gather_matmul.hip", "all_gather_matmul_packets.hip"]
         );
+        let unfused = may_be_unfused;
+        assert!(unfused(&[]) && unfused(&[Operation::MatmulAllGather]));
+        assert!(unfused(&[
+            Operation::AllGatherMatmul,
+            Operation::MatmulAllReduce
+        ]));
+        assert!(!unfused(&[Operation::AllGatherMatmul; 2]));
         assert_eq!(distinct(&[3, 1, 3, 1, 2]).collect::<Vec<_>>(), [&3, &1, &2]);
     }
 }

@@ -3,7 +3,7 @@
 // The tile grid restarts at each owner's first row, so that no tile has two owners. Staging: a slot for every tile of a rank's
 // rows at the largest m, TILE_M x TILE_N elements each.
 //
-// Crews make a rank's own tiles behind the peers', and add the peers' parts to them as they multiply them. Then nobody tells the owner
+// Crews make a rank's own tiles behind the peers', all of them or by turns, and add the peers' parts to them as they multiply them. Then nobody tells the owner
 // itself of them.
 
 // There is nothing for movers to do.
@@ -14,7 +14,7 @@ using namespace iris;
 
 namespace {
 
-/// Parts of its share that a rank makes by turns with peers' tiles, where these take the links longer than the product.
+/// Parts of its share that a rank makes by turns with peers' tiles, where the links take longer for these than the product takes.
 constexpr u64 ROUNDS = 16;
 /// Up to such a depth of a rank's they do. On 4 H200, of 1024, its own tiles at the end took 48 us in which nothing was sent, of 397.
 constexpr u64 LINKED_DEPTH = 2048;
@@ -44,7 +44,7 @@ struct ReduceScatter : Operation {
     IRIS_DEVICE Rounds rounds() const {
         const Args& args = reread(this->args);
         u64 share = tiles(0);
-        // Else the last tiles, which nothing is sent beside, have the peers' parts of themselves on their way for the longest time.
+        // Of more depth turns were slower, by up to 16 %: docs/performance.md.
         bool linked = MERGES && args.k_share <= LINKED_DEPTH && share >= args.blocks;
         return {world(), share, linked ? smaller(ROUNDS, share) : 1};
     }

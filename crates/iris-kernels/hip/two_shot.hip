@@ -14,8 +14,9 @@ using namespace iris;
 
 namespace {
 
-/// Parts of its share that a rank makes by turns with peers' tiles: so many, and of many tiles twice as many.
+/// Parts of its share that a rank makes by turns with peers' tiles.
 constexpr u64 ROUNDS = 8;
+/// Of so many tiles, or more, it makes twice as many parts.
 constexpr u64 MANY = 512;
 
 struct TwoShot : Operation {

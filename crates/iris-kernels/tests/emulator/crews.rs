@@ -100,12 +100,9 @@ pub(crate) fn late_parts(columns: bool) -> Vec<String> {
 pub(crate) fn late_rows() -> Vec<String> {
     let sizes = "m=520,520,520 n=260 k=300 blocks=2";
     let late = |slow| format!("world=2 {sizes} slow=1,1,{slow},150");
-    let mut cases = vec![late(0), late(1)];
-    cases.push(format!(
-        "world=3 {sizes} stall=1,1,{},150",
-        Phase::Ready as u64
-    ));
-    cases
+    let ready = Phase::Ready as u64;
+    let stalled = format!("world=3 {sizes} stall=1,1,{ready},150");
+    vec![late(0), late(1), stalled]
 }
 
 /// So deep that slabs go round the ring some times; and more tiles than blocks, that follow each other soon.
@@ -184,14 +181,10 @@ fn parts_of_a_may_come_late() {
         let portable = [plain(program, "bf16", MAX), of_wide_waves(program, None)];
         // Portable ones take longer here.
         for (kernel, each) in portable.into_iter().zip([3, 3]).chain([(crews, 1)]) {
-            let rows = if program == GATHERS[0] {
-                late_rows()
-            } else {
-                Vec::new()
-            };
+            let rows = (program == GATHERS[0]).then(late_rows);
             let cases: Vec<_> = late_parts(program == GATHERS[1])
                 .into_iter()
-                .chain(rows)
+                .chain(rows.into_iter().flatten())
                 .step_by(each)
                 .collect();
             for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {

@@ -3,8 +3,9 @@
 // - The *loader* copies slabs of A and B into the ring, ahead over tiles.
 // - The *warpgroups* multiply, leave each tile in shared memory, and go on with the next. When there is none left, they help the
 //   movers, and end the call, if it has not ended early.
-// - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where parts of A are gathered, they look ahead
-//   for the loader whether those of the next tile have come. Where tiles travel in packets, they only open the way: the warpgroups push and reduce their tiles themselves, since there are few and nothing else to do.
+// - The *couriers* begin the call, pass the gate, take tiles to where they belong, and tell so. Where parts of A are gathered, they look
+//   ahead for the loader whether those of the next tile have come. Where tiles travel in packets, they only open the way: the warpgroups
+//   push and reduce their tiles themselves, since there are few and nothing else to do.
 // - The *movers* reduce, where the warpgroups do not MERGE; or, where parts of A are sent, they begin the call and send, and then meet
 //   the peers. Where nobody has a tile to begin with before parts of A come, the warpgroups begin the call and send: there are more of
 //   them, and they have nothing else to do. Where A comes in packets, the movers put it into the ring, beside the loader's B.
@@ -36,7 +37,7 @@ static_assert(sizeof(Element) == 2, "matrix instructions for 16-bit types");
 /// Slabs of A that are waited for at a time.
 constexpr u32 AT_A_TIME = 4 / BOXES;
 /// Nanoseconds between two looks at what a later tile waits for.
-constexpr u32 APART = 500;
+constexpr u32 LOOKS_APART_NS = 500;
 
 /// What the crews of a block share.
 struct CrewsShared {
@@ -469,8 +470,8 @@ IRIS_DEVICE bool open_way(Op& op, const Ring& ring, CrewsShared& shared) {
 /// looks for himself, so nobody waits for this.
 template <class Op>
 IRIS_DEVICE void look_ahead(Op& op, const Ring& ring, CrewsShared& shared, u32 step, u32 parity) {
-    Work work = work_at(op, step);
-    if (work.block.rows == 0 || !op.awaits(work, false)) {
+    Work work = op.work(step);
+    if (!op.awaits(work, false)) {
         return;
     }
     typename Op::Wanted wanted = op.wanted(work);
@@ -483,7 +484,7 @@ IRIS_DEVICE void look_ahead(Op& op, const Ring& ring, CrewsShared& shared, u32 s
             }
             return;
         }
-        sleep(APART);
+        sleep(LOOKS_APART_NS);
     }
 }
 

@@ -68,33 +68,26 @@ IRIS_DEVICE void arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+#define IRIS_PTX_PHASE_ENDED(TEST)                                                                                        \
+    u32 ended;                                                                                                            \
+    asm volatile("{\n\t"                                                                                                  \
+                 ".reg .pred ended;\n\t"                                                                                  \
+                 "mbarrier." TEST ".parity.shared::cta.b64 ended, [%1], %2;\n\t"                                          \
+                 "selp.u32 %0, 1, 0, ended;\n\t"                                                                          \
+                 "}"                                                                                                      \
+                 : "=r"(ended)                                                                                            \
+                 : "r"(barrier), "r"(parity)                                                                              \
+                 : "memory");                                                                                             \
+    return ended != 0;
 /// Whether the phase of parity `parity` has ended. It may take a while to say no.
 IRIS_DEVICE bool phase_ended(u32 barrier, u32 parity) {
-    u32 ended;
-    asm volatile("{\n\t"
-                 ".reg .pred ended;\n\t"
-                 "mbarrier.try_wait.parity.shared::cta.b64 ended, [%1], %2;\n\t"
-                 "selp.u32 %0, 1, 0, ended;\n\t"
-                 "}"
-                 : "=r"(ended)
-                 : "r"(barrier), "r"(parity)
-                 : "memory");
-    return ended != 0;
+    IRIS_PTX_PHASE_ENDED("try_wait")
 }
-
 /// The same, said at once.
 IRIS_DEVICE bool phase_ended_by_now(u32 barrier, u32 parity) {
-    u32 ended;
-    asm volatile("{\n\t"
-                 ".reg .pred ended;\n\t"
-                 "mbarrier.test_wait.parity.shared::cta.b64 ended, [%1], %2;\n\t"
-                 "selp.u32 %0, 1, 0, ended;\n\t"
-                 "}"
-                 : "=r"(ended)
-                 : "r"(barrier), "r"(parity)
-                 : "memory");
-    return ended != 0;
+    IRIS_PTX_PHASE_ENDED("test_wait")
 }
+#undef IRIS_PTX_PHASE_ENDED
 
 /// Fetches a map before its first use.
 IRIS_DEVICE void prefetch_map(const TensorMap& map) {
