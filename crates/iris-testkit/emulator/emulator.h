@@ -30,6 +30,8 @@ unsigned long long iris_emulator_now_ns();
 void iris_emulator_sync(unsigned barrier, unsigned threads);
 void iris_emulator_pass(unsigned barrier, unsigned threads);
 void iris_emulator_sync_wave();
+/// What the first lane of the wave brings, to all of its lanes: threads run by turns, and what one has looked at may be other than what the next sees.
+unsigned iris_emulator_first_lanes(unsigned value);
 /// The block's LDS, `bytes` of it. Holds no useful value when the block begins.
 void* iris_emulator_shared(std::size_t bytes);
 /// And what the launch gives it beside that.

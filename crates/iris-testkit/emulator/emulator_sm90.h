@@ -45,7 +45,7 @@ IRIS_DEVICE void commit_copies() { iris_emulator_commit_copies(); }
 IRIS_DEVICE void await_copies_read() { iris_emulator_await_copies(true); }
 IRIS_DEVICE void await_copies() { iris_emulator_await_copies(false); }
 
-IRIS_DEVICE u32 same_in_wave(u32 value) { return value; }
+IRIS_DEVICE u32 same_in_wave(u32 value) { return iris_emulator_first_lanes(value); }
 template <u32 COUNT>
 IRIS_DEVICE void give_registers() {}
 template <u32 COUNT>

@@ -216,6 +216,15 @@ void iris_emulator_sync_wave() {
     });
 }
 
+unsigned iris_emulator_first_lanes(unsigned value) {
+    emulator::meet_wave("a shuffle", &value, [](const std::vector<emulator::Thread*>& wave) {
+        for (emulator::Thread* lane : wave) {
+            *static_cast<unsigned*>(lane->request) = *static_cast<unsigned*>(wave[0]->request);
+        }
+    });
+    return value;
+}
+
 void iris_emulator_acquired() {
     machine.current->acquired = true;
 }

@@ -149,7 +149,7 @@ pub(crate) fn run(kernel: &Kernel, cases: &[String], seed: usize) -> Vec<String>
 }
 
 /// The same where nothing is to fail: however slow the machine is.
-fn run_patiently(kernel: &Kernel, cases: &[String], seed: usize) -> Vec<String> {
+pub(crate) fn run_patiently(kernel: &Kernel, cases: &[String], seed: usize) -> Vec<String> {
     run_for(kernel, cases, seed, 60_000)
 }
 

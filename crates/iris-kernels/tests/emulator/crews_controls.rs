@@ -3,7 +3,9 @@
 
 use crate::cases::MAX;
 use crate::compile::compiler;
-use crate::crews::{deep, few_streamed, in_pairs, late_parts, late_rows, run, streamed};
+use crate::crews::{
+    deep, few_streamed, in_pairs, late_parts, late_rows, run, run_patiently, streamed,
+};
 use crate::kinds::{OfCrews, of_wide_waves, op_of, with};
 use iris_kernels::DType;
 use iris_kernels::host::{GatherDim, Program};
@@ -237,8 +239,8 @@ fn what_a_courier_foresees_is_there() {
                 "        op.has_arrived(wanted);\n        {\n",
             ),
             (
-                "told_to_block(shared.foreseen) == stint.step + 1",
-                "told_to_block(shared.foreseen) != 0",
+                "same_in_wave(told_to_block(shared.foreseen)) == stint.step + 1",
+                "same_in_wave(told_to_block(shared.foreseen)) != 0",
             ),
             (
                 "(op.has_arrived(wanted)) {\n            fence_async(); // what arrived by stores is read by copies\n",
@@ -250,6 +252,37 @@ fn what_a_courier_foresees_is_there() {
             ),
         ],
     );
+}
+
+/// Lanes that look at the same word one after the other may see different things: all go by what the first has seen, else some wait where the
+/// others do not come.
+#[test]
+fn lanes_go_by_what_the_first_one_sees() {
+    if compiler().is_none() {
+        return;
+    }
+    let kernel = OfCrews::new(ROWS, (64, 64), DType::BF16, MAX);
+    for look in [
+        "phase_ended_by_now(ring.finished(0), parity)",
+        "told_to_block(shared.foreseen)",
+    ] {
+        // What other lanes see is never what they wait for.
+        let together = format!("same_in_wave({look})");
+        let apart = format!("(thread_index() == 0 ? {look} : 0)");
+        let changed = |to: &str| kernel.compile_as(&with(kernel.text(), &together, to));
+        let results = run_patiently(&changed(&format!("same_in_wave({apart})")), &late_rows(), 1);
+        assert!(
+            results.iter().all(|result| result == "ok"),
+            "{look}: {results:?}"
+        );
+        let results = run(&changed(&apart), &late_rows(), 1);
+        assert!(
+            results
+                .iter()
+                .any(|result| result.starts_with("emulator: threads wait")),
+            "{look}, each lane for itself: {results:?}"
+        );
+    }
 }
 
 /// Portable kernels wait for all stages at once.

@@ -250,7 +250,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 sync_wave();
             }
             if (awaits) {
-                bool foreseen = told_to_block(shared.foreseen) == stint.step + 1;
+                bool foreseen = same_in_wave(told_to_block(shared.foreseen)) == stint.step + 1;
                 bool fenced = attends;
                 attend();
                 if (!foreseen) {
