@@ -160,21 +160,27 @@ struct Problem {
             }
         }
         for (u64 i = 0; i < m; ++i) {
-            for (u64 j = 0; j < c.n; ++j) {
-                double sum = c.bias ? bias.at(0, j) : 0.0;
-                if (c.given && c.op == "matmul_all_gather") {
-                    u64 size = ceil_div(m, c.world);
-                    sum += given[i / size].at(i, j);
-                } else if (c.given) {
-                    for (const Matrix& part : given) {
-                        sum += part.at(i, j);
-                    }
-                } else {
-                    for (u64 k = 0; k < c.k; ++k) {
-                        sum += a.at(i, k) * b.at(k, j);
-                    }
+            // A whole row at a time: what lies side by side is added side by side.
+            auto add = [&](double factor, const Matrix& of, u64 row) {
+                double* __restrict sums = &result.x[i * c.n];
+                const double* __restrict numbers = &of.x[row * c.n];
+                for (u64 j = 0, count = c.n; j < count; ++j) {
+                    sums[j] += factor * numbers[j];
                 }
-                result.at(i, j) = sum;
+            };
+            if (c.bias) {
+                add(1, bias, 0);
+            }
+            if (c.given && c.op == "matmul_all_gather") {
+                add(1, given[i / ceil_div(m, c.world)], i);
+            } else if (c.given) {
+                for (const Matrix& part : given) {
+                    add(1, part, i);
+                }
+            } else {
+                for (u64 k = 0; k < c.k; ++k) {
+                    add(a.at(i, k), b, k);
+                }
             }
         }
     }

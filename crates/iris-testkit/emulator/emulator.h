@@ -53,6 +53,7 @@ void* iris_emulator_fill(unsigned address, std::size_t bytes);
 void iris_emulator_barrier_init(unsigned barrier, unsigned arrivals);
 void iris_emulator_arrive(unsigned barrier, unsigned bytes);
 bool iris_emulator_phase_ended(unsigned barrier, unsigned parity);
+bool iris_emulator_phase_ended_by_now(unsigned barrier, unsigned parity);
 void iris_emulator_copy_box(unsigned to, const void* map, unsigned barrier, int x, int y);
 void iris_emulator_copy_bytes(unsigned to, const void* from, unsigned barrier, unsigned bytes);
 void iris_emulator_store_box(const void* map, unsigned from, int x, int y);

@@ -19,7 +19,7 @@ IRIS_DEVICE bool elected() {
 IRIS_DEVICE void arrive_expecting(u32 barrier, u32 bytes) { iris_emulator_arrive(barrier, bytes); }
 IRIS_DEVICE void arrive(u32 barrier) { iris_emulator_arrive(barrier, 0); }
 IRIS_DEVICE bool phase_ended(u32 barrier, u32 parity) { return iris_emulator_phase_ended(barrier, parity); }
-IRIS_DEVICE bool phase_ended_by_now(u32 barrier, u32 parity) { return iris_emulator_phase_ended(barrier, parity); }
+IRIS_DEVICE bool phase_ended_by_now(u32 barrier, u32 parity) { return iris_emulator_phase_ended_by_now(barrier, parity); }
 IRIS_DEVICE void tell_block(u32& word, u32 value) {
     iris_emulator_tells();
     __atomic_store_n(&word, value, __ATOMIC_RELEASE);

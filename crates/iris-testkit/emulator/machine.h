@@ -28,6 +28,9 @@ struct Thread {
     /// Rounds that it, like its whole wave, lags behind.
     unsigned lag = 0;
     Pause pause = Pause::none;
+    /// The barrier for which it lets others run, as long as that is in a phase of this parity.
+    const PhaseBarrier* awaits = nullptr;
+    unsigned parity = 0;
     /// Where it waits, if it does; and what it brought there.
     const char* at = "";
     void* request = nullptr;

@@ -19,11 +19,14 @@
 
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace emulator {
 
+namespace {
+
 // From the definition: sign, exponent, fraction.
-double number(unsigned bits, bool bf16) {
+double defined(unsigned bits, bool bf16) {
     int fraction_bits = bf16 ? 7 : 10;
     int exponent_bits = bf16 ? 8 : 5;
     int bias = (1 << (exponent_bits - 1)) - 1;
@@ -37,6 +40,22 @@ double number(unsigned bits, bool bf16) {
         return sign * std::ldexp(fraction, 1 - bias - fraction_bits);
     }
     return sign * std::ldexp(1.0 + std::ldexp(fraction, -fraction_bits), exponent - bias);
+}
+
+/// All numbers, at their bits.
+std::vector<float> all_numbers(bool bf16) {
+    std::vector<float> all(65536);
+    for (unsigned bits = 0; bits < all.size(); ++bits) {
+        all[bits] = float(defined(bits, bf16));
+    }
+    return all;
+}
+
+} // namespace
+
+float number(unsigned bits, bool bf16) {
+    static const std::vector<float> of_f16 = all_numbers(false), of_bf16 = all_numbers(true);
+    return (bf16 ? of_bf16 : of_f16)[bits];
 }
 
 namespace {
@@ -79,7 +98,7 @@ void mma_m16n8k16(Registers* lanes) {
             for (int k = 0; k < 16; ++k) {
                 unsigned a = half(lanes[4 * (i % 8) + k % 8 / 2].a[i / 8 + 2 * (k / 8)], k % 2);
                 unsigned b = half(lanes[4 * j + k % 8 / 2].b[k / 8], k % 2);
-                sum += number(a, bf16) * number(b, bf16);
+                sum += double(number(a, bf16)) * number(b, bf16);
             }
             d = float(sum);
         }

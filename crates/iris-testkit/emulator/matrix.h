@@ -15,8 +15,8 @@ struct Registers {
     float d[4] = {};
 };
 
-/// A 16-bit number: bf16, else f16.
-double number(unsigned bits, bool bf16);
+/// A 16-bit number: bf16, else f16. All of either are numbers in f32 too.
+float number(unsigned bits, bool bf16);
 
 /// Executes the instruction that all lanes are at.
 void execute(Registers* lanes);

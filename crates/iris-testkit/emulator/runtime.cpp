@@ -144,8 +144,10 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
             if (thread.lag > 0) {
                 thread.lag -= 1;
                 progress = progress || thread.state == State::runnable;
-            } else if (thread.state == State::runnable && !(waits_for_slow && thread.block->index == launch.slow_block)) {
+            } else if (thread.state == State::runnable && !(waits_for_slow && thread.block->index == launch.slow_block) &&
+                       (thread.awaits == nullptr || thread.awaits->parity != thread.parity)) {
                 machine.current = &thread;
+                thread.awaits = nullptr;
                 thread.pause = Pause::none;
                 std::uint64_t events = machine.events;
                 if (!thread.started) {

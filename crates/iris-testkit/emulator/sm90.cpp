@@ -32,23 +32,6 @@ std::uint64_t swizzled(std::uint64_t address) {
     return address ^ (address >> 7 & 7) << 4;
 }
 
-float value(unsigned bits, bool bf16) {
-    static const std::vector<float> table = [] {
-        std::vector<float> all(65536);
-        for (unsigned bits = 0; bits < all.size(); ++bits) {
-            all[bits] = float(number(bits, false));
-        }
-        return all;
-    }();
-    if (!bf16) {
-        return table[bits];
-    }
-    unsigned wide = bits << 16;
-    float single;
-    std::memcpy(&single, &wide, 4);
-    return single;
-}
-
 /// The element of line `line` at depth `depth` of what a matrix descriptor describes. Bits 0 to 13 are where it begins, 16 to 29 the *leading*
 /// and 32 to 45 the *stride* offset, all in 16 bytes. With depth side by side, 8 lines of 128 bytes make an atom, and atoms of further lines are
 /// a stride offset apart. Else 64 lines at each of 8 depths make an atom: those of further depths are a stride offset apart, those of further
@@ -64,31 +47,43 @@ float described(Block& block, std::uint64_t descriptor, bool deep, unsigned line
                             : start + line / 64 * leading + depth / 8 * stride + depth % 8 * 128 + line % 64 * 2;
     std::uint16_t bits;
     std::memcpy(&bits, shared_bytes(block, swizzled(at), 2), 2);
-    return value(bits, bf16);
+    return number(bits, bf16);
+}
+
+/// Adds `factor` times each number to a sum: side by side, as the compiler sees since neither overlaps the other.
+void add_scaled(float* __restrict sums, float factor, const float* __restrict numbers, std::size_t count) {
+    for (std::size_t at = 0; at < count; ++at) {
+        sums[at] += factor * numbers[at];
+    }
 }
 
 /// `wgmma.m64nNk16`: sum j of thread t belongs to row t / 32 * 16 + j / 2 % 2 * 8 + t % 32 / 4, column j / 4 * 8 + t % 4 * 2 + j % 2.
 void multiply(Block& block, const Multiplication& of) {
-    std::vector<float> a(64 * 16), b(of.n * 16);
+    std::vector<float> a(64 * 16), b(16 * of.n), sums(64 * of.n);
     for (unsigned k = 0; k < 16; ++k) {
         for (unsigned row = 0; row < 64; ++row) {
             a[row * 16 + k] = described(block, of.a, of.a_deep, row, k, of.bf16);
         }
         for (unsigned col = 0; col < of.n; ++col) {
-            b[col * 16 + k] = described(block, of.b, of.b_deep, col, k, of.bf16);
+            b[k * of.n + col] = described(block, of.b, of.b_deep, col, k, of.bf16);
         }
     }
-    for (unsigned thread = 0; thread < 128; ++thread) {
-        for (unsigned j = 0; j < of.n / 2; ++j) {
-            unsigned row = thread / 32 * 16 + j / 2 % 2 * 8 + thread % 32 / 4;
-            unsigned col = j / 4 * 8 + thread % 4 * 2 + j % 2;
-            float sum = of.sums[thread][j];
-            for (unsigned k = 0; k < 16; ++k) {
-                sum += a[row * 16 + k] * b[col * 16 + k];
+    auto each = [&](auto act) {
+        for (unsigned thread = 0; thread < 128; ++thread) {
+            for (unsigned j = 0; j < of.n / 2; ++j) {
+                unsigned row = thread / 32 * 16 + j / 2 % 2 * 8 + thread % 32 / 4;
+                unsigned col = j / 4 * 8 + thread % 4 * 2 + j % 2;
+                act(sums[row * of.n + col], of.sums[thread][j]);
             }
-            of.sums[thread][j] = sum;
+        }
+    };
+    each([](float& sum, float& held) { sum = held; });
+    for (unsigned row = 0; row < 64; ++row) {
+        for (unsigned k = 0; k < 16; ++k) {
+            add_scaled(&sums[row * of.n], a[row * 16 + k], &b[k * of.n], of.n);
         }
     }
+    each([](float& sum, float& held) { held = sum; });
 }
 
 /// Finishes all but the last `pending` groups.
@@ -337,12 +332,24 @@ void iris_emulator_arrive(unsigned barrier, unsigned bytes) {
 }
 
 bool iris_emulator_phase_ended(unsigned barrier, unsigned parity) {
-    if (barrier_at(block(), barrier).parity != parity) {
-        machine.events += 1;
-        return true;
+    const PhaseBarrier& at = barrier_at(block(), barrier);
+    if (at.parity == parity) {
+        // It goes on when the phase has ended: most threads wait for one most of the time.
+        machine.current->awaits = &at;
+        machine.current->parity = parity;
+        pause(Pause::here);
     }
-    pause(Pause::here);
-    return false;
+    machine.events += 1;
+    return true;
+}
+
+bool iris_emulator_phase_ended_by_now(unsigned barrier, unsigned parity) {
+    if (barrier_at(block(), barrier).parity == parity) {
+        pause(Pause::here);
+        return false;
+    }
+    machine.events += 1;
+    return true;
 }
 
 void iris_emulator_pair_arrives() {

@@ -199,11 +199,6 @@ fn compile(name: &str, options: &[String], sources: &[PathBuf]) -> PathBuf {
             "-Wno-unknown-pragmas",
             "-Wno-psabi", // of how structs of 64 bytes are passed, by compilers that nobody has any more
         ])
-        // A GPU faults at 16 bytes that are not aligned to 16; here the check traps.
-        .args([
-            "-fsanitize=alignment,shift,bounds,integer-divide-by-zero",
-            "-fsanitize-undefined-trap-on-error",
-        ])
         .args(["-DIRIS_EMULATED", "-DIRIS_CONTROLS", "-DIRIS_STALLS"])
         .arg("-I")
         .arg(hip())
@@ -245,6 +240,9 @@ fn library(name: &str, definitions: &[(&str, String)], source: PathBuf) -> PathB
         "-shared",
         "-fvisibility=hidden",
         "-fno-strict-aliasing",
+        // A GPU faults at 16 bytes that are not aligned to 16; here the check traps.
+        "-fsanitize=alignment,shift,bounds,integer-divide-by-zero",
+        "-fsanitize-undefined-trap-on-error",
     ]
     .map(String::from)
     .into();

@@ -96,13 +96,18 @@ pub(crate) fn late_parts(columns: bool) -> Vec<String> {
     cases
 }
 
-/// More rows than blocks make tiles of at once, of which some come late: a tile is made while those of the next are under way.
+/// More rows than blocks make tiles of at once, of which some come late, and later than it takes to come to their tiles: a tile is made while
+/// those of the next are under way.
 pub(crate) fn late_rows() -> Vec<String> {
-    let sizes = "m=520,520,520 n=260 k=300 blocks=2";
-    let late = |slow| format!("world=2 {sizes} slow=1,1,{slow},150");
+    let many = "m=520,520,520 n=260 k=300 blocks=2";
     let ready = Phase::Ready as u64;
-    let stalled = format!("world=3 {sizes} stall=1,1,{ready},150");
-    vec![late(0), late(1), stalled]
+    vec![
+        // All of a rank's, behind those of another one.
+        format!("world=3 {many} stall=2,1,{ready},300"),
+        // A single piece, the last but four of 80, of rows that are not the first to be waited for; of tiles so deep that they do not fit into the ring.
+        "world=2 m=256,256 n=260 k=1100 blocks=2,80 slow=1,1,4,300".to_owned(),
+        format!("world=2 {many} slow=1,1,1,300"),
+    ]
 }
 
 /// So deep that slabs go round the ring some times; and more tiles than blocks, that follow each other soon.
