@@ -12,7 +12,7 @@ use crate::kernels::Kernels;
 use crate::meeting::together;
 use crate::operands::Operands;
 use crate::sample::Samples;
-use crate::timing::{Clock, Effort, Enqueue, median};
+use crate::timing::{Captured, Clock, Effort, Enqueue, median};
 
 /// One rank's side of all trials of a run.
 pub struct Alone<'a> {
@@ -102,6 +102,23 @@ impl<'r> Trial<'r> {
     /// # Errors
     /// Where a result is wrong; where a call fails.
     pub fn run(&self, fused: &mut dyn Enqueue<Cuda>, effort: Effort) -> Result<f64, MeasureError> {
+        self.measure(fused, effort, |clock, captured| {
+            let times = clock.rounds(std::slice::from_mut(captured))?;
+            Ok(median(times.first().map_or(&[][..], Vec::as_slice)))
+        })
+    }
+
+    /// What `body` makes of a fused operation that is captured, as it is to be run for `effort.graph_us`. Its results are checked before and
+    /// after. Collective.
+    ///
+    /// # Errors
+    /// Where a result is wrong; where a call fails; what `body` returns.
+    pub fn measure<R>(
+        &self,
+        fused: &mut dyn Enqueue<Cuda>,
+        effort: Effort,
+        body: impl FnOnce(&Clock<'_, Cuda>, &mut Captured<'_, Cuda>) -> Result<R, MeasureError>,
+    ) -> Result<R, MeasureError> {
         let what = Item::Fused.name();
         let clock = Clock {
             world: self.alone.world,
@@ -115,10 +132,11 @@ impl<'r> Trial<'r> {
             together(self.alone.world, what, held)
         };
         check(fused)?;
-        let captured = clock.capture(what, fused)?;
-        let times = clock.rounds(&mut [captured])?;
+        let measured = {
+            let mut captured = clock.capture(what, fused)?;
+            body(&clock, &mut captured)?
+        };
         check(fused)?;
-        let of_item = times.first().map_or(&[][..], Vec::as_slice);
-        Ok(median(of_item))
+        Ok(measured)
     }
 }

@@ -261,6 +261,17 @@ impl Plan {
         })
     }
 
+    /// The elements of the largest part of C that a rank has: rank 0's.
+    pub fn largest_result(&self) -> usize {
+        let Case { m, n, .. } = self.case;
+        let first = |total| shard(total, self.world, 0).len();
+        match self.case.operation {
+            Operation::MatmulAllReduce | Operation::MatmulAllGather => m * n,
+            Operation::MatmulReduceScatter => first(m) * n,
+            Operation::AllGatherMatmulRows | Operation::AllGatherMatmulColumns => m * first(n),
+        }
+    }
+
     /// The bytes of the weights that this rank's product reads.
     pub fn weight_bytes(&self) -> usize {
         self.b.len() * self.case.dtype.bytes()
@@ -342,6 +353,16 @@ mod tests {
             } = plans[0].case;
             let work: usize = plans.iter().map(|plan| plan.m * plan.n * plan.k).sum();
             assert_eq!(work, m * n * k, "{operation:?}");
+        });
+    }
+
+    #[test]
+    fn no_result_is_larger_than_the_largest() {
+        each(|plans| {
+            for plan in plans {
+                assert_eq!(plan.largest_result(), plans[0].c.len(), "{plan:?}");
+                assert!(plan.c.len() <= plan.largest_result(), "{plan:?}");
+            }
         });
     }
 

@@ -6,6 +6,7 @@ use iris_heap::WorldError;
 use iris_heap::device::DeviceError;
 use iris_kernels::DType;
 use iris_kernels::device::compile::{CompileError, UnknownArchitecture};
+use iris_ops::OpError;
 use rccl_sys::NcclError;
 
 /// An error of measuring.
@@ -24,6 +25,9 @@ pub enum MeasureError {
     /// The ranks do not meet.
     #[error(transparent)]
     World(#[from] WorldError),
+    /// An operation of ours refuses.
+    #[error(transparent)]
+    Operation(#[from] OpError),
     /// There is no cuBLASLt.
     #[error(
         "there is no product to compare with; install cuBLASLt, which is CUDA's, or PyPI's nvidia-cublas"

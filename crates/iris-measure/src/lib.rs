@@ -5,7 +5,8 @@
 //! (cuBLASLt, the best of its first suggestions), the collective alone (NCCL, on plain memory and on registered windows), the two
 //! in sequence, and whatever of ours is given to it ([`Enqueue`]).
 //!
-//! [`Trial`] measures one thing of ours alone, in the same way on the same operands, and without the vendor's libraries.
+//! [`Trial`] measures one thing of ours alone, in the same way on the same operands, and without the vendor's libraries. [`ours`] makes a
+//! fused operation something that can be measured.
 //!
 //! A measurement is a captured graph of many calls, between two events of the device ([`timing`]). Calls take turns through
 //! several sets of operands, so that no weight is still in a cache when it is needed again. All ranks measure at the same
@@ -23,6 +24,7 @@ mod kernels;
 mod meeting;
 pub mod nccl;
 mod operands;
+pub mod ours;
 pub mod random;
 mod sample;
 pub mod timing;

@@ -196,6 +196,18 @@ impl<D: Driver> Clock<'_, D> {
     /// # Errors
     /// Where a call fails.
     pub fn measure(&self, captured: &mut Captured<'_, D>) -> Result<f64, MeasureError> {
+        self.measure_calls(captured, 1)
+    }
+
+    /// The same over at least so many calls, the same number on all ranks: as many launches of the graph as they take, one behind the other.
+    ///
+    /// # Errors
+    /// Where a call fails.
+    pub fn measure_calls(
+        &self,
+        captured: &mut Captured<'_, D>,
+        least: u64,
+    ) -> Result<f64, MeasureError> {
         let Captured {
             what,
             item,
@@ -206,10 +218,13 @@ impl<D: Driver> Clock<'_, D> {
         self.world.barrier()?;
         self.own(what, item.launch(self.stream))?;
         self.stream.record(begin)?;
-        self.own(what, item.launch(self.stream))?;
+        let launches = least.div_ceil(*calls as u64).max(1);
+        for _ in 0..launches {
+            self.own(what, item.launch(self.stream))?;
+        }
         self.stream.record(end)?;
         self.stream.synchronize()?;
-        Ok(f64::from(end.since_ms(begin)?) * 1e3 / *calls as f64)
+        Ok(f64::from(end.since_ms(begin)?) * 1e3 / (*calls as u64 * launches) as f64)
     }
 
     /// Measures all items in turn, as often as wanted: what drifts in the meantime, drifts for all. Times of the slowest rank, by

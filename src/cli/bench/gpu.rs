@@ -6,13 +6,14 @@ use iris::heap::cuda::Cuda;
 use iris::heap::device::{Device, DeviceConfig, RankStream, Stream};
 use iris::heap::{World, WorldConfig};
 use iris::ops::{DType, Element, FusedConfig, Variant};
+use iris_measure::ours::{self, Exchange, Fused, Multiplication};
 use iris_measure::{
     Case, Comparison, Effort, Enqueue, Item, Operation as Measured, Ours as Given, Plan, Rank,
     Storage, Times,
 };
 
 use crate::cli::args::{self, Gather, WorldArguments};
-use crate::cli::bench::ours::{self, Exchange, Fused, Multiplication};
+use crate::cli::bench::heap;
 use crate::cli::bench::points::Point;
 use crate::cli::bench::record::{Gpu, Record};
 use crate::cli::bench::results;
@@ -170,10 +171,10 @@ impl<'a> Job<'a> {
             ..FusedConfig::new(point.size.m, point.size.n, point.size.k)
         };
         let largest = Plan::new(self.case(point), world.size(), 0)?;
-        let least = ours::results_bytes(&largest, comparison.operands().sets());
+        let least = heap::results_bytes(&largest, comparison.operands().sets());
         // The comparison outlives all that is made on its operands: it is borrowed from outside.
         let cell = std::cell::RefCell::new(&mut comparison);
-        let (variant, times) = ours::with_heap(world, least, |world| {
+        let (variant, times) = heap::with_heap(world, least, |world| {
             let mut comparison = cell.borrow_mut();
             let samples = [0, comparison.operands().sets() - 1]
                 .map(|set| comparison.samples(set, ours::SAMPLES));

@@ -7,10 +7,11 @@ use iris::heap::device::{DeviceConfig, RankStream, Stream};
 use iris::heap::{World, WorldConfig};
 use iris::ops::tuning::{Machine, TuningRow};
 use iris::ops::{DType, Element, Variant};
+use iris_measure::ours::{self, Fused};
 use iris_measure::{Alone, Case, Effort, Plan, Samples, Storage, Trial};
 
 use crate::cli::bench::gpu::{HEAP_BYTES, PATIENCE, measured};
-use crate::cli::bench::ours::{self, Fused};
+use crate::cli::bench::heap;
 use crate::cli::bench::points::Point;
 use crate::cli::tune::{Bench, Found, Tuner, goes, settle, ways};
 
@@ -119,18 +120,18 @@ impl<T: Element> Bench for OnGpu<'_, T> {
         let largest = Plan::new(case, self.world.size(), 0)?;
         let sets = trial.operands().sets();
         let samples = [0, sets - 1].map(|set| trial.samples(set, ours::SAMPLES));
-        let least = ours::results_bytes(&largest, sets);
+        let least = heap::results_bytes(&largest, sets);
         let mut times = Vec::new();
         // One heap for all ways; where it turns out too small, what was measured stays measured. A way whose heap no device has room for
         // is left out, and those after it are tried.
         while times.len() < rows.len() {
             let done = RefCell::new(&mut times);
-            let measured = ours::with_heap(self.world, least, |world| {
+            let measured = heap::with_heap(self.world, least, |world| {
                 let mut done = done.borrow_mut();
                 while let Some(row) = rows.get(done.len()) {
                     let timed = self.time(world, &trial, &samples, point, row);
                     // The same on all ranks, since all allocate the same.
-                    if timed.as_ref().err().and_then(ours::lacking).is_some() {
+                    if timed.as_ref().err().and_then(heap::lacking).is_some() {
                         return timed.map(drop);
                     }
                     done.push(settle(self.world, row, timed)?);

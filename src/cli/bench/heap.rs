@@ -1,23 +1,11 @@
-//! What of ours is measured on GPUs: the fused operation, and beside the vendor's libraries our product and our collective alone, on
-//! the same operands.
-
-mod calls;
-mod exchange;
-mod fused;
-mod product;
+//! A heap on GPUs that is large enough for what is measured.
 
 use iris::heap::cuda::Cuda;
 use iris::heap::device::DeviceConfig;
 use iris::heap::{World, WorldError};
 use iris::ops::OpError;
-use iris_measure::Plan;
+use iris_measure::{MeasureError, Plan};
 
-pub(crate) use exchange::Exchange;
-pub(crate) use fused::Fused;
-pub(crate) use product::Multiplication;
-
-/// Elements of each result that are checked, on each of the sets that are.
-pub(crate) const SAMPLES: usize = 24;
 /// Room in the heap for what is not known beforehand, to begin with.
 const SLACK: usize = 64 << 20;
 
@@ -47,11 +35,24 @@ pub(crate) fn with_heap<R>(
 
 /// What a heap that is full would have needed besides.
 pub(crate) fn lacking(error: &anyhow::Error) -> Option<usize> {
+    fn of_operation(error: &OpError) -> Option<&WorldError> {
+        match error {
+            OpError::World(world) => Some(world),
+            _ => None,
+        }
+    }
+    fn of_measuring(error: &MeasureError) -> Option<&WorldError> {
+        match error {
+            MeasureError::World(world) => Some(world),
+            MeasureError::Operation(error) => of_operation(error),
+            _ => None,
+        }
+    }
     error.chain().find_map(|cause| {
-        let world = match cause.downcast_ref::<OpError>() {
-            Some(OpError::World(world)) => Some(world),
-            _ => cause.downcast_ref::<WorldError>(),
-        };
+        let world = cause
+            .downcast_ref()
+            .or_else(|| cause.downcast_ref().and_then(of_operation))
+            .or_else(|| cause.downcast_ref().and_then(of_measuring));
         match world {
             Some(WorldError::HeapFull { needed, .. }) => Some(*needed),
             _ => None,
@@ -71,5 +72,37 @@ fn gathered_len(plan: &Plan) -> usize {
         plan.case.m * plan.case.k
     } else {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iris::heap::device::DeviceError;
+
+    /// Whoever says it, and however it is handed on.
+    #[test]
+    fn a_full_heap_says_what_it_lacked() {
+        let full = || WorldError::HeapFull {
+            needed: 640,
+            free: 64,
+            largest: 64,
+            heap: 4096,
+        };
+        let all: [anyhow::Error; 4] = [
+            full().into(),
+            OpError::World(full()).into(),
+            MeasureError::World(full()).into(),
+            MeasureError::Operation(OpError::World(full())).into(),
+        ];
+        for error in all {
+            assert_eq!(lacking(&error), Some(640), "{error:?}");
+            assert_eq!(lacking(&error.context("a point")), Some(640));
+        }
+        let other = DeviceError::OutOfMemory {
+            device: 0,
+            bytes: 640,
+        };
+        assert_eq!(lacking(&MeasureError::Device(other).into()), None);
     }
 }

@@ -1,48 +1,52 @@
 //! The fused operation.
 
-use iris::heap::cuda::Cuda;
-use iris::heap::device::{CapturedGraph, RankStream};
-use iris::heap::{Buffer, World};
-use iris::ops::device::Captured;
-use iris::ops::{Element, FusedConfig, MatrixMut, OpError};
-use iris_measure::{Operands, Plan, Samples};
+use iris_heap::cuda::Cuda;
+use iris_heap::device::{CapturedGraph, RankStream};
+use iris_heap::{Buffer, World};
+use iris_ops::device::Captured;
+use iris_ops::{Element, FusedConfig, MatrixMut, OpError};
 use iris_testkit::{AnyOperation, Op};
 
-use super::calls::{Callable, Measured, each, matrix};
+use super::{Callable, Measured, each, matrix};
+use crate::case::Plan;
+use crate::operands::Operands;
+use crate::sample::Samples;
 
 /// One set of a rank's operands, and where the result goes.
-pub(crate) struct Set<T> {
+pub struct FusedSet<T> {
     a: Buffer<T, Cuda>,
     b: Buffer<T, Cuda>,
     c: Buffer<T, Cuda>,
 }
 
-/// The fused operation, to be measured.
-pub(crate) type Fused<T> = Measured<T, AnyOperation<T, i32, Cuda>>;
+/// A fused operation, to be measured.
+pub type Fused<T> = Measured<T, AnyOperation<T, i32, Cuda>>;
 
 impl<T: Element> Fused<T> {
     /// Creates it for a plan, and operands which outlive it. `samples` are of its results. Collective.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// Where the heap has no room for the results, or the operation cannot be created.
+    pub fn new(
         world: &World<Cuda>,
         plan: &Plan,
         operands: &Operands<'_>,
         samples: Vec<Samples>,
         op: Op,
         config: FusedConfig,
-    ) -> anyhow::Result<Self> {
-        let largest = Plan::new(plan.case, plan.world, 0)?;
+    ) -> Result<Self, OpError> {
         let sets = (0..operands.sets())
             .map(|set| {
                 let at = operands.plain(set);
                 // SAFETY: the operands' memory, which outlives this, and which is used on one stream.
                 let foreign = |address, len| unsafe { world.foreign_buffer(address, len) };
-                Ok(Set {
+                Ok(FusedSet {
                     a: foreign(at.a, plan.a.len())?,
                     b: foreign(at.b, plan.b.len())?,
-                    c: world.symmetric_buffer(largest.c.len())?,
+                    c: world.symmetric_buffer(plan.largest_result())?,
                 })
             })
-            .collect::<anyhow::Result<_>>()?;
+            .collect::<Result<_, OpError>>()?;
         Ok(Self {
             operation: AnyOperation::new(op, world, op.configure(config))?,
             plan: plan.clone(),
@@ -54,12 +58,15 @@ impl<T: Element> Fused<T> {
     }
 
     /// How its calls are carried out.
-    pub(crate) fn how(&self) -> Option<iris::ops::Plan> {
+    pub fn how(&self) -> Option<iris_ops::Plan> {
         self.operation.plan(self.plan.case.m)
     }
 
     /// Gives the symmetric memory back. Collective.
-    pub(crate) fn free(self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Where the ranks do not meet.
+    pub fn free(self) -> Result<(), OpError> {
         self.operation.free()?;
         for set in self.sets {
             self.world.free_buffer(set.c)?;
@@ -69,13 +76,13 @@ impl<T: Element> Fused<T> {
 }
 
 impl<T: Element> Callable<T> for AnyOperation<T, i32, Cuda> {
-    type Set = Set<T>;
+    type Set = FusedSet<T>;
 
     fn calls(
         &mut self,
         plan: &Plan,
         stream: &RankStream<Cuda>,
-        sets: &mut dyn Iterator<Item = &Set<T>>,
+        sets: &mut dyn Iterator<Item = &FusedSet<T>>,
         capture: bool,
     ) -> Result<Option<CapturedGraph<Cuda>>, OpError> {
         let mut bound = self.bind(stream)?;

@@ -1,25 +1,26 @@
 //! Our collective alone, on what the vendor's product has left.
 
-use iris::heap::cuda::Cuda;
-use iris::heap::device::{CapturedGraph, RankStream, Stream};
-use iris::heap::{Buffer, World};
-use iris::ops::device::Captured;
-use iris::ops::unfused::Collective;
-use iris::ops::{Element, FusedConfig, MatrixMut, MatrixRef, OpError};
-use iris_measure::{CollectiveKind, Comparison, Operation, Plan};
+use iris_heap::cuda::Cuda;
+use iris_heap::device::{CapturedGraph, RankStream, Stream};
+use iris_heap::{Buffer, World};
+use iris_ops::device::Captured;
+use iris_ops::unfused::Collective;
+use iris_ops::{Element, FusedConfig, MatrixMut, MatrixRef, OpError};
 
-use super::SAMPLES;
-use super::calls::{Callable, Measured, each};
+use super::{Callable, Measured, SAMPLES, each};
+use crate::case::{CollectiveKind, Operation, Plan};
+use crate::comparison::Comparison;
+use crate::error::MeasureError;
 
 /// What the collective takes on one set of operands, and where its result goes.
-pub(crate) struct Set<T> {
+pub struct ExchangeSet<T> {
     /// A copy of the vendor's product, or this rank's part of A.
     given: Buffer<T, Cuda>,
     result: Buffer<T, Cuda>,
 }
 
 /// The collective alone, to be measured.
-pub(crate) type Exchange<T> = Measured<T, Collective<T, Cuda>>;
+pub type Exchange<T> = Measured<T, Collective<T, Cuda>>;
 
 /// How the collective sees its matrices: rows, of the whole, and columns.
 fn sizes(plan: &Plan) -> (usize, usize) {
@@ -33,13 +34,16 @@ fn sizes(plan: &Plan) -> (usize, usize) {
 }
 
 impl<T: Element> Exchange<T> {
-    /// Creates it for a comparison's plan and operands, which outlive it. Collective.
-    pub(crate) fn new(
+    /// Creates it for a comparison's plan and operands, which outlive it, on whose `stream` what it is given is made first. Collective.
+    ///
+    /// # Errors
+    /// Where the heap has no room for the results, or the collective cannot be created; where the vendor's library refuses.
+    pub fn new(
         world: &World<Cuda>,
         comparison: &Comparison<'_, '_>,
         stream: &Stream<Cuda>,
         config: FusedConfig,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, MeasureError> {
         let plan = comparison.plan().clone();
         let (rows, columns) = sizes(&plan);
         let config = FusedConfig {
@@ -48,7 +52,7 @@ impl<T: Element> Exchange<T> {
             ..config
         };
         let result = match plan.collective {
-            CollectiveKind::ReduceScatter => Plan::new(plan.case, plan.world, 0)?.c.len(),
+            CollectiveKind::ReduceScatter => plan.largest_result(),
             CollectiveKind::AllReduce | CollectiveKind::AllGather => rows * columns,
         };
         let operands = comparison.operands();
@@ -65,12 +69,12 @@ impl<T: Element> Exchange<T> {
                     unsafe { comparison.product_into(set, own.address()) }?;
                     own
                 };
-                Ok(Set {
+                Ok(ExchangeSet {
                     given,
                     result: world.symmetric_buffer(result)?,
                 })
             })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+            .collect::<Result<Vec<_>, MeasureError>>()?;
         stream.synchronize()?;
         let operation = match plan.collective {
             CollectiveKind::AllReduce => Collective::all_reduce(world, config)?,
@@ -92,7 +96,10 @@ impl<T: Element> Exchange<T> {
     }
 
     /// Gives the symmetric memory back. Collective.
-    pub(crate) fn free(self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Where the ranks do not meet.
+    pub fn free(self) -> Result<(), OpError> {
         self.operation.free()?;
         for set in self.sets {
             self.world.free_buffer(set.result)?;
@@ -102,13 +109,13 @@ impl<T: Element> Exchange<T> {
 }
 
 impl<T: Element> Callable<T> for Collective<T, Cuda> {
-    type Set = Set<T>;
+    type Set = ExchangeSet<T>;
 
     fn calls(
         &mut self,
         plan: &Plan,
         stream: &RankStream<Cuda>,
-        sets: &mut dyn Iterator<Item = &Set<T>>,
+        sets: &mut dyn Iterator<Item = &ExchangeSet<T>>,
         capture: bool,
     ) -> Result<Option<CapturedGraph<Cuda>>, OpError> {
         let (rows, columns) = sizes(plan);

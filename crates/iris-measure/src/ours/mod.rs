@@ -1,18 +1,38 @@
-//! Calls of something of ours, as they are measured: enqueued, captured, launched and checked.
+//! Something of ours as it is measured: calls on a rank's operands, enqueued, captured, launched and checked.
+//!
+//! [`Fused`] is any of the fused operations; [`Exchange`] and [`Multiplication`] are our collective and our product alone, on what a
+//! [`Comparison`](crate::Comparison) has. What else is to be measured says by [`Callable`] how it is called.
 
-use iris::heap::cuda::Cuda;
-use iris::heap::device::{CapturedGraph, Driver, RankStream, Stream};
-use iris::heap::{Buffer, World};
-use iris::ops::device::{Captured, Launch};
-use iris::ops::{Element, MatrixRef, OpError};
-use iris_measure::{Enqueue, Failure, Part, Plan, Samples, Storage};
+mod exchange;
+mod fused;
+mod product;
+
+use iris_heap::cuda::Cuda;
+use iris_heap::device::{CapturedGraph, Driver, RankStream, Stream};
+use iris_heap::{Buffer, World};
+use iris_ops::device::{Captured, Launch};
+use iris_ops::{Element, MatrixRef, OpError};
+
+use crate::case::{Part, Plan, Storage};
+use crate::sample::Samples;
+use crate::timing::{Enqueue, Failure};
+
+pub use exchange::{Exchange, ExchangeSet};
+pub use fused::{Fused, FusedSet};
+pub use product::{Multiplication, MultiplicationSet};
+
+/// Elements of each result that are checked, on each of the sets that are.
+pub const SAMPLES: usize = 24;
 
 /// What is called, and on what.
-pub(crate) trait Callable<T: Element> {
+pub trait Callable<T: Element> {
     /// One set of operands and results.
     type Set;
 
-    /// Binds it to the stream, and has it called on each of the sets, captured or not.
+    /// Binds it to the stream, and has it called on each of the sets, captured or not: [`each`] does the latter.
+    ///
+    /// # Errors
+    /// Where a call is refused, or cannot be captured.
     fn calls(
         &mut self,
         plan: &Plan,
@@ -26,21 +46,24 @@ pub(crate) trait Callable<T: Element> {
 }
 
 /// Something of ours with all sets of its operands.
-pub(crate) struct Measured<T: Element, O: Callable<T>> {
-    pub(super) operation: O,
-    pub(super) plan: Plan,
-    pub(super) sets: Vec<O::Set>,
+pub struct Measured<T: Element, O: Callable<T>> {
+    /// What is called.
+    pub operation: O,
+    /// This rank's part in the case.
+    pub plan: Plan,
+    /// The sets of operands and results, as many as the operands have.
+    pub sets: Vec<O::Set>,
     /// What the results should be.
-    pub(super) samples: Vec<Samples>,
+    pub samples: Vec<Samples>,
     /// Where a call leaves its result.
-    pub(super) result: fn(&O::Set) -> &Buffer<T, Cuda>,
-    // The last: all above lies in its heap.
-    pub(super) world: World<Cuda>,
+    pub result: fn(&O::Set) -> &Buffer<T, Cuda>,
+    /// The ranks, in whose heap all of the above lies: so the last.
+    pub world: World<Cuda>,
 }
 
 impl<T: Element, O: Callable<T>> Measured<T, O> {
     /// It, to be measured on a stream.
-    pub(crate) fn on<'a>(&'a mut self, stream: &'a RankStream<Cuda>) -> Calls<'a, T, O> {
+    pub fn on<'a>(&'a mut self, stream: &'a RankStream<Cuda>) -> Calls<'a, T, O> {
         Calls {
             measured: self,
             stream,
@@ -50,19 +73,19 @@ impl<T: Element, O: Callable<T>> Measured<T, O> {
 }
 
 /// Something of ours on a stream.
-pub(crate) struct Calls<'a, T: Element, O: Callable<T>> {
+pub struct Calls<'a, T: Element, O: Callable<T>> {
     measured: &'a mut Measured<T, O>,
     stream: &'a RankStream<Cuda>,
     graph: Option<CapturedGraph<Cuda>>,
 }
 
 /// A rank's part of a matrix, as it lies in a buffer.
-pub(super) fn matrix<'a, T>(buffer: &'a Buffer<T, Cuda>, part: &Part) -> MatrixRef<'a, T, Cuda> {
+pub fn matrix<'a, T>(buffer: &'a Buffer<T, Cuda>, part: &Part) -> MatrixRef<'a, T, Cuda> {
     stored(buffer, part.rows.len(), part.columns.len(), part.storage)
 }
 
 /// A matrix as it lies in a buffer.
-pub(super) fn stored<T>(
+pub fn stored<T>(
     buffer: &Buffer<T, Cuda>,
     rows: usize,
     columns: usize,
@@ -75,7 +98,10 @@ pub(super) fn stored<T>(
 }
 
 /// Has `call` made on each set, captured or not.
-pub(super) fn each<'s, S: 's>(
+///
+/// # Errors
+/// Where a call is refused, or cannot be captured.
+pub fn each<'s, S: 's>(
     stream: &RankStream<Cuda>,
     sets: &mut dyn Iterator<Item = &'s S>,
     capture: bool,

@@ -1,32 +1,36 @@
 //! Our product alone, on the vendor's operands.
 
-use iris::heap::cuda::Cuda;
-use iris::heap::device::{CapturedGraph, RankStream};
-use iris::heap::{Buffer, World};
-use iris::ops::device::{Captured, Product};
-use iris::ops::{Element, MatrixMut, OpError};
-use iris_measure::{Comparison, Plan};
+use iris_heap::cuda::Cuda;
+use iris_heap::device::{CapturedGraph, RankStream};
+use iris_heap::{Buffer, World};
+use iris_ops::device::{Captured, Product};
+use iris_ops::{Element, MatrixMut, OpError};
 
-use super::SAMPLES;
-use super::calls::{Callable, Measured, each, matrix, stored};
+use super::{Callable, Measured, SAMPLES, each, matrix, stored};
+use crate::case::Plan;
+use crate::comparison::Comparison;
+use crate::error::MeasureError;
 
 /// What the product takes of one set of operands, and where its result goes.
-pub(crate) struct Set<T> {
+pub struct MultiplicationSet<T> {
     a: Buffer<T, Cuda>,
     b: Buffer<T, Cuda>,
     c: Buffer<T, Cuda>,
 }
 
 /// The product alone, to be measured.
-pub(crate) type Multiplication<T> = Measured<T, Product<T, Cuda>>;
+pub type Multiplication<T> = Measured<T, Product<T, Cuda>>;
 
 impl<T: Element> Multiplication<T> {
     /// Makes it for a comparison's plan and operands, which outlive it; nothing where a rank has nothing to multiply. Collective, since
     /// all ranks have one or none.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// Where a device has no room for the results, or the product cannot be created on a rank.
+    pub fn new(
         world: &World<Cuda>,
         comparison: &Comparison<'_, '_>,
-    ) -> anyhow::Result<Option<Self>> {
+    ) -> Result<Option<Self>, MeasureError> {
         let plan = comparison.plan();
         // The last rank has the least of everything.
         let least = Plan::new(plan.case, plan.world, plan.world - 1)?;
@@ -45,13 +49,13 @@ impl<T: Element> Multiplication<T> {
                 // SAFETY: the comparison's memory, which outlives this, and which the vendor's library and our kernels use on one
                 // stream.
                 let foreign = |address, len| unsafe { world.foreign_buffer(address, len) };
-                Ok(Set {
+                Ok(MultiplicationSet {
                     a: foreign(a, plan.m * plan.k)?,
                     b: foreign(at.b, plan.b.len())?,
                     c: world.plain_buffer(plan.m * plan.n)?,
                 })
             })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+            .collect::<Result<Vec<_>, MeasureError>>()?;
         let product = Product::new(world, plan.m, plan.k, plan.n);
         let operation = world.all_succeed("our product", product)?;
         let samples = [0, sets.len() - 1].map(|set| comparison.product_samples(set, SAMPLES));
@@ -67,13 +71,13 @@ impl<T: Element> Multiplication<T> {
 }
 
 impl<T: Element> Callable<T> for Product<T, Cuda> {
-    type Set = Set<T>;
+    type Set = MultiplicationSet<T>;
 
     fn calls(
         &mut self,
         plan: &Plan,
         stream: &RankStream<Cuda>,
-        sets: &mut dyn Iterator<Item = &Set<T>>,
+        sets: &mut dyn Iterator<Item = &MultiplicationSet<T>>,
         capture: bool,
     ) -> Result<Option<CapturedGraph<Cuda>>, OpError> {
         each(stream, sets, capture, |set| {
