@@ -138,7 +138,10 @@ fn rank(
     let (plan, operands) = (trial.plan(), trial.operands());
     let samples = [0, operands.sets() - 1].map(|set| trial.samples(set, SAMPLES));
     let config = FusedConfig::new(case.m, case.n, case.k);
-    let mut fused = Fused::<bf16>::new(&on_devices, plan, operands, samples.into(), op, config)?;
+    let samples = samples.into();
+    // SAFETY: the trial's operands, of its plan, which outlives this; its stream is the only one.
+    let mut fused =
+        unsafe { Fused::<bf16>::new(&on_devices, plan, operands, samples, op, config) }?;
     // SAFETY: the stream outlives this.
     let on_stream = unsafe { RankStream::foreign(&on_devices, stream.raw()) }?;
     trial.measure(

@@ -108,8 +108,8 @@ impl<'r> Trial<'r> {
         })
     }
 
-    /// What `body` makes of a fused operation that is captured, as it is to be run for `effort.graph_us`. Its results are checked before and
-    /// after. Collective.
+    /// What `body` measures of a fused operation, which is captured in a graph that runs for about `effort.graph_us`. Its results are checked
+    /// before and after. Collective.
     ///
     /// # Errors
     /// Where a result is wrong; where a call fails; what `body` returns.

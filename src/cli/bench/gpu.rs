@@ -179,11 +179,16 @@ impl<'a> Job<'a> {
             let samples = [0, comparison.operands().sets() - 1]
                 .map(|set| comparison.samples(set, ours::SAMPLES));
             let (plan, operands) = (comparison.plan(), comparison.operands());
+            let (samples, of_fused) = (samples.into(), config.clone());
+            // SAFETY: the comparison outlives what is made in here, and its stream is the only one.
             let mut fused =
-                Fused::<T>::new(world, plan, operands, samples.into(), op, config.clone())?;
-            let mut product = Multiplication::<T>::new(world, &comparison)?;
+                unsafe { Fused::<T>::new(world, plan, operands, samples, op, of_fused) }?;
+            // SAFETY: as above.
+            let mut product = unsafe { Multiplication::<T>::new(world, &comparison) }?;
             let of_exchange = op.configure(config.clone());
-            let mut exchange = Exchange::<T>::new(world, &comparison, stream, of_exchange)?;
+            // SAFETY: as above.
+            let mut exchange =
+                unsafe { Exchange::<T>::new(world, &comparison, stream, of_exchange) }?;
             let variant = fused.how().map_or(Variant::Auto, |plan| plan.variant);
             // SAFETY: the stream outlives this.
             let on_stream = unsafe { RankStream::foreign(world, stream.raw()) }?;

@@ -82,7 +82,9 @@ impl<T: Element> OnGpu<'_, T> {
         let op = point.operation.with(Variant::Auto, self.tuner.gather);
         let (plan, operands) = (trial.plan(), trial.operands());
         let config = self.tuner.config(row);
-        let mut fused = Fused::<T>::new(world, plan, operands, samples.to_vec(), op, config)?;
+        let samples = samples.to_vec();
+        // SAFETY: the trial's operands, of its plan, which outlives this; its stream is the only one.
+        let mut fused = unsafe { Fused::<T>::new(world, plan, operands, samples, op, config) }?;
         goes(fused.how(), row)?;
         // SAFETY: the stream outlives this.
         let on_stream = unsafe { RankStream::foreign(world, self.stream.raw()) }?;

@@ -7,7 +7,8 @@ use iris_ops::device::Captured;
 use iris_ops::unfused::Collective;
 use iris_ops::{Element, FusedConfig, MatrixMut, MatrixRef, OpError};
 
-use super::{Callable, Measured, SAMPLES, each};
+use super::SAMPLES;
+use super::calls::{Callable, Measured, each};
 use crate::case::{CollectiveKind, Operation, Plan};
 use crate::comparison::Comparison;
 use crate::error::MeasureError;
@@ -34,11 +35,14 @@ fn sizes(plan: &Plan) -> (usize, usize) {
 }
 
 impl<T: Element> Exchange<T> {
-    /// Creates it for a comparison's plan and operands, which outlive it, on whose `stream` what it is given is made first. Collective.
+    /// Creates it for a comparison's plan and operands, on whose `stream` what it is given is made first. Collective.
+    ///
+    /// # Safety
+    /// The comparison outlives it, and it is measured on the comparison's stream.
     ///
     /// # Errors
     /// Where the heap has no room for the results, or the collective cannot be created; where the vendor's library refuses.
-    pub fn new(
+    pub unsafe fn new(
         world: &World<Cuda>,
         comparison: &Comparison<'_, '_>,
         stream: &Stream<Cuda>,
@@ -61,7 +65,7 @@ impl<T: Element> Exchange<T> {
             .map(|set| {
                 let given = if gathers {
                     // SAFETY: the comparison's memory, which outlives this, and which the vendor's library and our kernels use on
-                    // one stream.
+                    // one stream: the caller's word.
                     unsafe { world.foreign_buffer(operands.plain(set).a, plan.a.len()) }?
                 } else {
                     let own = world.plain_buffer(plan.m * plan.n)?;

@@ -7,7 +7,7 @@ use iris_ops::device::Captured;
 use iris_ops::{Element, FusedConfig, MatrixMut, OpError};
 use iris_testkit::{AnyOperation, Op};
 
-use super::{Callable, Measured, each, matrix};
+use super::calls::{Callable, Measured, each, matrix};
 use crate::case::Plan;
 use crate::operands::Operands;
 use crate::sample::Samples;
@@ -23,11 +23,14 @@ pub struct FusedSet<T> {
 pub type Fused<T> = Measured<T, AnyOperation<T, i32, Cuda>>;
 
 impl<T: Element> Fused<T> {
-    /// Creates it for a plan, and operands which outlive it. `samples` are of its results. Collective.
+    /// Creates it for a plan and its operands. `samples` are of its results. Collective.
+    ///
+    /// # Safety
+    /// The operands are those of the plan. They outlive it, and are used on the stream alone on which it is measured.
     ///
     /// # Errors
     /// Where the heap has no room for the results, or the operation cannot be created.
-    pub fn new(
+    pub unsafe fn new(
         world: &World<Cuda>,
         plan: &Plan,
         operands: &Operands<'_>,
@@ -38,7 +41,7 @@ impl<T: Element> Fused<T> {
         let sets = (0..operands.sets())
             .map(|set| {
                 let at = operands.plain(set);
-                // SAFETY: the operands' memory, which outlives this, and which is used on one stream.
+                // SAFETY: the operands' memory, as large as the plan says, which outlives this and is used on one stream: the caller's word.
                 let foreign = |address, len| unsafe { world.foreign_buffer(address, len) };
                 Ok(FusedSet {
                     a: foreign(at.a, plan.a.len())?,

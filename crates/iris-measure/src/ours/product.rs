@@ -6,7 +6,8 @@ use iris_heap::{Buffer, World};
 use iris_ops::device::{Captured, Product};
 use iris_ops::{Element, MatrixMut, OpError};
 
-use super::{Callable, Measured, SAMPLES, each, matrix, stored};
+use super::SAMPLES;
+use super::calls::{Callable, Measured, each, matrix, stored};
 use crate::case::Plan;
 use crate::comparison::Comparison;
 use crate::error::MeasureError;
@@ -22,12 +23,15 @@ pub struct MultiplicationSet<T> {
 pub type Multiplication<T> = Measured<T, Product<T, Cuda>>;
 
 impl<T: Element> Multiplication<T> {
-    /// Makes it for a comparison's plan and operands, which outlive it; nothing where a rank has nothing to multiply. Collective, since
-    /// all ranks have one or none.
+    /// Makes it for a comparison's plan and operands; nothing where a rank has nothing to multiply. Collective, since all ranks have one
+    /// or none.
+    ///
+    /// # Safety
+    /// The comparison outlives it, and it is measured on the comparison's stream.
     ///
     /// # Errors
     /// Where a device has no room for the results, or the product cannot be created on a rank.
-    pub fn new(
+    pub unsafe fn new(
         world: &World<Cuda>,
         comparison: &Comparison<'_, '_>,
     ) -> Result<Option<Self>, MeasureError> {
@@ -47,7 +51,7 @@ impl<T: Element> Multiplication<T> {
                     at.a
                 };
                 // SAFETY: the comparison's memory, which outlives this, and which the vendor's library and our kernels use on one
-                // stream.
+                // stream: the caller's word.
                 let foreign = |address, len| unsafe { world.foreign_buffer(address, len) };
                 Ok(MultiplicationSet {
                     a: foreign(a, plan.m * plan.k)?,
