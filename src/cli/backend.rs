@@ -8,7 +8,7 @@ use iris::kernels::device::compile::{self, UnknownArchitecture};
 use iris::ops::{Element, Runs};
 
 use crate::cli::args::{Backend, WorldArguments};
-use crate::cli::error::Unusable;
+use crate::cli::error::{self, Unusable};
 
 /// What a rank does, whatever it computes on.
 pub(crate) trait Job<T: Element> {
@@ -37,8 +37,8 @@ pub(crate) fn check(arguments: &WorldArguments) -> Result<(), Unusable> {
     }
 }
 
-/// Whether ranks may have kernels to compile.
-pub(crate) fn may_compile(arguments: &WorldArguments) -> bool {
+/// Whether ranks may have GPUs, whose kernels they may have to compile.
+pub(crate) fn may_be_on_gpus(arguments: &WorldArguments) -> bool {
     match arguments.backend {
         Backend::Host => false,
         Backend::Cuda | Backend::Hip => true,
@@ -88,8 +88,8 @@ pub(crate) fn run<T: Element, J: Job<T>>(
         share_devices: arguments.share_devices,
     };
     match backend {
-        Backend::Cuda => job.run(world, &world.on::<Cuda>(&config)?),
-        Backend::Hip => job.run(world, &world.on::<Hip>(&config)?),
-        Backend::Host | Backend::Auto => job.run(world, world),
+        Backend::Cuda => error::at_once(job.run(world, &world.on::<Cuda>(&config)?)),
+        Backend::Hip => error::at_once(job.run(world, &world.on::<Hip>(&config)?)),
+        Backend::Host | Backend::Auto => error::at_once(job.run(world, world)),
     }
 }

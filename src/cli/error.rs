@@ -140,12 +140,38 @@ pub(crate) fn status(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Says on stderr what went wrong, causes last.
-pub(crate) fn report(error: &anyhow::Error) {
-    match launch::own_rank() {
-        Some(rank) => say(&format!("rank {rank}: {error:#}")),
-        None => say(&format!("{error:#}")),
+/// In an error's chain once it has been said.
+#[derive(Debug, thiserror::Error)]
+#[error("said before")]
+struct Said;
+
+/// Says of a rank's process what it failed of, before it gives back its GPU: a driver does that for one process after the other, which
+/// takes seconds where there are several, and whoever waits for the ranks may not have that patience.
+pub(crate) fn at_once<R>(outcome: anyhow::Result<R>) -> anyhow::Result<R> {
+    match outcome {
+        Err(error) if launch::own_rank().is_some() => {
+            report(&error);
+            Err(error.context(Said))
+        }
+        outcome => outcome,
     }
+}
+
+/// Says on stderr what went wrong, causes last, unless it has been said.
+pub(crate) fn report(error: &anyhow::Error) {
+    if let Some(words) = words(launch::own_rank(), error) {
+        say(&words);
+    }
+}
+
+fn words(rank: Option<usize>, error: &anyhow::Error) -> Option<String> {
+    if error.is::<Said>() {
+        return None;
+    }
+    Some(match rank {
+        Some(rank) => format!("rank {rank}: {error:#}"),
+        None => format!("{error:#}"),
+    })
 }
 
 /// Says something on stderr, in one write: ranks in several processes share it, and their lines must not mix.
@@ -159,6 +185,23 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+
+    #[test]
+    fn an_error_is_said_once() {
+        let error = || anyhow::anyhow!("cause").context("what it was about");
+        let whole = "what it was about: cause";
+        assert_eq!(words(None, &error()).unwrap(), whole);
+        assert_eq!(
+            words(Some(2), &error()).unwrap(),
+            format!("rank 2: {whole}")
+        );
+        assert_eq!(words(Some(2), &error().context(Said)), None);
+        let unusable = anyhow::Error::from(Unusable::HalfGiven).context(Said);
+        assert_eq!(status(&unusable), 2);
+        // Of a process that is no rank `main` says it.
+        let kept = at_once::<()>(Err(error())).unwrap_err();
+        assert!(words(None, &kept).is_some());
+    }
 
     #[test]
     fn unusable_arguments_exit_with_2_also_in_context() {

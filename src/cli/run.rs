@@ -85,7 +85,7 @@ pub(crate) fn run(arguments: &args::Run) -> anyhow::Result<u8> {
     check_memory("a run", problem.size, footprint.machine(copies))?;
     let heap = options::heap(&arguments.world, problem.size, footprint.heap())?;
     if let Place::Parent { ranks } = place {
-        return launch::processes(ranks);
+        return launch::processes(ranks, backend::may_be_on_gpus(&arguments.world));
     }
     let job = Job {
         arguments,
@@ -165,7 +165,7 @@ impl Job<'_> {
     fn timeout(&self) -> Duration {
         let Size { m, n, k } = self.split.size;
         let work = 2.0 * m as f64 * n as f64 * k as f64 * self.slots as f64;
-        let starting = match backend::may_compile(&self.arguments.world) {
+        let starting = match backend::may_be_on_gpus(&self.arguments.world) {
             true => COMPILING,
             false => STARTING,
         };

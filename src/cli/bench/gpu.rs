@@ -17,7 +17,7 @@ use crate::cli::bench::heap;
 use crate::cli::bench::points::Point;
 use crate::cli::bench::record::{Gpu, Record};
 use crate::cli::bench::results;
-use crate::cli::error::Unusable;
+use crate::cli::error::{self, Unusable};
 use crate::cli::launch::Place;
 use crate::cli::operation::Operation;
 use crate::cli::progress::Progress;
@@ -131,7 +131,7 @@ impl<'a> Job<'a> {
         let mut progress = Progress::new(world, "points", self.points.len() as u64);
         let mut rows = Vec::new();
         for point in &self.points {
-            let row = self.on_point::<T>(world, &rank, &stream, point)?;
+            let row = error::at_once(self.on_point::<T>(world, &rank, &stream, point))?;
             if world.rank() == 0 {
                 if let Some(file) = &self.arguments.resume {
                     results::append(file, std::slice::from_ref(&row))?;

@@ -87,7 +87,7 @@ fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
     let (done, left) = wanted.sort(arguments, &points)?;
     let job = host::Job::check(arguments, &place, &left)?;
     if let Place::Parent { ranks } = place {
-        return launch::processes(ranks);
+        return launch::processes(ranks, false);
     }
     finish(arguments, &place, &points, done, job.run()?)
 }
@@ -123,7 +123,7 @@ fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
     let (done, left) = wanted.sort(arguments, &points)?;
     let job = gpu::Job::new(arguments, &place, left);
     if let Place::Parent { ranks } = place {
-        return launch::processes(ranks);
+        return launch::processes(ranks, true);
     }
     finish(arguments, &place, &points, done, job.run()?)
 }

@@ -13,6 +13,7 @@ use iris_measure::{Alone, Case, Effort, Plan, Samples, Storage, Trial};
 use crate::cli::bench::gpu::{HEAP_BYTES, PATIENCE, measured};
 use crate::cli::bench::heap;
 use crate::cli::bench::points::Point;
+use crate::cli::error;
 use crate::cli::tune::{Bench, Found, Tuner, goes, settle, ways};
 
 /// Measures what is left, and returns it in rank 0's process.
@@ -55,7 +56,7 @@ fn on_rank<T: Element>(tuner: &Tuner<'_>, world: &World) -> anyhow::Result<Optio
         alone: &Alone::new(world, &stream, T::DTYPE)?,
         element: std::marker::PhantomData,
     };
-    tuner.on_rank(world, &mut bench)
+    error::at_once(tuner.on_rank(world, &mut bench))
 }
 
 /// One rank's side.

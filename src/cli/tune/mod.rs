@@ -55,7 +55,7 @@ fn on_host(arguments: &args::Tune) -> anyhow::Result<u8> {
     let tuner = Tuner::new(arguments, &place)?;
     let job = host::Job::check(&tuner)?;
     if let Place::Parent { ranks } = place {
-        return launch::processes(ranks);
+        return launch::processes(ranks, false);
     }
     tuner.report(job.run()?)
 }
@@ -69,7 +69,7 @@ fn on_gpus(arguments: &args::Tune) -> anyhow::Result<u8> {
     bench::gpu::check(&place)?;
     let tuner = Tuner::new(arguments, &place)?;
     if let Place::Parent { ranks } = place {
-        return launch::processes(ranks);
+        return launch::processes(ranks, true);
     }
     tuner.report(gpu::run(&tuner)?)
 }
