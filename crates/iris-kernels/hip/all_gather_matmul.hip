@@ -26,6 +26,12 @@ constexpr u32 PIECE_ROWS = 8;
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
 /// Rows of tiles that may be streamed, at most: the twin of that in `src/device/fast.rs`.
 constexpr u32 MOST_HIGH = 8;
+/// Bytes that a rank's links take, about, in the time in which a call comes to its first tile. What is emulated is smaller.
+#if defined(IRIS_EMULATED)
+constexpr u64 EARLY = 100000;
+#else
+constexpr u64 EARLY = 1600000;
+#endif
 /// Whether what is sent beside a product may be sent to one peer after the other. Portable kernels send before they multiply.
 #if defined(IRIS_EMULATED)
 constexpr bool IN_TURN = true;
@@ -188,6 +194,10 @@ struct Gather : Operation {
     /// How many rows of tiles come first, column by column, before all others: this rank's own, while the others' are on their way. If
     /// none, all tiles wait for all rows.
     ///
+    /// Of streamed tiles none come first where more than two blocks would share each of them: what these hand over, once more for the others' rows,
+    /// costs more than the wait. On 2 H200 with 3 blocks for each, (512, 5120, 8192), 59 us in place of 65; with 5, (512, 3072, 4096), 32 for
+    /// 44; with 1.7, (1024, 5120, 8192), 102 for 90.
+    ///
     /// For each group of rows that are made together B is read once more. With groups of less than 303 rows on average that takes longer
     /// than multiplying by it can hide, which on an H100 costs n k (303 groups - m) / 454500 ns, as measured for 256 to 1024 rows; waiting
     /// for all rows costs 12 us. And where some wait while others that share columns of B do not, those are so far ahead that
@@ -200,6 +210,9 @@ struct Gather : Operation {
         // There are fewer than 2^32 tiles.
         u32 all = u32(ceil_div(args.m, TILE_M));
         u32 own = u32(smaller(args.m_share / TILE_M, all));
+        if (args.streamed != 0 && 2 * own * u32(ceil_div(cols(me()), TILE_N)) < args.blocks) {
+            return 0;
+        }
         u32 each = rows_after(all, own);
         u32 groups = (own + IRIS_RASTER - 1) / IRIS_RASTER;
         if (own != all) {
@@ -376,6 +389,10 @@ struct Gather : Operation {
 
     /// Bytes that a piece sends, to all peers together.
     IRIS_DEVICE u64 piece_bytes() const { return u64(PIECE_ROWS) * part_depths() * sizeof(Element) * (world() - 1); }
+    /// Whether what this rank sends, by all blocks' warpgroups at once, is gone before there is something to multiply. More is sent beside that. On 2 H200
+    /// (512, 3072, 4096), 2.1 MB, takes 32.2 us in place of 34.9, and (512, 5120, 8192) in tiles of 128 x 128 62.6 for 68.4; (256, 3072, 4096) would
+    /// take 27.0 for 24.2.
+    IRIS_DEVICE bool is_early() const { return pieces(me()) * piece_bytes() <= EARLY; }
 
     /// Sends all pieces, of which the first may be expected. `await(number)` is called before a piece is sent, `pause` after whatever has
     /// been stored.
@@ -441,7 +458,7 @@ struct GatherRows : Gather<false> {
     /// Whether most blocks have no tile of own rows to begin with.
     IRIS_DEVICE bool most_wait() const { return 2 * own_tiles() < reread(args).blocks; }
     /// Whether it is as well if blocks multiply nothing before they have sent their pieces: where most have nothing to multiply.
-    IRIS_DEVICE bool sends_first(bool streamed) const { return most_wait() && !(streamed && rows_first() != 0); }
+    IRIS_DEVICE bool sends_first() const { return most_wait() && !(reread(args).streamed != 0 && rows_first() != 0) && is_early(); }
     IRIS_DEVICE Work work(u64 step) const {
         Range own = rows(me());
         u64 m = reread(args).m;
@@ -481,7 +498,7 @@ struct GatherColumns : Gather<true> {
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
     IRIS_DEVICE u32 rows_of_group(u32 group) const { return group == 0 ? 0 : u32(ceil_div(reread(args).m, TILE_M)); }
     IRIS_DEVICE u64 alone(u64) const { return 0; }
-    IRIS_DEVICE bool sends_first(bool) const { return true; }
+    IRIS_DEVICE bool sends_first() const { return is_early(); }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
         return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)};

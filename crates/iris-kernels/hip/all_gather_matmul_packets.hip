@@ -119,7 +119,7 @@ struct GatherPackets : Operation {
     }
     /// Nothing is multiplied before it is sent.
     IRIS_DEVICE u64 alone(u64) const { return 0; }
-    IRIS_DEVICE bool sends_first(bool) const { return true; }
+    IRIS_DEVICE bool sends_first() const { return true; }
     IRIS_DEVICE u64 puts() const { return 1; }
     IRIS_DEVICE u64 piece_bytes() const { return 0; }
 

@@ -380,6 +380,7 @@ struct Runner {
             emulator::run(launch, [&] { reinterpret_cast<void (*)(Args)>(chosen)(args); });
         } else {
             bool streams = c.streamed && may_stream(c, op, m, cols.len, args.blocks);
+            args.streamed = streams;
             u64 partials = streams ? reinterpret_cast<std::uintptr_t>(memory.partials.data) : 0;
             Places places{rows.len, a_depth.len, b_depth.len, cols.len, c_rows.len, cols.len};
             iris::FastArgs fast = fast_arguments(c, op, args, places, partials);

@@ -37,6 +37,8 @@ struct Args {
     u64 row_part;
     u64 col_parts;
     u64 col_part;
+    /// Whether tiles are streamed: see `sm90/stints.h`.
+    u64 streamed;
     /// Whether `a` is a matrix to be exchanged as it is, in place of a product: the operation is then the collective alone.
     u64 given;
     /// This rank's A: its address, and the elements from one row, and one column, to the next.
@@ -96,7 +98,7 @@ struct Args {
     u64 stall_ns;
 };
 
-static_assert(sizeof(Args) == 8 * (MAX_RANKS + 48), "8-byte fields without gaps");
+static_assert(sizeof(Args) == 8 * (MAX_RANKS + 49), "8-byte fields without gaps");
 
 /// The words that a rank waits for, numbered as `iris_sync::WordKind`.
 enum class WordKind : u64 { entered, ready, gathered, added, lock, barrier };

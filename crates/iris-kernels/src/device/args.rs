@@ -36,6 +36,8 @@ pub struct Args {
     pub col_parts: u64,
     /// See `col_parts`.
     pub col_part: u64,
+    /// Whether tiles are streamed: see `hip/iris/sm90/stints.h`.
+    pub streamed: u64,
     /// Whether `a` is a matrix to be exchanged as it is, in place of a product.
     pub given: u64,
     /// A: its address, and elements from one row and one column to the next.
@@ -129,7 +131,7 @@ impl Args {
     }
 }
 
-const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 48));
+const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 49));
 
 /// What the first thread that faults writes to host memory. `state` is stored last.
 #[repr(C)]

@@ -35,7 +35,6 @@ pub struct FastArgs {
     pub partials: u64,
     /// For how long the device's cache is to keep B: [`KEEP`] or [`PASS`]. Without a world nothing is copied, and it may be 0.
     pub b_policy: u64,
-    reserved: u64,
     /// A.
     pub a: TensorMap,
     /// B.

@@ -129,6 +129,7 @@ pub(crate) fn streamed() -> Vec<String> {
         ("world=1 m=256,96", "n=64 k=65 blocks=40"),
         ("world=2 m=250,1,64,96,33,256", "n=330 k=1000 blocks=8,13"),
         ("world=2 m=500,70,70", "n=100 k=600 blocks=11"),
+        ("world=2 m=500,70,500", "n=300 k=600 blocks=11"),
         ("world=2 m=250,70,250", "n=60 k=20 blocks=13,24"),
         ("world=3 m=400,9,200", "n=200 k=130 blocks=13,9"),
         ("world=3 m=450,30,450", "n=3 k=1 blocks=8,9"),
@@ -215,13 +216,13 @@ fn slabs_go_round_the_ring() {
 
 /// A block that begins in the midst of a tile, and goes on with the next, needs depths of A that it did not wait for at first.
 #[test]
-fn depths_before_a_streamed_tiles_first_are_waited_for() {
+fn depths_after_a_streamed_tiles_first_are_waited_for() {
     if compiler().is_none() {
         return;
     }
     let kernel = OfCrews::new(GATHERS[0], (64, 64), DType::BF16, MAX).compile();
-    // Whoever sends the first depths begins late.
-    let cases = [7, 6, 5, 4].map(|block| {
+    // Whoever sends the last depths begins late.
+    let cases = [3, 2, 1, 0].map(|block| {
         format!("world=2 m=64,64,64 n=330 k=1000 blocks=8,13 streamed=1 slow=0,1,{block},150")
     });
     for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {

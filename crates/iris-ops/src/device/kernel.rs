@@ -405,6 +405,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
                 true => None,
                 false => fast::partials(step, room, sizes),
             };
+            args.streamed = u64::from(partials.is_some());
             // Blocks without a tile of their own have parts of others'.
             args.blocks = match partials {
                 Some(_) => most,

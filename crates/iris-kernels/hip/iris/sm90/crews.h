@@ -615,7 +615,7 @@ IRIS_DEVICE void walk_crews(const FastArgs& fast, CrewsShared& shared, const Rin
                 begin_launch();
                 go = unpack_tiles(op, fast, ring, shared.streams) && op.reduce();
             } else if constexpr (Op::SENDS) {
-                if (op.sends_first(fast.partials != 0)) {
+                if (op.sends_first()) {
                     begin_launch();
                     go = op.rank.call.attend() && op.reduce();
                 } else {
@@ -644,7 +644,7 @@ IRIS_DEVICE void walk_crews(const FastArgs& fast, CrewsShared& shared, const Rin
         Op op = side<Op, 0>(fast, shared);
         bool began = false;
         if constexpr (Op::SENDS) {
-            began = op.sends_first(fast.partials != 0);
+            began = op.sends_first();
             if (began) {
                 go = begin_and_send(op);
             }

@@ -2,9 +2,13 @@
 //
 // Tiles go round the blocks, and where they do not come out even, some blocks have nothing to do while others make the last ones. Where
 // that costs more than what follows, tiles are *streamed*: the slabs of all tiles, one tile after the other, are one sequence, of which
-// each block has an equal part. So a block may begin in the middle of a tile and end in the middle of another. Who has a tile's first
-// slabs, its *head*, finishes it. It adds what the blocks after it have made of the tile, in their order, so that sums do not depend on
-// who is faster; those leave their sums in memory, each in a place of its own, and raise a flag.
+// each block has an equal part. So a block may begin in the middle of a tile and end in the middle of another. Who ends in a tile is its
+// *head*, and finishes it. It adds what the blocks after it have made of the tile, in their order, so that sums do not depend on who is faster;
+// those leave their sums in memory, each in a place of its own, and raise a flag.
+//
+// The sequence goes through a tile from its last slab to its first, though each block from the first of its own on: so who begins in the
+// middle of a tile has the first depths of it, and the head, which has something else to do before, the last. What peers send comes in the
+// order of its depth.
 //
 // All rows of tiles of a group are streamed beside each other, by as many blocks: a team. So the slabs of B that they have in common are
 // read at the same time. A group's tiles are streamed before those of the next.
@@ -49,15 +53,17 @@ constexpr u32 STREAMERS = 144;
 /// Groups of rows of tiles.
 constexpr u32 STREAMS_OF_CALL = 2;
 
-/// Slabs `first` to `end` of the tile at a step.
+/// Slabs `first` to `end` of the tile at a step, by depth.
 struct Stint {
     u32 step;
     u32 first;
     u32 end;
+    /// If the tile is streamed, how many it has.
+    u32 whole = 0;
 
     IRIS_DEVICE u32 slabs() const { return end - first; }
-    /// Of tiles that are streamed.
-    IRIS_DEVICE bool is_head() const { return first == 0; }
+    /// Whether the tile is finished after them.
+    IRIS_DEVICE bool is_head() const { return end >= whole; }
 };
 
 /// What a block streams: made once, since warpgroups have no registers to keep it in.
@@ -132,9 +138,10 @@ struct Course {
         u32 last = streams.from[step] + done - 1;
         u32 col = last / streams.slabs;
         u32 begin = col * streams.slabs;
-        u32 first = streams.from[step] > begin ? streams.from[step] - begin : 0;
+        u32 after = streams.from[step] > begin ? streams.from[step] - begin : 0;
         u32 before = step == 0 ? 0 : streams.height[0] * streams.across;
-        return {before + Grid::number(u32(block_index()) % height, col, height, streams.across), first, last + 1 - begin};
+        return {before + Grid::number(u32(block_index()) % height, col, height, streams.across), begin + streams.slabs - 1 - last,
+                streams.slabs - after, streams.slabs};
     }
 
     /// The number of a block's place, among those in which parts of this group's tiles are left.
@@ -146,14 +153,14 @@ struct Course {
         if (!does_stream()) {
             return;
         }
-        u32 end = stint().end;
+        u32 own = stint().slabs();
         // So many slabs of the tile are made.
-        u32 have = end;
+        u32 have = own;
         u32 height = streams.height[step];
         IRIS_ROLLED
         for (u32 block = u32(block_index()) + height; have < streams.slabs; block += height) {
             // What this block has made ends where `until` is.
-            u32 then = end + streams.begin_of(step, u32(op.args.blocks), block / height + 1) - streams.until[step];
+            u32 then = own + streams.begin_of(step, u32(op.args.blocks), block / height + 1) - streams.until[step];
             if (then == have) {
                 continue; // there are fewer slabs than teams
             }
