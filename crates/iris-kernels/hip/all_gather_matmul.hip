@@ -389,10 +389,10 @@ struct Gather : Operation {
 
     /// Bytes that a piece sends, to all peers together.
     IRIS_DEVICE u64 piece_bytes() const { return u64(PIECE_ROWS) * part_depths() * sizeof(Element) * (world() - 1); }
-    /// Whether what this rank sends, by all blocks' warpgroups at once, is gone before there is something to multiply. More is sent beside that. On 2 H200
-    /// (512, 3072, 4096), 2.1 MB, takes 32.2 us in place of 34.9, and (512, 5120, 8192) in tiles of 128 x 128 62.6 for 68.4; (256, 3072, 4096) would
-    /// take 27.0 for 24.2.
-    IRIS_DEVICE bool is_early() const { return pieces(me()) * piece_bytes() <= EARLY; }
+    /// Whether what this rank sends, by all blocks' warpgroups at once, is gone before there is something to multiply. More is sent beside that, unless
+    /// it has to be gathered element by element, for which movers are too few. On 2 H200 (512, 3072, 4096), 2.1 MB, takes 32.2 us in place of
+    /// 34.9, and (512, 5120, 8192) in tiles of 128 x 128 62.6 for 68.4; (256, 3072, 4096) would take 27.0 for 24.2.
+    IRIS_DEVICE bool is_early() const { return !is_whole() || pieces(me()) * piece_bytes() <= EARLY; }
 
     /// Sends all pieces, of which the first may be expected. `await(number)` is called before a piece is sent, `pause` after whatever has
     /// been stored.
@@ -498,7 +498,7 @@ struct GatherColumns : Gather<true> {
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
     IRIS_DEVICE u32 rows_of_group(u32 group) const { return group == 0 ? 0 : u32(ceil_div(reread(args).m, TILE_M)); }
     IRIS_DEVICE u64 alone(u64) const { return 0; }
-    IRIS_DEVICE bool sends_first() const { return is_early(); }
+    IRIS_DEVICE bool sends_first() const { return true; }
     IRIS_DEVICE Work work(u64 step) const {
         Block block = grid().block(step);
         return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)};
