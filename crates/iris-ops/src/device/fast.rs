@@ -143,14 +143,17 @@ pub(super) fn arguments<D: Driver>(
     if program.is_some_and(|program| !takes(program, args, a_deep)) {
         return None;
     }
-    let mut fast = FastArgs::default();
-    fast.args = *args;
-    fast.a_deep = u64::from(a_deep);
-    fast.b_deep = u64::from(b_deep);
-    fast.b_policy = policy(args.m, tile, places.b_rows * places.b_cols * ELEMENT);
     let slab = |rows: u64| rows * BOX_K as u64 * ELEMENT;
-    fast.a_bytes = slab(if a_deep { a_rows } else { m as u64 });
-    (fast.a, fast.b) = (a, b);
+    let mut fast = FastArgs {
+        args: *args,
+        a_deep: u64::from(a_deep),
+        b_deep: u64::from(b_deep),
+        b_policy: policy(args.m, tile, places.b_rows * places.b_cols * ELEMENT),
+        a_bytes: slab(if a_deep { a_rows } else { m as u64 }),
+        a,
+        b,
+        ..FastArgs::default()
+    };
     // What finished tiles are copied into, and what its rows are apart.
     let c = match program {
         Some(Program::TwoShot | Program::MatmulAllGather) => {

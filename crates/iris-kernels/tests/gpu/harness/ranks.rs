@@ -229,5 +229,8 @@ pub(crate) fn describe(record: &FaultRecord) -> String {
 
 /// Whether a program can exchange a matrix that is there already.
 pub(crate) fn takes_given(program: Program) -> bool {
-    !matches!(program, Program::AllGatherMatmul(_))
+    !matches!(
+        program,
+        Program::AllGatherMatmul(_) | Program::AllGatherMatmulPackets
+    )
 }
