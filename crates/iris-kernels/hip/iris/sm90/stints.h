@@ -2,13 +2,13 @@
 //
 // Tiles go round the blocks, and where they do not come out even, some blocks have nothing to do while others make the last ones. Where
 // that costs more than what follows, tiles are *streamed*: the slabs of all tiles, one tile after the other, are one sequence, of which
-// each block has an equal part. So a block may begin in the middle of a tile and end in the middle of another. Who ends in a tile is its
-// *head*, and finishes it. It adds what the blocks after it have made of the tile, in their order, so that sums do not depend on who is faster;
-// those leave their sums in memory, each in a place of its own, and raise a flag.
+// each block has an equal part. So a block may begin in the middle of a tile and end in the middle of another. Who has what comes
+// first of a tile, its *head*, finishes it. It adds what the blocks after it have made of the tile, in their order, so that sums do not
+// depend on who is faster; those leave their sums in memory, each in a place of its own, and raise a flag.
 //
-// The sequence goes through a tile from its last slab to its first, though each block from the first of its own on: so who begins in the
-// middle of a tile has the first depths of it, and the head, which has something else to do before, the last. What peers send comes in the
-// order of its depth.
+// The sequence goes through a tile from its last slab to its first, though each block goes from the first of its own on: so who begins in
+// the middle of a tile has the first depths of it, and the head, which has something else to do before, the last. What peers send comes in
+// the order of its depth.
 //
 // All rows of tiles of a group are streamed beside each other, by as many blocks: a team. So the slabs of B that they have in common are
 // read at the same time. A group's tiles are streamed before those of the next.
