@@ -202,7 +202,8 @@ pub(crate) fn is_launchers(name: &str) -> bool {
 /// Starts this program once for each rank, with the arguments that it was started with itself, and waits for all. Returns the
 /// exit status: 0 where all succeeded.
 ///
-/// Once a rank has failed the others notice by themselves; those that have not ended when the grace is over are killed.
+/// Once a rank has failed the others notice by themselves; those that have not ended when the grace is over are killed. It is longer where
+/// they may be `on_gpus`.
 pub(crate) fn processes(ranks: usize, on_gpus: bool) -> anyhow::Result<u8> {
     let program = env::current_exe().context("finding this program")?;
     let mut processes = launch::spawn(ranks, |_| {

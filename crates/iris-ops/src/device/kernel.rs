@@ -405,7 +405,6 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
                 true => None,
                 false => fast::partials(step, room, sizes),
             };
-            args.streamed = u64::from(partials.is_some());
             // Blocks without a tile of their own have parts of others'.
             args.blocks = match partials {
                 Some(_) => most,
@@ -417,6 +416,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             let mut fast = fast::arguments(device, maps, program, tile, T::DTYPE, &args, &places)?;
             let own = args.heap[this.world.rank()] + this.offset as u64;
             fast.partials = partials.map_or(0, |offset| own + offset as u64);
+            fast.args.streamed = u64::from(partials.is_some());
             Some((kernel, fast))
         });
         // SAFETY: each kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The
