@@ -14,9 +14,8 @@ using namespace iris;
 
 namespace {
 
-/// Parts of its share that a rank makes by turns with peers' tiles, where the links take longer for these than the product takes.
-constexpr u64 ROUNDS = 16;
-/// Up to such a depth of a rank's they do. On 4 H200, of 1024, its own tiles at the end took 48 us in which nothing was sent, of 397.
+/// Up to such a depth of a rank's the links take longer than the product, and it makes its own tiles by turns with peers'. On 4 H200, of 1024,
+/// its own tiles at the end took 48 us in which nothing was sent, of 397.
 constexpr u64 LINKED_DEPTH = 2048;
 
 struct ReduceScatter : Operation {
@@ -46,7 +45,7 @@ struct ReduceScatter : Operation {
         u64 share = tiles(0);
         // Of more depth turns were slower, by up to 16 %: docs/performance.md.
         bool linked = MERGES && args.k_share <= LINKED_DEPTH && share >= args.blocks;
-        return {world(), share, linked ? smaller(ROUNDS, share) : 1};
+        return linked ? Rounds::by_turns(world(), share, args.blocks) : Rounds::apart(world(), share);
     }
     IRIS_DEVICE u64 steps() const { return rounds().len(); }
     IRIS_DEVICE Work work(u64 step) const {

@@ -14,11 +14,6 @@ using namespace iris;
 
 namespace {
 
-/// Parts of its share that a rank makes by turns with peers' tiles.
-constexpr u64 ROUNDS = 8;
-/// Of so many tiles, or more, it makes twice as many parts.
-constexpr u64 MANY = 512;
-
 struct TwoShot : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
@@ -43,8 +38,7 @@ struct TwoShot : Operation {
     IRIS_DEVICE Rounds rounds() const {
         u64 share = owned(0).len();
         // Of two ranks each sends as much while it makes its own tiles as before. Of more, most would be sent at the end.
-        u64 rounds = share < MANY ? ROUNDS : 2 * ROUNDS;
-        return {world(), share, world() > 2 && MERGES ? smaller(rounds, share) : 1};
+        return MERGES && world() > 2 ? Rounds::by_turns(world(), share, reread(args).blocks) : Rounds::apart(world(), share);
     }
     IRIS_DEVICE u64 steps() const { return rounds().len(); }
     IRIS_DEVICE Work work(u64 step) const {

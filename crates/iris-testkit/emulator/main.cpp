@@ -2,8 +2,8 @@
 // stdout. The other kernel is that of calls of few rows, or of the rank that runs a portable one, in cases that have some.
 //
 // `emulator --layout WORLD TILES LOCKS` prints the number of words and the place of the arrival count; `emulator --signals FIRST`
-// prints signal values and comparisons; `emulator --rounds WORLD SHARE ROUNDS RANK` the owner and the number of each tile that a rank
-// makes: for a comparison of the device's protocol with the host's. `emulator --ring KERNEL.so` runs
+// prints signal values and comparisons; `emulator --rounds WORLD SHARE BLOCKS RANK` the owner and the number of each tile that a rank
+// makes by turns, or with no BLOCKS apart: for a comparison of the device's protocol with the host's. `emulator --ring KERNEL.so` runs
 // exchanges of `examples/own_kernel.hip`, a line each.
 
 #include "case.h"
@@ -47,7 +47,8 @@ int print_signals(char** argv) {
 
 int print_rounds(char** argv) {
     auto number = [&](int at) { return std::strtoull(argv[at], nullptr, 10); };
-    iris::Rounds rounds{number(2), number(3), number(4)};
+    iris::u64 blocks = number(4);
+    iris::Rounds rounds = blocks == 0 ? iris::Rounds::apart(number(2), number(3)) : iris::Rounds::by_turns(number(2), number(3), blocks);
     for (iris::u64 step = 0; step < rounds.len(); ++step) {
         iris::Item tile = rounds.at(step, number(5));
         std::cout << tile.rank << " " << tile.index << "\n";

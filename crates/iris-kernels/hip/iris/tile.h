@@ -170,41 +170,61 @@ IRIS_DEVICE Item item_of(u64 at, u64 first, u64 world, Count count) {
     return {rank, at};
 }
 
-/// The order in which a rank makes tiles that each have an owner, of which an owner has up to `share`: peers' tiles before its own, whose
-/// parts the peers make meanwhile. With several rounds, so many parts of each share: the peers' tiles of a round are made before its own
-/// of the round before, so that what becomes of its own is spread over the call.
+/// The order in which a rank makes tiles that each have an owner, of which an owner has up to `share`: in rounds of `height` tiles of each
+/// owner, the last one of what is left. Its own tiles of a round come `lag` rounds behind the peers' ones, whose makers have meanwhile sent
+/// their parts of them, or behind all peers' tiles where these are fewer rounds.
 ///
-/// Nobody waits in a ring if own tiles wait for the peers' parts of them. Number the peers' tiles of round q 2q, and a rank's own 2q + 3:
-/// what an own tile waits for has a smaller number, and each block makes its tiles by their numbers. So the unfinished tile with the
-/// smallest number among all ranks waits for nothing.
+/// Nobody waits in a ring if own tiles wait for the peers' parts of them, which have the same index: before a peer's tile a block makes of
+/// its own only such with a smaller index. So what an own tile waits for waits for own tiles with smaller indices alone, and those with the
+/// smallest for none. Heights and lags may differ among ranks.
 struct Rounds {
     u64 world;
     u64 share;
-    u64 rounds;
+    u64 height;
+    u64 lag;
 
-    /// Tiles of an owner in a round.
-    IRIS_DEVICE u64 height() const { return ceil_div(share, rounds); }
-    /// Steps of all rounds. Some of the last ones may be nobody's: their index is not below what the owner has.
-    IRIS_DEVICE u64 len() const { return world * height() * rounds; }
-    /// The owner and the number of the tile at `step`.
+    /// All peers' tiles, then its own.
+    IRIS_DEVICE static Rounds apart(u64 world, u64 share) { return {world, share, share == 0 ? 1 : share, 0}; }
+
+    /// Own tiles among the peers', a round behind: in each round as many of the peers' as there are blocks. A block, whose tiles are `blocks`
+    /// steps apart, so has of each `world` tiles one of its own, which is more work; and what peers make for an own tile is sent while one
+    /// other tile is made, at least.
+    IRIS_DEVICE static Rounds by_turns(u64 world, u64 share, u64 blocks) {
+        u64 height = world == 1 ? share : blocks / (world - 1);
+        return {world, share, height == 0 ? 1 : height, 1};
+    }
+
+    IRIS_DEVICE u64 len() const { return world * share; }
+    /// The owner and the number of the tile at `step`. The number may not be below what the owner has, if that is less than `share`.
     IRIS_DEVICE Item at(u64 step, u64 me) const {
-        u32 each = u32(height());
-        u32 peers = u32(world - 1) * each;
+        u32 each = u32(height);
+        u32 peers = u32(world - 1);
+        u32 last = (u32(share) - 1) / each;
+        u32 behind = u32(smaller(lag, last));
         u32 at = u32(step);
-        u32 round = 0;
-        if (at >= peers) {
-            // After the first peers' tiles: those of the next round, and own ones of this.
-            u32 after = at - peers;
-            round = after / (peers + each);
-            at = after % (peers + each);
-            if (round + 1 == u32(rounds) || at >= peers) {
-                return {me, u64(round) * each + (round + 1 == u32(rounds) ? at : at - peers)};
+        u32 round;
+        if (at < behind * peers * each) {
+            // Peers' tiles alone.
+            round = at / (peers * each);
+            at -= round * peers * each;
+        } else {
+            at -= behind * peers * each;
+            u32 own = u32(smaller(at / (u32(world) * each), last - behind));
+            at -= own * u32(world) * each;
+            round = own + behind;
+            u32 before = peers * tiles(round);
+            if (at >= before) {
+                return {me, u64(own) * each + at - before};
             }
-            ++round;
         }
         // Beginning with the next rank's, so that not all ranks hand their first tile to rank 0.
-        return {(me + 1 + at / each) % world, u64(round) * each + at % each};
+        u32 here = tiles(round);
+        return {(me + 1 + at / here) % world, u64(round) * each + at % here};
     }
+
+  private:
+    /// Tiles of an owner in a round.
+    IRIS_DEVICE u32 tiles(u32 round) const { return u32(smaller(share - round * height, height)); }
 };
 
 /// How many items all ranks have together.

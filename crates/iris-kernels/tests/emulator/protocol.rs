@@ -70,16 +70,34 @@ fn values_and_comparisons_are_those_of_the_rust_side() {
     }
 }
 
-/// The order that keeps ranks from waiting in a ring, see `Rounds` in `tile.h`: peers' tiles of round q are numbered 2q, own ones
-/// 2q + 3.
+/// The order that keeps ranks from waiting in a ring, see `Rounds` in `tile.h`: before a peer's tile only own ones of smaller indices. By
+/// turns, an own tile is behind the peers' of its index by as many tiles as there are blocks, or behind all of them; and all blocks have as
+/// many own tiles, but for two.
 #[test]
-fn tiles_are_made_by_their_numbers() {
+fn own_tiles_come_behind_the_peers() {
     if compiler().is_none() {
         return;
     }
-    for (world, share, rounds) in [(1, 5, 1), (2, 7, 1), (3, 8, 8), (4, 9, 8), (8, 64, 8)] {
+    let sizes = [
+        (1, 5, 0),
+        (2, 7, 0),
+        (2, 0, 0),
+        (2, 0, 4),
+        (1, 5, 3),
+        (2, 100, 132),
+        (2, 1024, 132),
+        (3, 8, 4),
+        (3, 1, 132),
+        (4, 9, 11),
+        (4, 40, 132),
+        (4, 64, 132),
+        (4, 512, 132),
+        (8, 64, 5),
+        (8, 300, 78),
+    ];
+    for (world, share, blocks) in sizes {
         for me in 0..world {
-            let asked = [world, share, rounds, me].map(|number: usize| number.to_string());
+            let asked = [world, share, blocks, me].map(|number: usize| number.to_string());
             let asked: Vec<_> = std::iter::once("--rounds")
                 .chain(asked.iter().map(String::as_str))
                 .map(Path::new)
@@ -92,20 +110,43 @@ fn tiles_are_made_by_their_numbers() {
                     (number(rank), number(index))
                 })
                 .collect();
-            let height = share.div_ceil(rounds);
-            let numbers = made.iter().map(|&(rank, index)| {
-                let own = if rank == me { 3 } else { 0 };
-                2 * (index / height) + own
-            });
-            assert!(numbers.is_sorted(), "{world} {share} {rounds}: {made:?}");
-            // Each once, with room for no more than whole rounds.
+            let shown = format!("{world} ranks of {share} tiles, {blocks} blocks, rank {me}");
+            // Each once.
             let mut all = made.clone();
             all.sort_unstable();
-            let whole = (0..world).flat_map(|rank| (0..height * rounds).map(move |at| (rank, at)));
-            assert!(
-                all.into_iter().eq(whole),
-                "{world} {share} {rounds}: {made:?}"
-            );
+            let whole = (0..world).flat_map(|rank| (0..share).map(move |index| (rank, index)));
+            assert!(all.into_iter().eq(whole), "{shown}");
+            let of_peers = made.iter().filter(|&&(rank, _)| rank != me).count();
+            let (mut own, mut peers) = (0, 0);
+            let mut peers_of = vec![0; share];
+            for (step, &(rank, index)) in made.iter().enumerate() {
+                if rank == me {
+                    assert_eq!(index, own, "{shown}");
+                    own += 1;
+                    let behind = step - peers_of[index];
+                    assert!(
+                        world == 1 || behind > blocks || peers == of_peers,
+                        "{shown}"
+                    );
+                } else {
+                    assert!(index >= own, "{shown}");
+                    peers += 1;
+                    peers_of[index] = step;
+                }
+            }
+            assert!(own == share && peers == of_peers, "{shown}");
+            if world > 1 && blocks > 0 {
+                let owns = |block: usize| {
+                    let steps = made.iter().skip(block).step_by(blocks);
+                    steps.filter(|&&(rank, _)| rank == me).count()
+                };
+                let owns: Vec<_> = (0..blocks).map(owns).collect();
+                let (least, most) = (owns.iter().min(), owns.iter().max());
+                assert!(
+                    most <= least.map(|least| least + 2).as_ref(),
+                    "{owns:?} of {shown}"
+                );
+            }
         }
     }
 }

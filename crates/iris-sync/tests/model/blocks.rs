@@ -99,15 +99,23 @@ fn two_blocks_call(s: &mut Script<'_>, i: usize, block: usize, arrival: Arrival)
     s.user_end(i);
 }
 
-/// `two_shot` on 2 ranks of one block each, which reduces its own tiles as it goes, in two rounds of one tile each: those of a round
-/// when it has made the peer's of that round and, but for the last, of the next; or, as a control, before it has made the peer's.
-/// Nobody tells himself of his own tiles.
-fn in_rounds(calls: usize, peers_first: bool) -> Model {
+/// When a rank reduces its own tiles of a round.
+#[derive(Clone, Copy)]
+enum Own {
+    /// When it has made the peer's of the round that is so many later, or all.
+    Behind(usize),
+    /// Before it makes the peer's of the same round: a control.
+    Before,
+}
+
+/// `two_shot` on 2 ranks of one block each, which reduces its own tiles as it goes, in two rounds of one tile each. Nobody tells himself
+/// of his own tiles.
+fn in_rounds(calls: usize, own: [Own; 2]) -> Model {
     const ROUNDS: usize = 2;
     let world = World::new(2, calls, &[0, 1, 0, 1]).on(7, 6);
     let rules = Rules::default();
     let mut model = Model::new(Cells::default(), world.ring.reached);
-    for rank in 0..2 {
+    for (rank, own) in own.into_iter().enumerate() {
         let mut script = Script::new(&world, &rules, rank, &mut model.cells);
         let s = &mut script;
         let peer = 1 - rank;
@@ -124,16 +132,20 @@ fn in_rounds(calls: usize, peers_first: bool) -> Model {
             s.begin(i);
             s.open_bank(i, |_, _, _| Vec::new());
             for round in 0..ROUNDS {
-                if !peers_first {
+                if let Own::Before = own {
                     reduce(s, round);
                 }
                 s.send(peer, 2 * round + peer, i);
-                if peers_first && round > 0 {
-                    reduce(s, round - 1);
+                if let Own::Behind(lag) = own
+                    && round >= lag
+                {
+                    reduce(s, round - lag);
                 }
             }
-            if peers_first {
-                reduce(s, ROUNDS - 1);
+            if let Own::Behind(lag) = own {
+                for round in ROUNDS - lag..ROUNDS {
+                    reduce(s, round);
+                }
             }
             s.push_gathered(i);
             s.await_gathered(i);
@@ -151,18 +163,22 @@ fn in_rounds(calls: usize, peers_first: bool) -> Model {
     model
 }
 
-/// What an own tile waits for is made before any own tile of that round or a later one, by every block.
+/// What an own tile waits for is made before any own tile of that round or a later one, by every block. How much before, each rank may
+/// choose for itself.
 #[test]
 fn own_tiles_are_reduced_between_peers_tiles() {
-    for memory in BOTH {
-        assert_clean("3 calls", &in_rounds(3, true), memory);
+    for lags in [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]] {
+        for memory in BOTH {
+            assert_clean("3 calls", &in_rounds(3, lags.map(Own::Behind)), memory);
+        }
     }
 }
 
 #[test]
 fn own_tiles_before_peers_tiles_deadlock() {
     for memory in BOTH {
-        assert_fails("1 call", &in_rounds(1, false), memory, Bad::Deadlock);
+        let all = in_rounds(1, [Own::Before, Own::Before]);
+        assert_fails("1 call", &all, memory, Bad::Deadlock);
     }
 }
 
