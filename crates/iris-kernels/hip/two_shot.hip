@@ -35,11 +35,8 @@ struct TwoShot : Operation {
         });
     }
 
-    IRIS_DEVICE Rounds rounds() const {
-        u64 share = owned(0).len();
-        // Of two ranks each sends as much while it makes its own tiles as before. Of more, most would be sent at the end.
-        return MERGES && world() > 2 ? Rounds::by_turns(world(), share, reread(args).blocks) : Rounds::apart(world(), share);
-    }
+    // By turns with the peers', own tiles took longer however they were dealt out: docs/performance.md.
+    IRIS_DEVICE Rounds rounds() const { return Rounds::apart(world(), owned(0).len()); }
     IRIS_DEVICE u64 steps() const { return rounds().len(); }
     IRIS_DEVICE Work work(u64 step) const {
         Item tile = rounds().at(step, me());

@@ -186,12 +186,16 @@ struct Rounds {
     /// All peers' tiles, then its own.
     IRIS_DEVICE static Rounds apart(u64 world, u64 share) { return {world, share, share == 0 ? 1 : share, 0}; }
 
-    /// Own tiles among the peers', a round behind: in each round as many of the peers' as there are blocks. A block, whose tiles are `blocks`
-    /// steps apart, so has of each `world` tiles one of its own, which is more work; and what peers make for an own tile is sent while one
-    /// other tile is made, at least.
+    /// Own tiles among the peers', once `blocks` tiles lie between an own one and the peers' of its index: these are sent while one other tile
+    /// is made, at least. A block, whose tiles are `blocks` steps apart, goes two rounds and about one owner's part of a round further each
+    /// time: so all blocks have as many own tiles, which are more work.
     IRIS_DEVICE static Rounds by_turns(u64 world, u64 share, u64 blocks) {
-        u64 height = world == 1 ? share : blocks / (world - 1);
-        return {world, share, height == 0 ? 1 : height, 1};
+        if (world == 1) {
+            return apart(world, share);
+        }
+        u64 parts = 2 * world + 1;
+        u64 height = blocks < parts ? 1 : blocks / parts;
+        return {world, share, height, ceil_div(blocks - height, (world - 1) * height)};
     }
 
     IRIS_DEVICE u64 len() const { return world * share; }
