@@ -35,7 +35,7 @@ struct TwoShot : Operation {
         });
     }
 
-    // By turns with the peers', own tiles took longer however they were dealt out: docs/performance.md.
+    // By turns with the peers' it took longer on 2 GPUs, and with two ranks on each of them: docs/performance.md.
     IRIS_DEVICE Rounds rounds() const { return Rounds::apart(world(), owned(0).len()); }
     IRIS_DEVICE u64 steps() const { return rounds().len(); }
     IRIS_DEVICE Work work(u64 step) const {

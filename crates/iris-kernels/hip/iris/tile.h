@@ -186,9 +186,9 @@ struct Rounds {
     /// All peers' tiles, then its own.
     IRIS_DEVICE static Rounds apart(u64 world, u64 share) { return {world, share, share == 0 ? 1 : share, 0}; }
 
-    /// Own tiles among the peers', once `blocks` tiles lie between an own one and the peers' of its index: these are sent while one other tile
-    /// is made, at least. A block, whose tiles are `blocks` steps apart, goes two rounds and about one owner's part of a round further each
-    /// time: so all blocks have as many own tiles, which are more work.
+    /// Own tiles among the peers', each at least `blocks` steps behind the peers' of its index, or behind all of them: these are made and on
+    /// their way by then. A block, whose tiles are `blocks` steps apart, goes two rounds and about one owner's part of a round further each
+    /// time: so all blocks have about as many own tiles, which are more work.
     IRIS_DEVICE static Rounds by_turns(u64 world, u64 share, u64 blocks) {
         if (world == 1) {
             return apart(world, share);

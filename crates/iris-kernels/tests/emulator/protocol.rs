@@ -71,8 +71,8 @@ fn values_and_comparisons_are_those_of_the_rust_side() {
 }
 
 /// The order that keeps ranks from waiting in a ring, see `Rounds` in `tile.h`: before a peer's tile only own ones of smaller indices. By
-/// turns, an own tile is behind the peers' of its index by as many tiles as there are blocks, or behind all of them; and all blocks have as
-/// many own tiles, but for two.
+/// turns, an own tile of these sizes is more steps behind the peers' of its index than there are blocks, or behind all of them; and all
+/// blocks have as many own tiles, but for two.
 #[test]
 fn own_tiles_come_behind_the_peers() {
     if compiler().is_none() {
