@@ -46,6 +46,7 @@ IRIS_DEVICE void await_copies_read() { iris_emulator_await_copies(true); }
 IRIS_DEVICE void await_copies() { iris_emulator_await_copies(false); }
 
 IRIS_DEVICE u32 same_in_wave(u32 value) { return iris_emulator_first_lanes(value); }
+IRIS_DEVICE bool first_lane_says(bool value) { return same_in_wave(value) != 0; }
 template <u32 COUNT>
 IRIS_DEVICE void give_registers() {}
 template <u32 COUNT>

@@ -239,8 +239,8 @@ fn what_a_courier_foresees_is_there() {
                 "        op.has_arrived(wanted);\n        {\n",
             ),
             (
-                "same_in_wave(told_to_block(shared.foreseen)) == stint.step + 1",
-                "same_in_wave(told_to_block(shared.foreseen)) != 0",
+                "told_to_block(shared.foreseen) == stint.step + 1",
+                "told_to_block(shared.foreseen) != 0",
             ),
             (
                 "(op.has_arrived(wanted)) {\n            fence_async(); // what arrived by stores is read by copies\n",
@@ -264,13 +264,13 @@ fn lanes_go_by_what_the_first_one_sees() {
     let kernel = OfCrews::new(ROWS, (64, 64), DType::BF16, MAX);
     for look in [
         "phase_ended_by_now(ring.finished(0), parity)",
-        "told_to_block(shared.foreseen)",
+        "told_to_block(shared.foreseen) == stint.step + 1",
     ] {
         // What other lanes see is never what they wait for.
-        let together = format!("same_in_wave({look})");
-        let apart = format!("(thread_index() == 0 ? {look} : 0)");
+        let together = format!("first_lane_says({look})");
+        let apart = format!("(thread_index() == 0 && {look})");
         let changed = |to: &str| kernel.compile_as(&with(kernel.text(), &together, to));
-        let results = run_patiently(&changed(&format!("same_in_wave({apart})")), &late_rows(), 1);
+        let results = run_patiently(&changed(&format!("first_lane_says({apart})")), &late_rows(), 1);
         assert!(
             results.iter().all(|result| result == "ok"),
             "{look}: {results:?}"

@@ -250,7 +250,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 sync_wave();
             }
             if (awaits) {
-                bool foreseen = same_in_wave(told_to_block(shared.foreseen)) == stint.step + 1;
+                bool foreseen = first_lane_says(told_to_block(shared.foreseen) == stint.step + 1);
                 bool fenced = attends;
                 attend();
                 if (!foreseen) {
@@ -475,7 +475,7 @@ IRIS_DEVICE void look_ahead(Op& op, const Ring& ring, CrewsShared& shared, u32 s
         return;
     }
     typename Op::Wanted wanted = op.wanted(work);
-    while (same_in_wave(phase_ended_by_now(ring.finished(0), parity)) == 0) {
+    while (!first_lane_says(phase_ended_by_now(ring.finished(0), parity))) {
         if (op.has_arrived(wanted)) {
             fence_async(); // what arrived by stores is read by copies
             sync_wave();
