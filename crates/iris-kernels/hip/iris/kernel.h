@@ -29,6 +29,10 @@
 
 #include "walk.h"
 
+#if defined(__CUDACC__)
+#pragma nv_diag_suppress 177 // of what crews alone ask of an operation
+#endif
+
 /// Makes the kernel `NAME` of the operation `OP`.
 #define IRIS_OPERATION(NAME, OP)                                                                                           \
     IRIS_KERNEL(THREADS) NAME(const Args args) {                                                                           \
