@@ -14,6 +14,11 @@ using namespace iris;
 
 namespace {
 
+/// Parts of its share that a rank makes by turns with peers' tiles.
+constexpr u64 PARTS = 8;
+/// Of a share of so many tiles, or more, it makes twice as many parts.
+constexpr u64 MANY = 512;
+
 struct TwoShot : Operation {
     using Operation::Operation;
     static constexpr To TO = To::slots;
@@ -35,8 +40,16 @@ struct TwoShot : Operation {
         });
     }
 
-    // By turns with the peers' it took longer on 2 GPUs, and with two ranks on each of them: docs/performance.md.
-    IRIS_DEVICE Rounds rounds() const { return Rounds::apart(world(), owned(0).len()); }
+    /// Of two ranks each broadcasts as much while it makes its own tiles as it sent before. Of more, most would be broadcast at the end: so own
+    /// tiles go by turns with the peers', a round behind, unless they are less than a wave of blocks. On 4 H200 2048, 4096, 8192 rows of (8192, 3584) take 231,
+    /// 435, 844 us by turns, 243, 467, 903 with all own tiles at the end; 512 and 1024 rows 79 and 133 at the end, 89 and 138 by turns.
+    IRIS_DEVICE Rounds rounds() const {
+        u64 share = owned(0).len();
+        if (!MERGES || world() <= 2 || share < reread(args).blocks) {
+            return Rounds::apart(world(), share);
+        }
+        return {world(), share, ceil_div(share, share < MANY ? PARTS : 2 * PARTS), 1};
+    }
     IRIS_DEVICE u64 steps() const { return rounds().len(); }
     IRIS_DEVICE Work work(u64 step) const {
         Item tile = rounds().at(step, me());

@@ -45,12 +45,16 @@ int print_signals(char** argv) {
     return 0;
 }
 
-int print_rounds(char** argv) {
+// WORLD, SHARE, then none for those apart, BLOCKS for those by turns, or HEIGHT and LAG; and last whose.
+int print_rounds(int argc, char** argv) {
     auto number = [&](int at) { return std::strtoull(argv[at], nullptr, 10); };
-    iris::u64 blocks = number(4);
-    iris::Rounds rounds = blocks == 0 ? iris::Rounds::apart(number(2), number(3)) : iris::Rounds::by_turns(number(2), number(3), blocks);
+    iris::u64 world = number(2);
+    iris::u64 share = number(3);
+    iris::Rounds rounds = argc == 5   ? iris::Rounds::apart(world, share)
+                          : argc == 6 ? iris::Rounds::by_turns(world, share, number(4))
+                                      : iris::Rounds{world, share, number(4), number(5)};
     for (iris::u64 step = 0; step < rounds.len(); ++step) {
-        iris::Item tile = rounds.at(step, number(5));
+        iris::Item tile = rounds.at(step, number(argc - 1));
         std::cout << tile.rank << " " << tile.index << "\n";
     }
     std::cout.flush();
@@ -60,8 +64,8 @@ int print_rounds(char** argv) {
 } // namespace
 
 int main(int argc, char** argv) {
-    if (argc == 6 && std::strcmp(argv[1], "--rounds") == 0) {
-        return print_rounds(argv);
+    if (argc >= 5 && argc <= 7 && std::strcmp(argv[1], "--rounds") == 0) {
+        return print_rounds(argc, argv);
     }
     if (argc == 5 && std::strcmp(argv[1], "--layout") == 0) {
         return print_layout(argv);

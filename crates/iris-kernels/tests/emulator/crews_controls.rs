@@ -270,7 +270,11 @@ fn lanes_go_by_what_the_first_one_sees() {
         let together = format!("first_lane_says({look})");
         let apart = format!("(thread_index() == 0 && {look})");
         let changed = |to: &str| kernel.compile_as(&with(kernel.text(), &together, to));
-        let results = run_patiently(&changed(&format!("first_lane_says({apart})")), &late_rows(), 1);
+        let results = run_patiently(
+            &changed(&format!("first_lane_says({apart})")),
+            &late_rows(),
+            1,
+        );
         assert!(
             results.iter().all(|result| result == "ok"),
             "{look}: {results:?}"
