@@ -26,9 +26,9 @@ constexpr u32 PIECE_ROWS = 8;
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
 /// Rows of tiles that may be streamed, at most: the twin of that in `src/device/fast.rs`.
 constexpr u32 MOST_HIGH = 8;
-/// Bytes of a rank's part, at most, that are sent before anything is multiplied. What is emulated is smaller.
+/// Bytes that a rank sends, at most, before it multiplies anything. What is emulated is smaller.
 #if defined(IRIS_EMULATED)
-constexpr u64 EARLY = 40000;
+constexpr u64 EARLY = 100000;
 #else
 constexpr u64 EARLY = 1600000;
 #endif
@@ -389,10 +389,11 @@ struct Gather : Operation {
 
     /// Bytes that a piece sends, to all peers together.
     IRIS_DEVICE u64 piece_bytes() const { return u64(PIECE_ROWS) * part_depths() * sizeof(Element) * (world() - 1); }
-    /// Whether this rank's part is sent by all blocks' warpgroups at once, before they multiply. More is sent beside that, unless it has to be gathered
-    /// element by element, for which movers are too few. On 2 H200 a part of 2.1 MB, of (512, 3072, 4096), takes 32.2 us in place of 34.9; 1.05 MB, of
-    /// (256, 3072, 4096), would take 27.0 for 24.2; on 4 H200 0.9 MB, of (512, 32768, 3584), 62 for 58.
-    IRIS_DEVICE bool is_early() const { return !is_whole() || u64(rows(me()).len()) * depth(me()).len() * sizeof(Element) <= EARLY; }
+    /// Whether what this rank sends is sent by all blocks' warpgroups at once, before they multiply. More is sent beside that, unless it has to be
+    /// gathered element by element, for which movers are too few. On 2 H200 (512, 3072, 4096), 2.1 MB, takes 32.2 us in place of 34.9, and
+    /// (512, 5120, 8192) in tiles of 128 x 128 62.6 for 68.4; (256, 3072, 4096) would take 27.0 for 24.2. Beside tiles of 256 columns it is what one
+    /// peer gets that counts: on 4 H200 (512, 32768, 3584), 0.9 MB for each peer, takes 62 beside them and 58 before; (512, 28672, 4096) 68 and 61.
+    IRIS_DEVICE bool is_early() const { return !is_whole() || pieces(me()) * piece_bytes() <= EARLY * (TILE_N == 256 ? world() - 1 : 1); }
 
     /// Sends all pieces, of which the first may be expected. `await(number)` is called before a piece is sent, `pause` after whatever has
     /// been stored.

@@ -203,27 +203,31 @@ struct Rounds {
     IRIS_DEVICE Item at(u64 step, u64 me) const {
         u32 each = u32(height);
         u32 peers = u32(world - 1);
-        u32 last = (u32(share) - 1) / each;
-        u32 behind = u32(smaller(lag, last));
         u32 at = u32(step);
-        u32 round;
-        if (at < behind * peers * each) {
-            // Peers' tiles alone.
-            round = at / (peers * each);
-            at -= round * peers * each;
-        } else {
-            at -= behind * peers * each;
-            u32 own = u32(smaller(at / (u32(world) * each), last - behind));
-            at -= own * u32(world) * each;
-            round = own + behind;
-            u32 before = peers * tiles(round);
-            if (at >= before) {
-                return {me, u64(own) * each + at - before};
+        // Which round of the peers' it is in, and how many of its own are before; and where in them it is.
+        u32 round = 0;
+        u32 own = 0;
+        if (each < u32(share)) {
+            u32 last = (u32(share) - 1) / each;
+            u32 behind = u32(smaller(lag, last));
+            u32 alone = behind * peers * each;
+            if (at < alone) {
+                round = at / (peers * each);
+                at -= round * peers * each;
+            } else {
+                at -= alone;
+                own = u32(smaller(at / (u32(world) * each), last - behind));
+                at -= own * u32(world) * each;
+                round = own + behind;
             }
         }
-        // Beginning with the next rank's, so that not all ranks hand their first tile to rank 0.
         u32 here = tiles(round);
-        return {(me + 1 + at / here) % world, u64(round) * each + at % here};
+        if (at >= peers * here) {
+            return {me, u64(own) * each + at - peers * here};
+        }
+        // Beginning with the next rank's, so that not all ranks hand their first tile to rank 0.
+        u32 owner = u32(me) + 1 + at / here;
+        return {owner < u32(world) ? owner : owner - u32(world), u64(round) * each + at % here};
     }
 
   private:
