@@ -41,7 +41,7 @@ pub(crate) struct Compile {
     /// The operations; may be given several times [default: all]
     #[arg(long = "op", value_name = "OP", value_enum, conflicts_with = "source")]
     operations: Vec<Operation>,
-    /// Tiles of our programs, such as 64x128; may be given several times. f32 has none of more than 128 columns [default: 128x128]
+    /// Tiles of our programs, such as 64x128; may be given several times. f32 has none of other than 128 columns [default: 128x128]
     #[arg(long = "tile", value_name = "MxN", value_parser = parse_tile, conflicts_with = "source")]
     tiles: Vec<Tile>,
     /// A source of your own, which includes our headers, such as "iris/heap.h", and others from beside it
@@ -255,7 +255,7 @@ fn of_kernel(
     crews: Option<Crews>,
     request: &Request,
 ) -> Vec<(String, Option<DType>, Request)> {
-    if dtype == DType::F32 && tile.n > TILE.n {
+    if dtype == DType::F32 && tile.n != TILE.n {
         return Vec::new();
     }
     let mut name = stem(Path::new(source));

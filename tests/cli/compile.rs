@@ -323,13 +323,18 @@ fn nvcc_knows_what_is_of_one_number_alone() {
             .path("out/all_gather_matmul-crews.f16.sm_80.cubin")
             .exists()
     );
-    // Other tiles, of which f32 has no wide ones.
-    let arguments =
-        split("--arch sm_80 --op matmul-all-gather --tile 64x128 --tile 128x256 --json --out");
+    // Other tiles, of which f32 has no wider or narrower ones.
+    let arguments = split(
+        "--arch sm_80 --op matmul-all-gather --tile 64x128 --tile 128x256 --tile 64x64 --json --out",
+    );
     let mut command = compile(&files, &arguments);
     let ran = run(command.arg(&out).env("IRIS_NVCC", script("nvcc")));
     let compiled = ran.json()["compiled"].as_array().unwrap().len();
-    assert_eq!((ran.status, compiled), (Some(0), 2 * (3 + 2)), "{ran:?}");
+    assert_eq!(
+        (ran.status, compiled),
+        (Some(0), 2 * (3 + 2 + 2)),
+        "{ran:?}"
+    );
     let file = "out/matmul_all_gather-128x256.bf16.sm_80.cubin";
     assert!(files.path(file).is_file(), "{file}");
 }
