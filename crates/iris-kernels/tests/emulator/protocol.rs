@@ -109,7 +109,16 @@ fn before_a_peers_tile_come_own_ones_of_smaller_indices() {
     if compiler().is_none() {
         return;
     }
-    for (world, share) in [(1, 5), (2, 0), (2, 7), (3, 8), (4, 9), (4, 512), (8, 300)] {
+    for (world, share) in [
+        (1, 5),
+        (2, 0),
+        (2, 7),
+        (3, 4),
+        (3, 8),
+        (4, 9),
+        (4, 512),
+        (8, 300),
+    ] {
         for me in 0..world {
             tiles_in_order(world, share, &[], me);
             for [height, lag] in [[1, 0], [1, 3], [3, 1], [4, 2], [32, 1], [64, 9]] {
