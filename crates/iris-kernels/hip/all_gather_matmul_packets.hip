@@ -21,7 +21,7 @@ struct GatherPackets : Operation {
     using Operation::Operation;
     static constexpr To TO = To::own;
     static constexpr bool SENDS = true;
-    static constexpr bool STREAMS = true;
+    [[maybe_unused]] static constexpr bool STREAMS = true; // by crews
     static constexpr bool UNPACKS = true;
 
     /// A chunk that is being sent: of which row, from which depth on, and what it holds.
