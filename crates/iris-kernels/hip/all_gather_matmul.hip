@@ -26,7 +26,7 @@ constexpr u32 PIECE_ROWS = 8;
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
 /// Rows of tiles that may be streamed, at most: the twin of that in `src/device/fast.rs`.
 constexpr u32 MOST_HIGH = 8;
-/// Bytes that a rank sends, at most, before it multiplies anything. What is emulated is smaller.
+/// Bytes that a rank sends, or with wide tiles sends to each peer, at most, before it multiplies anything. What is emulated is smaller.
 #if defined(IRIS_EMULATED)
 constexpr u64 EARLY = 100000;
 #else

@@ -41,8 +41,8 @@ struct TwoShot : Operation {
     }
 
     /// Of two ranks each broadcasts as much while it makes its own tiles as it sent before. Of more, most would be broadcast at the end: so own
-    /// tiles go by turns with the peers', a round behind, unless they are less than a wave of blocks. On 4 H200 2048, 4096, 8192 rows of (8192, 3584) take 231,
-    /// 435, 844 us by turns, 243, 467, 903 with all own tiles at the end; 512 and 1024 rows 79 and 133 at the end, 89 and 138 by turns.
+    /// tiles go by turns with the peers', a round behind, unless they are less than a wave of blocks. On 4 H200 2048, 4096, 8192 rows of
+    /// (8192, 3584) take 231, 435, 844 us by turns, 243, 467, 903 with all own tiles at the end; 512 and 1024 rows 89 and 138, 79 and 133.
     IRIS_DEVICE Rounds rounds() const {
         u64 share = owned(0).len();
         if (!MERGES || world() <= 2 || share < reread(args).blocks) {
