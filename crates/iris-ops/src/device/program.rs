@@ -121,10 +121,12 @@ fn hopper_tile(kind: Kind, [_, rows]: [usize; 2], n: usize, world: usize, elemen
     let grids = kind.grids(rows, n, world);
     let m = if grids.rows <= 64 { 64 } else { 128 };
     let tiles = |n| grids.tiles(Tile { m, n });
-    let n = match () {
-        () if tiles(256) >= 2 * BLOCKS => 256,
-        () if tiles(64) <= RESIDENT as usize => 64,
-        () => 128,
+    let n = if tiles(256) >= 2 * BLOCKS {
+        256
+    } else if tiles(64) <= RESIDENT as usize {
+        64
+    } else {
+        128
     };
     Tile { m, n }
 }
