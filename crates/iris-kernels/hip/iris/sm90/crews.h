@@ -11,13 +11,14 @@
 //   them, and they have nothing else to do. Where A comes in packets, the movers put it into the ring, beside the loader's B.
 //
 // Where the warpgroups merge, the loader brings them the peers' parts of an own tile in the ring: before the tile's slabs if they are
-// there by then, since peers made them while this block made its tiles before; else behind them.
+// there by then, since peers made them while this block made its tiles before; else behind them. Of a tile that is streamed it brings so what
+// other blocks have made of it (`stream.h`), behind its slabs.
 //
 // Where blocks go in pairs (`pair.h`), the loader brings half of the depth of two tiles' columns, and the warpgroups exchange halves with the
 // partner's before they leave a tile. Couriers and movers know nothing of it.
 //
-// What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, the warpgroups for
-// slabs and for the previous tile to be taken, the couriers for finished tiles. A crew that may not go on still takes its part in
+// What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, and for
+// other blocks' parts of a tile, the warpgroups for slabs and for the previous tile to be taken, the couriers for finished tiles. A crew that may not go on still takes its part in
 // this, so that nobody waits in vain; what it makes is no longer told to anybody, and the block does not arrive.
 //
 // A block arrives, and by that the call ends, when no crew can fail any more. Where what is still under way then is nothing that the call
@@ -50,6 +51,8 @@ struct CrewsShared {
     u32 peers;
     /// Whether the parts of an own tile come before its slabs, at the place of the first of either: filled in with it.
     u32 parts_first[STAGES];
+    /// What there is to do with the sums of a stint that is streamed, at the place of its first slab: filled in with that.
+    Duty duties[STAGES];
     /// One more than the step of the tile of which a courier has seen last that all of its A has come.
     u32 foreseen;
     /// What it streams, if it does.
@@ -267,6 +270,14 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 row += bank_row;
             }
         }
+        [[maybe_unused]] Duty duty{};
+        if (Op::STREAMS && course.does_stream()) {
+            duty = duty_of(course, work.block.rows);
+            if (elected()) {
+                await_phase(ring.empty(place.stage), place.parity ^ 1);
+                shared.duties[place.stage] = duty;
+            }
+        }
         auto copy = [&](u32 slab) {
             i32 depth = depth_of(slab, depths);
             u32 full = ring.full(place.stage);
@@ -316,6 +327,9 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             }
         }
         sync_wave();
+        if (Op::STREAMS && duty.stages() != 0) {
+            load_rest(course, ring, place, duty);
+        }
         if (own && !parts_first) {
             attend();
             go = go && op.rank.call.meet();
@@ -400,6 +414,11 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
                 add_parts(sums, ring, place, rows, shared.peers);
             }
         }
+        [[maybe_unused]] Duty duty{};
+        if (Op::STREAMS && course.does_stream()) {
+            await_phase(ring.full(place.stage), place.parity);
+            duty = shared.duties[place.stage];
+        }
         u32 slabs = course.stint().slabs();
         if (PAIR == 1 || slabs != 0) {
             multiply_slabs(sums, ring, place, slabs, fast);
@@ -411,11 +430,11 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
         }
 #endif
         if constexpr (Op::STREAMS && PAIR == 1) {
-            if (!course.stint().is_head()) {
-                hand_over(course, sums);
+            if (duty.leaves()) {
+                hand_over(course, sums, duty);
                 continue;
             }
-            add_rest(course, sums, [&] { await_phase(ring.taken(group), parity); });
+            add_rest(sums, ring, place, duty);
         }
         if constexpr (Op::TO == To::packets) {
             leave_rows<false>(sums, ring, nullptr, 0);

@@ -5,8 +5,7 @@
 // its slabs to the next it is no further than once around: it has seen that slabs have been read up to less than a ring before the last one.
 #pragma once
 
-#include "ring.h"
-#include "stints.h"
+#include "stream.h"
 #include "../operation.h"
 
 namespace iris {
@@ -104,16 +103,16 @@ struct Unpacking {
         }
     }
 
-    /// Puts this team's slabs of a stint into the ring, before which there were so many. Returns whether all that this thread waited for has
-    /// come: if not, it goes on without waiting.
-    IRIS_DEVICE bool run(const Ring& ring, u32 before, bool whole) const {
+    /// Puts this team's slabs of a stint into the ring, before which there were so many stages; and takes its part in so many behind them, which the
+    /// loader fills alone. Returns whether all that this thread waited for has come: if not, it goes on without waiting.
+    IRIS_DEVICE bool run(const Ring& ring, u32 before, u32 behind, bool whole) const {
         Sent sent[HIGH];
         u32 slab = stint.first + (thread_index() / (TEAM * LANES) + TEAMS - before % TEAMS) % TEAMS;
         ask(sent, slab);
         static_assert(HIGH == 0 || TEAMS * TEAM * LANES == BLOCK_THREADS - MOVERS, "all movers are in a team");
         static_assert(HIGH == 0 || TEAMS < STAGES, "no further than once around the ring");
         IRIS_ROLLED
-        for (; slab < stint.end; slab += TEAMS) {
+        for (; slab < stint.end + behind; slab += TEAMS) {
             whole = whole && await(sent, slab);
             Place place = Place::of(before + slab - stint.first);
             await_phase(ring.empty(place.stage), place.parity ^ 1);
@@ -125,7 +124,7 @@ struct Unpacking {
                     // Beyond the depth there is nothing: zeros.
                     data.x[word] = is_there(slab) ? sent[high].data[word] : 0;
                 }
-                if (high < rows) {
+                if (high < rows && slab < stint.end) {
                     store_shared(ring.a(place.stage) + in_slab(first_row + high * LINES, chunk), data);
                 }
             }
@@ -150,14 +149,15 @@ IRIS_DEVICE bool unpack_tiles(Op& op, const FastArgs& fast, const Ring& ring, co
     while (course.next()) {
         Stint stint = course.stint();
         Work work = op.work(stint.step);
+        u32 behind = course.does_stream() ? duty_of(course, work.block.rows).stages() : 0;
         if (work.block.rows <= LINES) {
-            whole = Unpacking<Op, 1>(op, stint, work).run(ring, before, whole);
+            whole = Unpacking<Op, 1>(op, stint, work).run(ring, before, behind, whole);
         } else if (work.block.rows <= 2 * LINES) {
-            whole = Unpacking<Op, 2>(op, stint, work).run(ring, before, whole);
+            whole = Unpacking<Op, 2>(op, stint, work).run(ring, before, behind, whole);
         } else {
-            whole = Unpacking<Op, A_ROWS / LINES>(op, stint, work).run(ring, before, whole);
+            whole = Unpacking<Op, A_ROWS / LINES>(op, stint, work).run(ring, before, behind, whole);
         }
-        before += stint.slabs();
+        before += stint.slabs() + behind;
     }
     return op.rank.call.all_go_on(whole);
 }
