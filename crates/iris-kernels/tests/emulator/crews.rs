@@ -125,7 +125,8 @@ pub(crate) fn deep(op: &str) -> Vec<String> {
 pub(crate) fn streamed() -> Vec<String> {
     [
         ("world=1 m=250,1,64,33,250", "n=100 k=1000 blocks=9"),
-        ("world=1 m=250,40,161", "n=33 k=1000 blocks=24"),
+        // Of up to 24 blocks that share a tile.
+        ("world=1 m=250,40,161", "n=33 k=2000 blocks=24"),
         ("world=1 m=256,96", "n=64 k=65 blocks=40"),
         ("world=2 m=250,1,64,96,33,256", "n=330 k=1000 blocks=8,13"),
         ("world=2 m=500,70,70", "n=100 k=600 blocks=11"),
@@ -236,6 +237,7 @@ fn tiles_are_streamed() {
         return;
     }
     let programs = GATHERS.into_iter().chain([Program::AllGatherMatmulPackets]);
+    // What a block leaves comes in one stage of the ring, in two, in one.
     for (program, tile) in programs.zip([(64, 64), (128, 128), (64, 64)]) {
         let kernel = OfCrews::new(program, tile, DType::BF16, MAX).compile();
         let mut cases = streamed();

@@ -323,10 +323,6 @@ fn what_others_have_made_of_a_tile_is_waited_for() {
             "    sync_group(thread_index() / 128);\n    if (thread_index() % 128 == 0) {\n        store<Order::release",
             "    if (thread_index() % 128 == 0) {\n        store<Order::release",
         ),
-        (
-            "            store<Order::relaxed, Scope::device>(flag, 0u);\n        }\n        sync_group(thread_index() / 128);",
-            "            store<Order::relaxed, Scope::device>(flag, 0u);\n        }",
-        ),
         // Only one other block is asked; those are asked that have made nothing; steps of two groups are the same.
         (
             "            each(block);\n",
@@ -349,17 +345,45 @@ fn what_others_have_made_of_a_tile_is_waited_for() {
             cases: streamed(),
         });
     }
-    // Waves that have rows hand them over.
-    for (program, cases) in [
-        (ROWS, streamed()),
-        (Program::AllGatherMatmulPackets, few_streamed()),
+}
+
+#[test]
+fn what_others_have_made_of_a_tile_comes_behind_its_slabs() {
+    let packets = Program::AllGatherMatmulPackets;
+    for (program, rule, instead) in [
+        (
+            ROWS,
+            "        await_phase(ring.full(place.stage), place.parity);\n        if (wave >= first",
+            "        if (wave >= first",
+        ),
+        // What there is to do is told with the first slab.
+        (
+            ROWS,
+            "            await_phase(ring.full(place.stage), place.parity);\n            duty =",
+            "            duty =",
+        ),
+        // Waves that have rows hand them over.
+        (
+            ROWS,
+            "return {(rows + 15) / 16 | u32(leaves)",
+            "return {rows / 16 | u32(leaves)",
+        ),
+        // Movers take their part in it.
+        (
+            packets,
+            "u32 behind = course.does_stream() ? duty_of(course, work.block.rows).stages() : 0;",
+            "u32 behind = 0;",
+        ),
     ] {
         check(&Control {
             program,
             tile: (64, 64),
-            rule: "    return thread_index() / 32 * 16 < course",
-            instead: "    return thread_index() / 32 * 16 + 16 < course",
-            cases,
+            rule,
+            instead,
+            cases: match program {
+                Program::AllGatherMatmulPackets => few_streamed(),
+                _ => streamed(),
+            },
         });
     }
 }
