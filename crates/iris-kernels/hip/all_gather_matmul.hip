@@ -195,8 +195,8 @@ struct Gather : Operation {
     /// none, all tiles wait for all rows.
     ///
     /// Of streamed tiles none come first where more than two blocks would share each of them: what these hand over, once more for the others' rows,
-    /// costs more than the wait. On 2 H200 with 3 blocks for each, (512, 5120, 8192), 59 us in place of 65; with 5, (512, 3072, 4096), 32 for
-    /// 44; with 1.7, (1024, 5120, 8192), 102 for 90.
+    /// costs more than the wait, as measured before it went by copies. On 2 H200 with 3 blocks for each, (512, 5120, 8192), 59 us in place of 65;
+    /// with 5, (512, 3072, 4096), 32 for 44; with 1.7, (1024, 5120, 8192), 102 for 90.
     ///
     /// For each group of rows that are made together B is read once more. With groups of less than 303 rows on average that takes longer
     /// than multiplying by it can hide, which on an H100 costs n k (303 groups - m) / 454500 ns, as measured for 256 to 1024 rows; waiting

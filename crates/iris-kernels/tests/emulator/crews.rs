@@ -125,7 +125,7 @@ pub(crate) fn deep(op: &str) -> Vec<String> {
 pub(crate) fn streamed() -> Vec<String> {
     [
         ("world=1 m=250,1,64,33,250", "n=100 k=1000 blocks=9"),
-        // Of up to 24 blocks that share a tile.
+        // Up to 24 blocks share a tile, of those with slabs of one box.
         ("world=1 m=250,40,161", "n=33 k=2000 blocks=24"),
         ("world=1 m=256,96", "n=64 k=65 blocks=40"),
         ("world=2 m=250,1,64,96,33,256", "n=330 k=1000 blocks=8,13"),

@@ -365,8 +365,13 @@ fn what_others_have_made_of_a_tile_comes_behind_its_slabs() {
         // Waves that have rows hand them over.
         (
             ROWS,
-            "return {(rows + 15) / 16 | u32(leaves)",
-            "return {rows / 16 | u32(leaves)",
+            "u32 waves = (rows + 15) / 16;",
+            "u32 waves = rows / 16;",
+        ),
+        (
+            packets,
+            "u32 waves = (rows + 15) / 16;",
+            "u32 waves = rows / 16;",
         ),
         // Movers take their part in it.
         (

@@ -256,7 +256,7 @@ pub(super) fn streams(step: &Step, m: u64, cols: u64, blocks: u64) -> bool {
         && (1..1 << 32).contains(&across.saturating_mul(slabs).saturating_mul(blocks));
     let pays = || {
         // Nanoseconds, on an H100: a slab's at 5 TFLOP/s a multiprocessor, but no faster than 65 GB/s bring it there; all of B's at 3 TB/s; and
-        // what handing over costs, as measured.
+        // what handing over cost, as measured before it went by copies (`hip/iris/sm90/stream.h`).
         let slab = (2 * high * wide * BOX_K as u64 / 5000)
             .max((high + wide) * BOX_K as u64 * ELEMENT / 65);
         let b = k as u64 * cols * ELEMENT / 3000;

@@ -17,9 +17,9 @@
 // Where blocks go in pairs (`pair.h`), the loader brings half of the depth of two tiles' columns, and the warpgroups exchange halves with the
 // partner's before they leave a tile. Couriers and movers know nothing of it.
 //
-// What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, and for
-// other blocks' parts of a tile, the warpgroups for slabs and for the previous tile to be taken, the couriers for finished tiles. A crew that may not go on still takes its part in
-// this, so that nobody waits in vain; what it makes is no longer told to anybody, and the block does not arrive.
+// What a crew waits for comes from crews that are never waited for by that: the loader waits for slabs to be read, and for other blocks'
+// parts of a tile, the warpgroups for slabs and for the previous tile to be taken, the couriers for finished tiles. A crew that may not go
+// on still takes its part in this, so that nobody waits in vain; what it makes is no longer told to anybody, and the block does not arrive.
 //
 // A block arrives, and by that the call ends, when no crew can fail any more. Where what is still under way then is nothing that the call
 // speaks for (`ENDS_EARLY`), that is as soon as the loader has what it waits for from peers, beside the last tiles: the end of the kernel
@@ -271,7 +271,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             }
         }
         [[maybe_unused]] Duty duty{};
-        if (Op::STREAMS && course.does_stream()) {
+        if (course.does_stream()) {
             duty = duty_of(course, work.block.rows);
             if (elected()) {
                 await_phase(ring.empty(place.stage), place.parity ^ 1);
@@ -327,8 +327,10 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
             }
         }
         sync_wave();
-        if (Op::STREAMS && duty.stages() != 0) {
-            load_rest(course, ring, place, duty);
+        if constexpr (Op::STREAMS && PAIR == 1) {
+            if (duty.stages() != 0) {
+                load_rest(course, ring, place, duty);
+            }
         }
         if (own && !parts_first) {
             attend();
@@ -415,7 +417,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             }
         }
         [[maybe_unused]] Duty duty{};
-        if (Op::STREAMS && course.does_stream()) {
+        if (course.does_stream()) {
             await_phase(ring.full(place.stage), place.parity);
             duty = shared.duties[place.stage];
         }

@@ -26,8 +26,8 @@ static_assert(WAVES_AT_ONCE > 0 || PAIR == 2, "a stage has room for what a wave 
 struct Duty {
     u32 bits;
 
-    /// Of a tile of so many rows, of which the ring brings what other blocks have made in so many stages; `leaves` is whether another block finishes it.
-    IRIS_DEVICE static Duty of(u32 rows, bool leaves, u32 stages) { return {(rows + 15) / 16 | u32(leaves) << 8 | stages << 16}; }
+    /// `leaves` is whether another block finishes the tile; the ring brings what others have made of it in so many stages.
+    IRIS_DEVICE static Duty of(u32 waves, bool leaves, u32 stages) { return {waves | u32(leaves) << 8 | stages << 16}; }
     /// Waves that have sums of the tile's rows. Of rows that are none nothing is ever taken away.
     IRIS_DEVICE u32 waves() const { return bits & 0xff; }
     IRIS_DEVICE bool leaves() const { return (bits >> 8 & 1) != 0; }
@@ -38,12 +38,13 @@ struct Duty {
 template <class Op>
 IRIS_DEVICE Duty duty_of(const Course<Op>& course, u32 rows) {
     bool head = course.stint().is_head();
-    u32 each = ((rows + 15) / 16 + WAVES_AT_ONCE - 1) / WAVES_AT_ONCE;
+    u32 waves = (rows + 15) / 16;
+    u32 each = (waves + WAVES_AT_ONCE - 1) / WAVES_AT_ONCE;
     u32 stages = 0;
     if (head) {
         course.each_of_rest([&](u32) { stages += each; });
     }
-    return Duty::of(rows, !head, stages);
+    return Duty::of(waves, !head, stages);
 }
 
 /// Where what a wave of a block leaves lies.
@@ -100,7 +101,7 @@ IRIS_DEVICE void await_rest(const Course<Op>& course) {
     } while (from < count);
 }
 
-/// Fills the ring with what other blocks have made of a head's tile, with one wave, in the order of its slabs.
+/// Fills the ring with what other blocks have made of a head's tile, with one wave: block by block, in the order of their slabs.
 template <class Op>
 IRIS_DEVICE void load_rest(const Course<Op>& course, const Ring& ring, Place& place, Duty duty) {
     await_rest(course);
