@@ -125,8 +125,7 @@ pub(crate) fn deep(op: &str) -> Vec<String> {
 pub(crate) fn streamed() -> Vec<String> {
     [
         ("world=1 m=250,1,64,33,250", "n=100 k=1000 blocks=9"),
-        // Up to 24 blocks share a tile, of those with slabs of one box.
-        ("world=1 m=250,40,161", "n=33 k=2000 blocks=24"),
+        ("world=1 m=250,40,161", "n=33 k=1000 blocks=24"),
         ("world=1 m=256,96", "n=64 k=65 blocks=40"),
         ("world=2 m=250,1,64,96,33,256", "n=330 k=1000 blocks=8,13"),
         ("world=2 m=500,70,70", "n=100 k=600 blocks=11"),
@@ -148,6 +147,15 @@ pub(crate) fn few_streamed() -> Vec<String> {
     ]
     .map(|case| format!("{case} streamed=1 bias=1"))
     .to_vec()
+}
+
+/// One tile that 24 blocks share, of those whose slabs have one box; and one of the last of them is late.
+pub(crate) fn shared_by_many() -> Vec<String> {
+    [20, 23, 18]
+        .map(|late| {
+            format!("world=1 m=40,33,40 n=33 k=2000 blocks=24 streamed=1 slow=0,1,{late},300")
+        })
+        .to_vec()
 }
 
 /// All cases one after the other, the first with this seed.
@@ -243,6 +251,9 @@ fn tiles_are_streamed() {
         let mut cases = streamed();
         if program == Program::AllGatherMatmulPackets {
             cases.extend(few_streamed());
+        }
+        if program == GATHERS[1] {
+            cases.extend(shared_by_many());
         }
         for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
             assert_eq!(result, "ok", "{} {case}", op_of(program));

@@ -4,7 +4,8 @@
 use crate::cases::MAX;
 use crate::compile::compiler;
 use crate::crews::{
-    deep, few_streamed, in_pairs, late_parts, late_rows, run, run_patiently, streamed,
+    deep, few_streamed, in_pairs, late_parts, late_rows, run, run_patiently, shared_by_many,
+    streamed,
 };
 use crate::kinds::{OfCrews, of_wide_waves, op_of, with};
 use iris_kernels::DType;
@@ -345,6 +346,18 @@ fn what_others_have_made_of_a_tile_is_waited_for() {
             cases: streamed(),
         });
     }
+}
+
+/// With two warpgroups a wave looks at 16 blocks' flags at once: one that is late is beyond these.
+#[test]
+fn what_more_blocks_have_made_than_are_looked_at_at_once_is_waited_for() {
+    check(&Control {
+        program: COLUMNS,
+        tile: (128, 128),
+        rule: "    } while (from < count);",
+        instead: "    } while (false);",
+        cases: shared_by_many(),
+    });
 }
 
 #[test]
