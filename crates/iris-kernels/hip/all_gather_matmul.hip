@@ -24,21 +24,6 @@ namespace {
 constexpr u32 PIECE_ROWS = 8;
 /// Chunks that a thread copies at a time: on gfx90a two would not leave scalar registers enough.
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
-/// Rows of tiles that may be streamed, at most: the twin of that in `src/device/fast.rs`.
-constexpr u32 MOST_HIGH = 8;
-/// Bytes that a rank sends, or with wide tiles sends to each peer, at most, before it multiplies anything. What is emulated is smaller.
-#if defined(IRIS_EMULATED)
-constexpr u64 EARLY = 100000;
-#else
-constexpr u64 EARLY = 1600000;
-#endif
-/// Whether what is sent beside a product may be sent to one peer after the other. Portable kernels send before they multiply.
-#if defined(IRIS_EMULATED)
-constexpr bool IN_TURN = true;
-#else
-constexpr bool IN_TURN = CREWS;
-#endif
-
 /// What the two operations have in common.
 template <bool BY_COLUMNS>
 struct Gather : Operation {
@@ -192,49 +177,11 @@ struct Gather : Operation {
 #endif
 
     /// How many rows of tiles come first, column by column, before all others: this rank's own, while the others' are on their way. If
-    /// none, all tiles wait for all rows.
-    ///
-    /// Of streamed tiles none come first where more than two blocks would share each of them: what these hand over, once more for the others' rows,
-    /// costs more than the wait, as measured before it went by copies. On 2 H200 with 3 blocks for each, (512, 5120, 8192), 59 us in place of 65;
-    /// with 5, (512, 3072, 4096), 32 for 44; with 1.7, (1024, 5120, 8192), 102 for 90.
-    ///
-    /// For each group of rows that are made together B is read once more. With groups of less than 303 rows on average that takes longer
-    /// than multiplying by it can hide, which on an H100 costs n k (303 groups - m) / 454500 ns, as measured for 256 to 1024 rows; waiting
-    /// for all rows costs 12 us. And where some wait while others that share columns of B do not, those are so far ahead that
-    /// B is read as often.
-    IRIS_DEVICE u32 rows_first() const {
-        if (BY_COLUMNS) {
-            return 0;
-        }
-        const Args& args = reread(this->args);
-        // There are fewer than 2^32 tiles.
-        u32 all = u32(ceil_div(args.m, TILE_M));
-        u32 own = u32(smaller(args.m_share / TILE_M, all));
-        if (args.streamed != 0 && 2 * own * u32(ceil_div(cols(me()), TILE_N)) < args.blocks) {
-            return 0;
-        }
-        u32 each = rows_after(all, own);
-        u32 groups = (own + IRIS_RASTER - 1) / IRIS_RASTER;
-        if (own != all) {
-            u32 whole = (all - own) / each;
-            groups += whole * ((each + IRIS_RASTER - 1) / IRIS_RASTER);
-            groups += (all - own - whole * each + IRIS_RASTER - 1) / IRIS_RASTER;
-        }
-        if (groups == (all + IRIS_RASTER - 1) / IRIS_RASTER || args.m >= 303 * groups) {
-            return own;
-        }
-        return args.n_share * args.k * (303 * groups - args.m) > u64(12000) * 454500 ? 0 : own;
-    }
+    /// none, all tiles wait for all rows. Which is faster, `src/device/gather.rs` says.
+    IRIS_DEVICE u32 rows_first() const { return u32(reread(args).rows_first); }
     /// So many rows of tiles are gone through together, or in groups, after the first `first`: as many as a rank has, unless all that are
     /// left are so few that they are one group.
     IRIS_DEVICE static u32 rows_after(u32 all, u32 first) { return first == 0 || all - first <= IRIS_RASTER ? all - first : first; }
-    /// Whether a rank's part is sent to one peer after the other: where tiles of its own rows come first, and all that follow are so many that
-    /// they are gone through rank by rank. Fewer, which may also be streamed, need all ranks' rows at once.
-    IRIS_DEVICE bool in_turn() const {
-        u32 first = rows_first();
-        return IN_TURN && world() > 2 && first != 0 && ceil_div(reread(args).m, TILE_M) - first > MOST_HIGH;
-    }
-
     IRIS_DEVICE bool begin() {
         // A rank without columns of B reads nothing, and is sent nothing.
         auto sent = [&](u64 target) { return cols(target) != 0 ? pieces(me()) : u64(0); };
@@ -354,8 +301,7 @@ struct Gather : Operation {
 
     /// Finds out how this block sends, and where its first piece lies, of which chunks are loaded where it is not known yet whether they may be sent.
     IRIS_DEVICE void expect(Parcel& parcel) const {
-        parcel.in_turn = in_turn();
-        worked_out(parcel.in_turn);
+        parcel.in_turn = u32(reread(args).in_turn);
         if (first_piece() < pieces(me()) && is_whole()) {
             parcel.piece = extent(first_piece());
             parcel.way = path(parcel.piece);
@@ -381,19 +327,10 @@ struct Gather : Operation {
         }
     }
 
-    /// How often a block stores what it has loaded, at most.
-    IRIS_DEVICE u64 puts() const {
-        u32 blocks = u32(reread(args).blocks);
-        return (u32(pieces(me())) + blocks - 1) / blocks * ceil_div(part_depths() / CHUNK<Element>, COPIED * (threads() / PIECE_ROWS));
-    }
-
     /// Bytes that a piece sends, to all peers together.
     IRIS_DEVICE u64 piece_bytes() const { return u64(PIECE_ROWS) * part_depths() * sizeof(Element) * (world() - 1); }
-    /// Whether what this rank sends is sent by all blocks' warpgroups at once, before they multiply. More is sent beside that, unless it has to be
-    /// gathered element by element, for which movers are too few. On 2 H200 (512, 3072, 4096), 2.1 MB, takes 32.2 us in place of 34.9, and
-    /// (512, 5120, 8192) in tiles of 128 x 128 62.6 for 68.4; (256, 3072, 4096) would take 27.0 for 24.2. Beside tiles of 256 columns it is what one
-    /// peer gets that counts: on 4 H200 (512, 32768, 3584), 0.9 MB for each peer, takes 62 beside them and 58 before; (512, 28672, 4096) 68 and 61.
-    IRIS_DEVICE bool is_early() const { return !is_whole() || pieces(me()) * piece_bytes() <= EARLY * (TILE_N == 256 ? world() - 1 : 1); }
+    /// Whether blocks send what this rank sends before they multiply, by all their warpgroups.
+    IRIS_DEVICE bool sends_first() const { return BY_COLUMNS || reread(args).sends_first != 0; }
 
     /// Sends all pieces, of which the first may be expected. `await(number)` is called before a piece is sent, `pause` after whatever has
     /// been stored.
@@ -426,7 +363,7 @@ struct Gather : Operation {
     }
     IRIS_DEVICE bool send() {
         Parcel parcel;
-        parcel.in_turn = in_turn();
+        parcel.in_turn = u32(reread(args).in_turn);
         return send(parcel, [](u64) {}, [] {});
     }
 
@@ -446,24 +383,8 @@ struct GatherRows : Gather<false> {
         u64 n = cols(me());
         return n == 0 ? 0 : Grid{reread(args).m, n}.len();
     }
-    /// This rank's own rows, if they come first; then all others.
-    IRIS_DEVICE u32 rows_of_group(u32 group) const {
-        u32 first = rows_first();
-        return group == 0 ? first : u32(ceil_div(reread(args).m, TILE_M)) - first;
-    }
-    /// About so much of `each` a tile a block has in its first ones, which are made of own rows alone: nothing if most blocks have none.
-    IRIS_DEVICE u64 alone(u64 each) const {
-        return most_wait() ? 0 : u64(own_tiles()) * each / reread(args).blocks;
-    }
-    IRIS_DEVICE u32 own_tiles() const { return rows_first() * u32(ceil_div(cols(me()), TILE_N)); }
-    /// Whether most blocks have no tile of own rows to begin with.
-    IRIS_DEVICE bool most_wait() const { return 2 * own_tiles() < reread(args).blocks; }
-    /// Whether it is as well if blocks multiply nothing before they have sent their pieces: where most have nothing to multiply.
-    IRIS_DEVICE bool sends_first() const { return most_wait() && !(reread(args).streamed != 0 && rows_first() != 0) && is_early(); }
     IRIS_DEVICE Work work(u64 step) const {
-        Range own = rows(me());
-        u64 m = reread(args).m;
-        u32 all = u32(ceil_div(m, TILE_M));
+        u32 all = u32(ceil_div(reread(args).m, TILE_M));
         u32 first = rows_first();
         u32 across = u32(ceil_div(cols(me()), TILE_N));
         u32 at = u32(step);
@@ -478,11 +399,19 @@ struct GatherRows : Gather<false> {
             height = u32(smaller(each, all - skipped));
         }
         Block block = Grid{u64(height) * TILE_M, cols(me())}.block(at);
-        u32 row = u32(block.row / TILE_M) + skipped + u32(own.start / TILE_M);
-        block.row = u64(row < all ? row : row - all) * TILE_M;
+        return tile(u32(block.row / TILE_M) + skipped, u32(block.col / TILE_N));
+    }
+    /// That of a row of tiles, counted from this rank's own first one on.
+    IRIS_DEVICE Work tile(u32 row, u32 col) const {
+        u64 start = rows(me()).start;
+        u64 m = reread(args).m;
+        u32 all = u32(ceil_div(m, TILE_M));
+        row += u32(start / TILE_M);
+        Block block{u64(row < all ? row : row - all) * TILE_M, u64(col) * TILE_N, 0, 0};
         block.rows = u32(smaller(TILE_M, m - block.row));
+        block.cols = u32(smaller(TILE_N, cols(me()) - block.col));
         bool gathered = are_gathered(block.row, block.row + block.rows);
-        return {block, gathered ? block.row : block.row - own.start, me(), 0, gathered};
+        return {block, gathered ? block.row : block.row - start, me(), 0, gathered};
     }
     IRIS_DEVICE bool awaits(const Work& work, bool first) const { return at_once() ? first : work.gathered; }
     IRIS_DEVICE Wanted wanted(const Work& work) const {
@@ -497,13 +426,11 @@ struct GatherColumns : Gather<true> {
 
     IRIS_DEVICE Grid grid() const { return {reread(args).m, cols(me())}; }
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : grid().len(); }
-    IRIS_DEVICE u32 rows_of_group(u32 group) const { return group == 0 ? 0 : u32(ceil_div(reread(args).m, TILE_M)); }
-    IRIS_DEVICE u64 alone(u64) const { return 0; }
-    IRIS_DEVICE bool sends_first() const { return true; }
     IRIS_DEVICE Work work(u64 step) const {
-        Block block = grid().block(step);
-        return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)};
+        return of(grid().block(step));
     }
+    IRIS_DEVICE Work tile(u32 row, u32 col) const { return of(grid().at(u64(row) * TILE_M, u64(col) * TILE_N)); }
+    IRIS_DEVICE Work of(const Block& block) const { return {block, block.row, me(), 0, are_gathered(block.row, block.row + block.rows)}; }
     IRIS_DEVICE bool awaits(const Work& work, bool) const { return work.gathered; }
     IRIS_DEVICE Wanted wanted(const Work& work) const { return this->wanted_of(work.block.row, work.block.row + work.block.rows); }
 };

@@ -118,19 +118,19 @@ struct GatherPackets : Operation {
         return send(parcel, [](u64) {}, [] {});
     }
     /// Nothing is multiplied before it is sent.
-    IRIS_DEVICE u64 alone(u64) const { return 0; }
     IRIS_DEVICE bool sends_first() const { return true; }
-    IRIS_DEVICE u64 puts() const { return 1; }
     IRIS_DEVICE u64 piece_bytes() const { return 0; }
 
-    /// Rows of tiles, as high as the rows of A that are multiplied at a time; of those that are streamed there is one.
+    /// Rows of tiles, as high as the rows of A that are multiplied at a time.
     IRIS_DEVICE u32 high() const { return u32(ceil_div(reread(args).m, A_ROWS)); }
     IRIS_DEVICE u64 steps() const { return cols(me()) == 0 ? 0 : high() * ceil_div(cols(me()), TILE_N); }
-    IRIS_DEVICE u32 rows_of_group(u32 group) const { return group == 0 ? 0 : high(); }
     IRIS_DEVICE Work work(u64 step) const {
         u32 across = u32(ceil_div(cols(me()), TILE_N));
-        u64 row = u64(u32(step) / across) * A_ROWS;
-        u64 col = u64(u32(step) % across) * TILE_N;
+        return tile(u32(step) / across, u32(step) % across);
+    }
+    IRIS_DEVICE Work tile(u32 high, u32 across) const {
+        u64 row = u64(high) * A_ROWS;
+        u64 col = u64(across) * TILE_N;
         Block block{row, col, u32(smaller(A_ROWS, reread(args).m - row)), u32(smaller(TILE_N, cols(me()) - col))};
         return {block, row, me(), 0, true};
     }

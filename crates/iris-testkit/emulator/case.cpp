@@ -377,10 +377,11 @@ struct Runner {
         if (portable) {
             launch.threads = c.crews == 0 ? c.threads : c.portable_threads;
             launch.shared = 0;
+            go_about(c, op, args, cols.len, false);
             emulator::run(launch, [&] { reinterpret_cast<void (*)(Args)>(chosen)(args); });
         } else {
             bool streams = c.streamed && may_stream(c, op, m, cols.len, args.blocks);
-            args.streamed = streams;
+            go_about(c, op, args, cols.len, streams);
             u64 partials = streams ? reinterpret_cast<std::uintptr_t>(memory.partials.data) : 0;
             Places places{rows.len, a_depth.len, b_depth.len, cols.len, c_rows.len, cols.len};
             iris::FastArgs fast = fast_arguments(c, op, args, places, partials);
@@ -459,6 +460,7 @@ Case parse(const std::string& line) {
         else if (key == "threads") c.threads = unsigned(number);
         else if (key == "tile") c.tile_m = number, c.tile_n = numbers[1];
         else if (key == "crews") c.crews = unsigned(number);
+        else if (key == "slab") c.slab_rows = number, c.slab_depth = numbers[1];
         else if (key == "launch_of_few") c.threads_of_few = unsigned(number), c.crews_of_few = unsigned(numbers[1]);
         else if (key == "portable") c.portable_rank = unsigned(number), c.portable_threads = unsigned(numbers[1]);
         else if (key == "streamed") c.streamed = number != 0;

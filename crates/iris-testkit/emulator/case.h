@@ -22,6 +22,9 @@ struct Case {
     std::uint64_t tile_n = 32;
     /// Of kernels whose blocks consist of crews, bytes of shared memory that a launch gives each block; else 0.
     unsigned crews = 0;
+    /// Rows of A, and depths, of a slab of theirs.
+    std::uint64_t slab_rows = 0;
+    std::uint64_t slab_depth = 0;
     /// The same of the calls of few rows, whose blocks have so many threads; 0 where they are as the others.
     unsigned threads_of_few = 0;
     unsigned crews_of_few = 0;

@@ -17,6 +17,8 @@ using u64 = std::uint64_t;
 constexpr u64 BOX_K = 64;
 constexpr u64 STREAMERS = 144;
 constexpr u64 MOST_HIGH = 8;
+/// Bytes that a rank sends before it multiplies anything, at most.
+constexpr u64 LITTLE = 100000;
 
 u64 ceil_div(u64 a, u64 b) {
     return (a + b - 1) / b;
@@ -76,6 +78,21 @@ bool may_stream(const Case& c, const std::string& op, u64 m, u64 cols, u64 block
     return few && op.rfind("all_gather_matmul", 0) == 0 && blocks <= STREAMERS && rows <= std::min(blocks, MOST_HIGH) && cols != 0 && c.k != 0;
 }
 
+void go_about(const Case& c, const std::string& op, iris::Args& args, u64 cols, bool streamed) {
+    if (op != "all_gather_matmul_rows") {
+        return;
+    }
+    u64 all = ceil_div(args.m, c.tile_m), across = ceil_div(cols, c.tile_n);
+    u64 own = std::min<u64>(args.m_share / c.tile_m, all);
+    bool few = 2 * own * across < args.blocks;
+    args.rows_first = streamed && few ? 0 : own;
+    bool most_wait = 2 * args.rows_first * across < args.blocks;
+    args.in_turn = c.world > 2 && args.rows_first != 0 && all - args.rows_first > MOST_HIGH;
+    bool is_little = args.m_share * c.k * 2 * (c.world - 1) <= LITTLE;
+    args.sends_first = most_wait && !(streamed && args.rows_first != 0) && is_little;
+    args.apart = most_wait ? 0 : 100;
+}
+
 iris::FastArgs fast_arguments(const Case& c, const std::string& op, const iris::Args& args, const Places& places, u64 partials) {
     u64 heap = args.heap[args.rank];
     // Slabs of zeros are what lies outside of this.
@@ -94,6 +111,23 @@ iris::FastArgs fast_arguments(const Case& c, const std::string& op, const iris::
     fast.b = map_of(unless_empty(b), c.tile_n, fast.b_deep);
     fast.a_bytes = (fast.a_deep ? a_rows : c.tile_m) * BOX_K * 2;
     fast.partials = partials;
+    if (partials != 0) {
+        // A tile has as many rows.
+        u64 all = ceil_div(args.m, c.slab_rows);
+        iris::Streams& streams = fast.streams;
+        streams.slabs = ceil_div(args.k, c.slab_depth);
+        streams.across = ceil_div(places.c_cols, c.tile_n);
+        for (u64 group : {0, 1}) {
+            u64 height = group == 0 ? args.rows_first : all - args.rows_first;
+            u64 teams = height == 0 ? 0 : args.blocks / height;
+            u64 row = streams.across * streams.slabs;
+            streams.height[group] = height;
+            streams.inverse[group] = ceil_div(65536, std::max<u64>(height, 1));
+            streams.teams[group] = teams;
+            streams.share[group] = teams == 0 ? 0 : row / teams;
+            streams.more[group] = teams == 0 ? 0 : row % teams;
+        }
+    }
 
     bool to_output = op == "two_shot" || op == "matmul_all_gather";
     bool to_own = op.rfind("all_gather_matmul", 0) == 0 || op == "matmul_reduce_scatter" || op == "matmul";

@@ -20,6 +20,9 @@ iris::FastArgs fast_arguments(const Case& c, const std::string& op, const iris::
 
 /// Bytes that parts of tiles take.
 std::size_t partial_bytes(const Case& c);
+/// Says in `args` how a rank, of so many columns, goes about gathering rows of A, as the host does in `iris-kernels` (`src/device/gather.rs`): but
+/// less is sent before anything is multiplied, since less is emulated, and what is only a matter of time is left out.
+void go_about(const Case& c, const std::string& op, iris::Args& args, std::uint64_t cols, bool streamed);
 /// Whether a call's tiles can be streamed.
 bool may_stream(const Case& c, const std::string& op, std::uint64_t m, std::uint64_t cols, std::uint64_t blocks);
 

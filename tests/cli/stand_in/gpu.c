@@ -241,7 +241,7 @@ static void nothing(void *arguments) { (void)arguments; }
 
 /// The twin of `Args` in iris-kernels, as far as it is looked at.
 typedef struct {
-    uint64_t heap[16], world, rank, blocks, m, n, k, m_share, n_share, k_share, row_parts, row_part, col_parts, col_part, streamed, given, a, a_row, a_col, b, b_row, b_col, bias, c, c_row, output, output_row, bounced;
+    uint64_t heap[16], world, rank, blocks, m, n, k, m_share, n_share, k_share, row_parts, row_part, col_parts, col_part, rows_first, in_turn, sends_first, apart, given, a, a_row, a_col, b, b_row, b_col, bias, c, c_row, output, output_row, bounced;
 } Args;
 typedef struct { Args args; char name[48]; int type; } Operation;
 static struct { pthread_barrier_t met; int made; const Operation *of[MOST]; } together;

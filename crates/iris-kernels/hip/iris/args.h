@@ -37,8 +37,13 @@ struct Args {
     u64 row_part;
     u64 col_parts;
     u64 col_part;
-    /// Whether tiles are streamed: see `sm90/stints.h`.
-    u64 streamed;
+    /// How all-gather first goes about a call, see `all_gather_matmul.hip`: how many rows of tiles come first, of this rank's own rows of A; whether
+    /// its part of A goes to one peer after the other; whether blocks send before they multiply anything; and the clock cycles, at
+    /// least, from one step of what is sent to the next.
+    u64 rows_first;
+    u64 in_turn;
+    u64 sends_first;
+    u64 apart;
     /// Whether `a` is a matrix to be exchanged as it is, in place of a product: the operation is then the collective alone.
     u64 given;
     /// This rank's A: its address, and the elements from one row, and one column, to the next.
@@ -98,7 +103,7 @@ struct Args {
     u64 stall_ns;
 };
 
-static_assert(sizeof(Args) == 8 * (MAX_RANKS + 49), "8-byte fields without gaps");
+static_assert(sizeof(Args) == 8 * (MAX_RANKS + 52), "8-byte fields without gaps");
 
 /// The words that a rank waits for, numbered as `iris_sync::WordKind`.
 enum class WordKind : u64 { entered, ready, gathered, added, lock, barrier };

@@ -17,8 +17,7 @@
 //   steps (`Rounds`), and the peers' parts of each are added to it as it is multiplied: it then belongs to OWN.
 // - `finish` ends the call.
 //
-// Where it STREAMS, which crews can do, its steps are those of two groups of rows of tiles, one after the other, of which `rows_of_group`
-// says how many each has; in either they are numbered as by a `Grid`.
+// Where it STREAMS, which crews can do, `tile(row, col)` is the same of a tile by its place, in the order in which rows of tiles are streamed.
 //
 // The portable kernels do this one after the other (`walk.h`). On Hopper a block's crews do it beside each other
 // (`sm90/crews.h`): what a block waits for must never follow from what it does later.
@@ -376,7 +375,7 @@ struct Operation {
     static constexpr To OWN = To::own;
     /// Whether there are no peers at all.
     static constexpr bool ALONE = false;
-    /// Whether its tiles may be streamed, by the slab: it then says what `steps` consist of by `rows_of_group`.
+    /// Whether its tiles may be streamed, by the slab: it then says which they are by `tile`.
     static constexpr bool STREAMS = false;
     IRIS_DEVICE bool send() { return true; }
     IRIS_DEVICE bool awaits(const Work&, bool) const { return false; }

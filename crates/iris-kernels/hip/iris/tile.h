@@ -139,11 +139,11 @@ struct Grid {
             row = u64(group * IRIS_RASTER + within % height) * TILE_M;
             col = u64(within / height) * TILE_N;
         }
-        return {row, col, u32(smaller(TILE_M, rows - row)), u32(smaller(TILE_N, cols - col))};
+        return at(row, col);
     }
-    /// The number of a tile by its place, if no more rows of them are there than are gone through together, or those lie side by side.
-    IRIS_DEVICE static u32 number(u32 row, u32 col, u32 height, u32 across) {
-        return IRIS_RASTER == 1 ? row * across + col : col * height + row;
+    /// The one that begins there.
+    IRIS_DEVICE Block at(u64 row, u64 col) const {
+        return {row, col, u32(smaller(TILE_M, rows - row)), u32(smaller(TILE_N, cols - col))};
     }
 };
 

@@ -36,8 +36,14 @@ pub struct Args {
     pub col_parts: u64,
     /// See `col_parts`.
     pub col_part: u64,
-    /// Whether tiles are streamed: see `hip/iris/sm90/stints.h`.
-    pub streamed: u64,
+    /// How many rows of tiles come first in an all-gather first, of this rank's own rows of A; see [`Args::gathering`].
+    pub rows_first: u64,
+    /// Whether its part of A goes to one peer after the other.
+    pub in_turn: u64,
+    /// Whether blocks send before they multiply anything.
+    pub sends_first: u64,
+    /// Clock cycles, at least, from one step of what is sent to the next.
+    pub apart: u64,
     /// Whether `a` is a matrix to be exchanged as it is, in place of a product.
     pub given: u64,
     /// A: its address, and elements from one row and one column to the next.
@@ -131,7 +137,7 @@ impl Args {
     }
 }
 
-const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 49));
+const _: () = assert!(size_of::<Args>() == 8 * (MAX_RANKS + 52));
 
 /// What the first thread that faults writes to host memory. `state` is stored last.
 #[repr(C)]

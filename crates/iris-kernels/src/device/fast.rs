@@ -15,6 +15,46 @@ use crate::{DType, Tile};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TensorMap(pub [u64; 16]);
 
+/// Which slabs of tiles fall to which blocks where tiles are streamed: the twin of that in `hip/iris/sm90/args.h`.
+///
+/// Of each group of rows of tiles, a *team* is as many blocks as it has rows, each of which makes the same slabs of its row. A row's slabs, tile
+/// after tile, are dealt out to the teams in equal parts.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// Slabs of a tile.
+    pub slabs: u64,
+    /// Tiles of a row.
+    pub across: u64,
+    /// Of each group the rows of tiles.
+    pub height: [u64; STREAMS_OF_CALL],
+    /// 2^16 divided by that and rounded up: kernels divide a block's number by it so.
+    pub inverse: [u64; STREAMS_OF_CALL],
+    /// Its teams.
+    pub teams: [u64; STREAMS_OF_CALL],
+    /// Slabs of a row that each team has at least.
+    pub share: [u64; STREAMS_OF_CALL],
+    /// So many teams, the first ones, have one more.
+    pub more: [u64; STREAMS_OF_CALL],
+}
+
+impl Streams {
+    /// For groups of so many rows of tiles, each of `across` tiles of `slabs` slabs, by so many blocks: at least as many as a group has rows.
+    pub(super) fn of(height: [u64; STREAMS_OF_CALL], across: u64, slabs: u64, blocks: u64) -> Self {
+        let teams = height.map(|rows| blocks.checked_div(rows).unwrap_or(0));
+        let row = across * slabs;
+        Self {
+            slabs,
+            across,
+            height,
+            inverse: height.map(|rows| (1u64 << 16).div_ceil(rows.max(1))),
+            teams,
+            share: teams.map(|teams| row.checked_div(teams).unwrap_or(0)),
+            more: teams.map(|teams| row.checked_rem(teams).unwrap_or(0)),
+        }
+    }
+}
+
 /// The argument of a kernel whose blocks consist of crews: the twin of `FastArgs` in `hip/iris/sm90/args.h`.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +75,8 @@ pub struct FastArgs {
     pub partials: u64,
     /// For how long the device's cache is to keep B: [`KEEP`] or [`PASS`]. Without a world nothing is copied, and it may be 0.
     pub b_policy: u64,
+    /// What is streamed, if there are `partials`.
+    pub streams: Streams,
     /// A.
     pub a: TensorMap,
     /// B.
@@ -51,7 +93,7 @@ pub const KEEP: u64 = 0x1000_0000_0000_0000;
 /// See [`KEEP`].
 pub const PASS: u64 = 0x12f0_0000_0000_0000;
 
-const _: () = assert!(size_of::<FastArgs>() == 576 + 4 * size_of::<TensorMap>());
+const _: () = assert!(size_of::<FastArgs>() == 704 + 4 * size_of::<TensorMap>());
 
 /// Depth of a box, of which a slab has one, or more: what 128 bytes hold of 16-bit elements.
 pub const BOX_K: usize = 64;
@@ -157,6 +199,11 @@ impl Crews {
         if m * n <= most && !self.paired { 2 } else { 1 }
     }
 
+    /// Depth of a slab.
+    pub fn slab_depth(&self) -> usize {
+        BOX_K * self.boxes()
+    }
+
     /// Bytes of a slab of both.
     fn slab_bytes(self) -> usize {
         let tiles = if self.paired { 2 } else { 1 };
@@ -166,6 +213,11 @@ impl Crews {
     /// Threads of a block: those of warpgroups, and the helpers'.
     pub fn threads(&self) -> u32 {
         (self.warpgroups * 128 + self.helpers * 32) as u32
+    }
+
+    /// Threads of its movers, which are the helpers but for a loader and a courier.
+    pub(super) fn movers(&self) -> u32 {
+        (self.helpers as u32 - 2) * 32
     }
 
     /// Bytes of dynamic shared memory of a block: the ring, a finished tile, what a partner gives, their barriers, and what aligns them.
@@ -232,6 +284,29 @@ pub fn waves_n(tile: Tile) -> usize {
 mod tests {
     use super::*;
     use crate::host::GatherDim;
+
+    /// As the kernel works out where a team's part begins, and whose a block is (`hip/iris/sm90/stints.h`).
+    #[test]
+    fn teams_have_equal_parts_of_a_rows_slabs() {
+        for rows in 0..=MOST_HIGH as u64 {
+            for (across, slabs, blocks) in [(20, 128, 132), (3, 1, 9), (1, 32, 144), (77, 57, 8)] {
+                let streams = Streams::of([0, rows], across, slabs, blocks);
+                let [teams, share, more] =
+                    [streams.teams, streams.share, streams.more].map(|of| of[1]);
+                let begin = |team: u64| share * team + team.min(more);
+                assert_eq!(begin(teams), if rows == 0 { 0 } else { across * slabs });
+                assert!(more == 0 || more < teams);
+                for block in 0..blocks {
+                    let team = (block as u32 * streams.inverse[1] as u32) >> 16;
+                    assert_eq!(u64::from(team), block / rows.max(1), "{rows} {block}");
+                }
+                assert_eq!(
+                    (streams.teams[0], streams.share[0], streams.more[0]),
+                    (0, 0, 0)
+                );
+            }
+        }
+    }
 
     #[test]
     fn a_block_of_every_tile_fits_a_multiprocessor() {

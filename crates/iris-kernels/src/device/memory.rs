@@ -3,7 +3,7 @@
 use crate::host::{GatherDim, Needs, Program, Shape};
 
 /// Rows of a piece in which parts of A are sent, as in `hip/all_gather_matmul.hip`.
-const PIECE_ROWS: usize = 8;
+pub(super) const PIECE_ROWS: usize = 8;
 /// A piece's rows are cut along their depth where there are few: into parts of no fewer depths, and no more pieces, than this.
 const PIECE_DEPTHS: usize = 256;
 const PIECES: usize = 128;

@@ -9,6 +9,7 @@
 mod args;
 pub mod compile;
 pub mod fast;
+mod gather;
 mod memory;
 pub mod nvrtc;
 mod ranks;

@@ -149,6 +149,19 @@ pub(crate) fn few_streamed() -> Vec<String> {
     .to_vec()
 }
 
+/// Streamed tiles of depths of which some come late: whoever sends them begins late.
+fn late_depths() -> Vec<String> {
+    let of = |blocks, slow| {
+        format!("world=2 m=64,64,64 n=330 k=1000 blocks={blocks} streamed=1 slow={slow},150")
+    };
+    [3, 2, 1, 0]
+        .map(|block| of("8,13", format!("0,1,{block}")))
+        .into_iter()
+        // Of a stint that is not a block's first the last depths come after the others.
+        .chain([of("5,13", "1,1,0".to_owned())])
+        .collect()
+}
+
 /// One tile that 24 blocks share, of those whose slabs have one box; and one of the last of them is late.
 pub(crate) fn shared_by_many() -> Vec<String> {
     [20, 23, 18]
@@ -230,10 +243,7 @@ fn depths_after_a_streamed_tiles_first_are_waited_for() {
         return;
     }
     let kernel = OfCrews::new(GATHERS[0], (64, 64), DType::BF16, MAX).compile();
-    // Whoever sends the last depths begins late.
-    let cases = [3, 2, 1, 0].map(|block| {
-        format!("world=2 m=64,64,64 n=330 k=1000 blocks=8,13 streamed=1 slow=0,1,{block},150")
-    });
+    let cases = late_depths();
     for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
         assert_eq!(result, "ok", "{case}");
     }
@@ -280,6 +290,13 @@ pub(crate) fn in_pairs(m: u32) -> Vec<String> {
     .collect()
 }
 
+/// Of some pair one block begins late.
+pub(crate) fn late_partners() -> Vec<String> {
+    [0, 1]
+        .map(|block| format!("world=1 m=64,64 n=130 k=300 blocks=2 slow=0,0,{block},300"))
+        .to_vec()
+}
+
 /// The programs whose blocks may go in pairs.
 fn pairing() -> impl Iterator<Item = Program> {
     let may = |&program: &Program| has_crews(program) && Crews::may_pair(Some(program), HIGH, 1);
@@ -293,7 +310,7 @@ fn blocks_go_in_pairs() {
     }
     for program in pairing() {
         let kernel = OfCrews::paired(program, (64, 64)).compile();
-        let cases = in_pairs(64);
+        let cases = [in_pairs(64), late_partners()].concat();
         for (case, result) in cases.iter().zip(run_patiently(&kernel, &cases, 1)) {
             assert_eq!(result, "ok", "{} {case}", op_of(program));
         }

@@ -4,8 +4,8 @@
 use crate::cases::MAX;
 use crate::compile::compiler;
 use crate::crews::{
-    deep, few_streamed, in_pairs, late_parts, late_rows, run, run_patiently, shared_by_many,
-    streamed,
+    deep, few_streamed, in_pairs, late_partners, late_parts, late_rows, run, run_patiently,
+    shared_by_many, streamed,
 };
 use crate::kinds::{OfCrews, of_wide_waves, op_of, with};
 use iris_kernels::DType;
@@ -324,18 +324,18 @@ fn what_others_have_made_of_a_tile_is_waited_for() {
             "    sync_group(thread_index() / 128);\n    if (thread_index() % 128 == 0) {\n        store<Order::release",
             "    if (thread_index() % 128 == 0) {\n        store<Order::release",
         ),
-        // Only one other block is asked; those are asked that have made nothing; steps of two groups are the same.
+        // Only one other block is asked; another is who has what comes next; rows of two groups are the same.
         (
             "            each(block);\n",
             "            each(block);\n            break;\n",
         ),
         (
-            "                continue; // there are fewer slabs than teams\n",
-            "",
+            "            block += height();\n            ++team;\n",
+            "            block += height();\n            team += 2;\n",
         ),
         (
-            "u32 before = step == 0 ? 0 : streams.height[0] * streams.across;",
-            "u32 before = 0;",
+            "u32 above = step == 0 ? 0 : u32(fast.streams.height[0]);",
+            "u32 above = 0;",
         ),
     ] {
         check(&Control {
@@ -582,7 +582,7 @@ fn what_a_partner_gives_is_waited_for_and_given_where_nobody_reads() {
                 tile: (64, 64),
                 rule,
                 instead,
-                cases: in_pairs(64),
+                cases: in_pairs(64).into_iter().chain(late_partners()).collect(),
             },
         );
     }

@@ -121,9 +121,13 @@ impl OfCrews {
             .collect();
         definitions.push(("IRIS_WORD_MAX", self.ring.to_string()));
         let (threads, shared) = (self.crews.threads(), self.crews.shared());
+        let (depth, a_rows) = (self.crews.slab_depth(), self.crews.a_rows);
         Kernel {
             path: own("crews", text, 32, &definitions),
-            describe: format!("{} threads={threads} crews={shared}", self.describe),
+            describe: format!(
+                "{} threads={threads} crews={shared} slab={a_rows},{depth}",
+                self.describe
+            ),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Calls that cannot be completed: every rank leaves in time, says why, and no kernel is left behind.
 
-use crate::harness::{Build, Case, Ranks, Report, Stall, Stalls, describe};
+use crate::harness::{Build, Case, Ranks, Report, Stall, Stalls, TILE, describe};
 use iris_kernels::DType;
 use iris_kernels::host::Program;
 use iris_sync::Phase;
@@ -142,7 +142,7 @@ fn ranks_that_call_with_different_rows_say_so() {
             let mut args = side.args(0);
             if side.rank == other {
                 args.m = 150;
-                args = args.with_shares();
+                args = args.with_shares().gathering(case.program, TILE);
             }
             side.launch_with(&args)
         });

@@ -252,8 +252,8 @@ pub(super) fn streams(step: &Step, m: u64, cols: u64, blocks: u64) -> bool {
         && (!packets || m <= MOST_UNPACKED as u64)
         && (1..=STREAMERS as u64).contains(&blocks)
         && rows <= blocks
-        // Kernels number a row's slabs, times blocks, by 32 bits.
-        && (1..1 << 32).contains(&across.saturating_mul(slabs).saturating_mul(blocks));
+        // Kernels number a row's slabs by 32 bits.
+        && (1..1 << 32).contains(&across.saturating_mul(slabs));
     let pays = || {
         // Nanoseconds, on an H100: a slab's at 5 TFLOP/s a multiprocessor, but no faster than 65 GB/s bring it there; all of B's at 3 TB/s; and
         // what handing over cost, as measured before it went by copies (`hip/iris/sm90/stream.h`).
@@ -426,7 +426,7 @@ mod tests {
         assert!(streams(1024, 64, 1, 144) && streams(1, 1, 1, 1));
         assert!(!streams(1025, 64, 1, 132) && !streams(1024, 64, 1, 145));
         assert!(!streams(1024, 64, 0, 132) && !streams(1024, 0, 1, 132));
-        assert!(!streams(1024, 64, 1, 7) && !streams(1024, 1 << 22, 1 << 18, 132));
+        assert!(!streams(1024, 64, 1, 7) && !streams(1024, 1 << 28, 1 << 20, 132));
         // Nor where there is no room, or too little: it may have been made for smaller tiles.
         let bytes = partial_bytes(tile);
         let partials = |room| partials(&step(64, tile, Some(true)), room, [1024, 1, 132]);

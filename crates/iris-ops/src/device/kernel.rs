@@ -155,7 +155,7 @@ impl<T: Element, D: Driver> DeviceKernel<T, D> {
             }
             None => args.given = 1,
         }
-        args.with_shares()
+        args.with_shares().gathering(step.program, step.shape.tile)
     }
 }
 
@@ -398,10 +398,11 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
         let work = program::work(step.program, arguments.m, step.shape, this.world.size()) as u64;
         let fast = loaded.fast.as_ref().zip(places);
         let fast = fast.and_then(|(kernel, places)| {
+            let crews = kernel.crews?;
             let most = u64::from(kernel.most_blocks);
             let room = this.blueprint.partials;
             let sizes = [args.m, places.c_cols, most];
-            let partials = match kernel.paired {
+            let partials = match crews.paired {
                 true => None,
                 false => fast::partials(step, room, sizes),
             };
@@ -416,8 +417,7 @@ impl<T: Element, D: Driver> Executor<T, i32, D> for DeviceKernel<T, D> {
             let mut fast = fast::arguments(device, maps, program, tile, T::DTYPE, &args, &places)?;
             let own = args.heap[this.world.rank()] + this.offset as u64;
             fast.partials = partials.map_or(0, |offset| own + offset as u64);
-            fast.args.streamed = u64::from(partials.is_some());
-            Some((kernel, fast))
+            Some((kernel, fast.gathering(step.program, &crews)))
         });
         // SAFETY: each kernel takes such a block, and as many blocks are resident at once beside those of the device's other ranks. The
         // operands were checked, and their memory is not given back before the device has run what is enqueued, or is kept by the graph

@@ -170,8 +170,8 @@ pub struct Kernel<D: Driver> {
     pub function: Function<D>,
     /// The blocks that are resident at once on this rank's part of the device: an even number if they go in pairs.
     pub most_blocks: u32,
-    /// Whether they do.
-    pub paired: bool,
+    /// The crews that a block consists of, if it does.
+    pub crews: Option<Crews>,
 }
 
 /// A kernel to be compiled and loaded.
@@ -179,7 +179,7 @@ pub(super) struct Wanted {
     /// Threads of a block, and its dynamic shared memory in bytes.
     threads: u32,
     shared: u32,
-    paired: bool,
+    crews: Option<Crews>,
     request: Request,
 }
 
@@ -189,7 +189,7 @@ impl Wanted {
         Self {
             threads: 64 * waves_n(tile) as u32,
             shared: 0,
-            paired: false,
+            crews: None,
             request: request.portable(tile),
         }
     }
@@ -199,7 +199,7 @@ impl Wanted {
         Self {
             threads: crews.threads(),
             shared: crews.shared(),
-            paired: crews.paired,
+            crews: Some(*crews),
             request: crews.request(request),
         }
     }
@@ -316,9 +316,9 @@ pub(super) fn load_kernel<D: Driver>(
     let module = Module::load(world.device(), image.bytes())?;
     let function = module.function(kernel, wanted.threads, wanted.shared)?;
     let most = function.shape().most_blocks;
-    let most_blocks = match (world.most_blocks(&function), wanted.paired) {
-        (most, true) => most / 2 * 2,
-        (most, false) => most,
+    let most_blocks = match (world.most_blocks(&function), wanted.crews) {
+        (most, Some(crews)) if crews.paired => most / 2 * 2,
+        (most, _) => most,
     };
     if most_blocks == 0 {
         return Err(OpError::NoRoomForBlocks {
@@ -332,7 +332,7 @@ pub(super) fn load_kernel<D: Driver>(
     Ok(Kernel {
         function,
         most_blocks,
-        paired: wanted.paired,
+        crews: wanted.crews,
     })
 }
 
@@ -369,7 +369,8 @@ pub(super) fn warm_up<D: Driver>(world: &World<D>, loaded: &[Loaded<D>]) -> Resu
 impl<D: Driver> Kernel<D> {
     /// Blocks for so many pieces of work: no more than there are pieces, but that none goes without its partner.
     pub(super) fn blocks(&self, work: u64) -> u64 {
-        let wanted = work.next_multiple_of(if self.paired { 2 } else { 1 });
+        let paired = self.crews.is_some_and(|crews| crews.paired);
+        let wanted = work.next_multiple_of(if paired { 2 } else { 1 });
         wanted.min(u64::from(self.most_blocks))
     }
 

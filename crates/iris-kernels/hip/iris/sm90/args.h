@@ -10,6 +10,23 @@ struct alignas(64) TensorMap {
     u64 opaque[16];
 };
 
+/// Groups of rows of tiles that are streamed, one after the other.
+constexpr u32 STREAMS_OF_CALL = 2;
+
+/// What falls to whom where tiles are streamed: see `stints.h`, which says what a team is.
+struct Streams {
+    /// Slabs of a tile, and tiles of a row.
+    u64 slabs;
+    u64 across;
+    /// Of each group the rows of tiles, and 2^16 divided by that and rounded up.
+    u64 height[STREAMS_OF_CALL];
+    u64 inverse[STREAMS_OF_CALL];
+    /// Its teams. Each has so many of a row's slabs, and the first `more` of them one more.
+    u64 teams[STREAMS_OF_CALL];
+    u64 share[STREAMS_OF_CALL];
+    u64 more[STREAMS_OF_CALL];
+};
+
 /// The argument of a kernel whose blocks consist of crews.
 struct FastArgs {
     Args args;
@@ -25,6 +42,8 @@ struct FastArgs {
     u64 partials;
     /// For how long the device's cache is to keep B: see `copy_box_by`.
     u64 b_policy;
+    /// What is streamed, if tiles are.
+    Streams streams;
     /// A, in boxes of 64 depths by up to TILE_M rows if deep, else of 64 rows by 64 depths.
     TensorMap a;
     /// B, in boxes of 64 depths by TILE_N columns if deep, else of 64 columns by 64 depths.
@@ -35,6 +54,6 @@ struct FastArgs {
     TensorMap gathered;
 };
 
-static_assert(sizeof(FastArgs) == 576 + 4 * sizeof(TensorMap), "aligned to 64 bytes, without other gaps");
+static_assert(sizeof(FastArgs) == 704 + 4 * sizeof(TensorMap), "aligned to 64 bytes, with no gap but before the maps");
 
 } // namespace iris

@@ -55,8 +55,6 @@ struct CrewsShared {
     Duty duties[STAGES];
     /// One more than the step of the tile of which a courier has seen last that all of its A has come.
     u32 foreseen;
-    /// What it streams, if it does.
-    Streams streams;
 };
 
 /// Whether a block arrives as soon as none of its crews can fail: where the warpgroups wait for nobody behind their product, and no block
@@ -132,13 +130,7 @@ IRIS_DEVICE u32 copy_ahead(const FastArgs& fast, const Ring& ring, const Columns
     return count;
 }
 
-/// The tile at a step, without rows where there is none.
-template <class Op>
-IRIS_DEVICE Work work_at(const Op& op, u32 step) {
-    return PAIR == 1 || step < u32(op.steps()) ? op.work(step) : Work{};
-}
-
-/// What a block makes slabs of at a step.
+/// What a block makes slabs of in a stint.
 struct Slabs {
     /// Of its own tile, if it has rows; else of its partner's, as far as A goes.
     Work work;
@@ -147,17 +139,17 @@ struct Slabs {
     Columns cols;
 };
 template <class Op>
-IRIS_DEVICE Slabs slabs_at(const Op& op, u32 step) {
-    Work work = work_at(op, step);
+IRIS_DEVICE Slabs slabs_of(const Op& op, const Stint& stint) {
+    Work work = work_of(op, stint);
     bool own = work.block.rows != 0;
     if constexpr (PAIR == 1) {
         return {work, own, {i32(work.block.col)}};
     } else {
-        Work other = work_at(op, step ^ 1);
+        Work other = work_at(op, stint.step ^ 1);
         // Where a tile is none, the other's columns stand for its own: nobody takes away what comes of it.
         i32 mine = i32(own ? work.block.col : other.block.col);
         i32 theirs = i32(other.block.rows != 0 ? other.block.col : work.block.col);
-        bool second = step % 2 != 0;
+        bool second = stint.step % 2 != 0;
         Slabs of{own ? work : other, own, {}};
         of.cols.from[0] = second ? theirs : mine;
         of.cols.from[PAIR - 1] = second ? mine : theirs;
@@ -192,10 +184,10 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
     // The first row of this call's bank, once it is known.
     constexpr u32 NONE = ~0u;
     [[maybe_unused]] u32 bank_row = NONE;
-    Course<Op> course(op, shared.streams, fast.partials);
+    Course<Op> course(op, fast);
     while (course.next()) {
         Stint stint = course.stint();
-        Slabs of = slabs_at(op, stint.step);
+        Slabs of = slabs_of(op, stint);
         Work& work = of.work;
         if (work.block.rows == 0) {
             continue;
@@ -278,10 +270,11 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 shared.duties[place.stage] = duty;
             }
         }
+        Rows rows = Rows::of(fast, GATHERS<Op> && work.gathered, u32(row));
+        u32 bytes = Op::UNPACKS ? 0 : rows.bytes;
         auto copy = [&](u32 slab) {
             i32 depth = depth_of(slab, depths);
             u32 full = ring.full(place.stage);
-            u32 bytes = Op::UNPACKS ? 0 : u32(GATHERS<Op> && work.gathered ? fast.gathered_bytes : fast.a_bytes) * BOXES;
             if (Op::SENDS && slab < ahead) {
                 await_phase(ring.flight(place.stage), 0);
                 arrive_expecting(full, bytes);
@@ -296,7 +289,7 @@ IRIS_DEVICE bool load_tiles(Op& op, const FastArgs& fast, const Ring& ring, Crew
                 copy_b(ring, place, full, fast, of.cols, depth);
             }
             if (!Op::UNPACKS) {
-                copy_a(ring, place, fast, GATHERS<Op> && work.gathered, i32(row), depth);
+                copy_a(ring, place, rows, depth);
             }
             place.advance();
         };
@@ -390,13 +383,13 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
     await_pair();
     Exchange exchange(ring, group);
 #endif
-    Course<Op> course(op, shared.streams, fast.partials);
+    Course<Op> course(op, fast);
     while (course.next()) {
         u32 rows = 0;
         bool own = false;
         bool has_tile = true;
         if constexpr (Op::MERGES || PAIR == 2) {
-            Slabs of = slabs_at(op, course.stint().step);
+            Slabs of = slabs_of(op, course.stint());
             rows = of.work.block.rows;
             own = Op::MERGES && of.own && of.work.rank == op.me();
             has_tile = of.own;
@@ -444,7 +437,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             go = go && shared.failed == 0;
             sync_block();
             if (go) {
-                push_tile(op, op.rank.packets(), ring, op.work(course.stint().step));
+                push_tile(op, op.rank.packets(), ring, work_of(op, course.stint()));
             }
             sync_block();
         } else {
@@ -457,7 +450,7 @@ IRIS_DEVICE bool multiply_tiles(Op& op, const FastArgs& fast, const Ring& ring, 
             parity ^= 1;
             const Element* bias = own || !Op::MERGES ? op.bias() : nullptr;
             if (bias != nullptr) {
-                Block block = op.work(course.stint().step).block;
+                Block block = work_of(op, course.stint()).block;
                 leave_rows<true>(sums, ring, bias + block.col, block.cols);
             } else {
                 leave_rows<false>(sums, ring, nullptr, 0);
@@ -520,17 +513,17 @@ IRIS_DEVICE bool deliver_tiles(Op& op, const FastArgs& fast, const Ring& ring, C
     }
     u32 parity = 0;
     u64 slabs = slabs_of(op.depths());
-    Course<Op> course(op, shared.streams, fast.partials);
+    Course<Op> course(op, fast);
     while (course.next()) {
         Stint stint = course.stint();
-        Work work = work_at(op, stint.step);
+        Work work = work_of(op, stint);
         if (work.block.rows == 0 || (PAIR == 1 && !stint.is_head())) {
             continue;
         }
         bool own = Op::MERGES && work.rank == op.me();
         // Beside the next tile, if there is one.
         u64 next = stint.step + op.args.blocks;
-        bool more = next < op.steps() && op.work(next).block.rows != 0;
+        bool more = !course.does_stream() && next < op.steps() && op.work(next).block.rows != 0;
         u64 peers = own || Op::TO != To::slots ? op.world() - 1 : op.targets();
         Pace pace = more ? Pace::beside(slabs, delivery_steps() * peers) : Pace();
         if constexpr (GATHERS<Op> && PAIR == 1) {
@@ -583,8 +576,7 @@ template <class Op>
 IRIS_DEVICE bool begin_and_send(Op& op) {
     typename Op::Parcel parcel;
     op.expect(parcel);
-    Pace pace = Pace::beside(op.alone(slabs_of(op.depths())), op.puts());
-    worked_out(pace.apart);
+    Pace pace = Pace::of(u32(op.args.apart));
     await_launch_before();
     op.rank.call.glance();
     op.fetch_expected(parcel);
@@ -634,7 +626,7 @@ IRIS_DEVICE void walk_crews(const FastArgs& fast, CrewsShared& shared, const Rin
             Op op = side<Op, 3>(fast, shared);
             if constexpr (Op::UNPACKS) {
                 begin_launch();
-                go = unpack_tiles(op, fast, ring, shared.streams) && op.reduce();
+                go = unpack_tiles(op, fast, ring) && op.reduce();
             } else if constexpr (Op::SENDS) {
                 if (op.sends_first()) {
                     begin_launch();
@@ -713,16 +705,13 @@ IRIS_DEVICE void run_crews(const FastArgs& fast, CrewsShared& shared) {
         if (GATHERS<Op>) {
             prefetch_map(fast.gathered);
         }
+        shared.peers = deep_peers(side<Op, 1>(fast, shared));
+    } else if (block_thread() == COURIERS) {
+        // Not the loader, which has to find out meanwhile what it loads first.
         ring.make(Op::UNPACKS ? TEAM : 0);
         shared.dealt = 0;
         shared.failed = 0;
         shared.foreseen = 0;
-        shared.peers = deep_peers(side<Op, 1>(fast, shared));
-        if constexpr (Op::STREAMS) {
-            if (PAIR == 1 && fast.partials != 0) {
-                shared.streams.make(side<Op, 1>(fast, shared));
-            }
-        }
     }
 #if defined(IRIS_PAIRED)
     // The partner's barriers are there before anything is given to it. Who gives nothing sees to it that all have come, as an end.

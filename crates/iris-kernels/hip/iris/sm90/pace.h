@@ -26,6 +26,8 @@ struct Pace {
         return {u32(smaller(cycles / (steps == 0 ? 1 : u32(steps)), LONGEST)), clock()};
     }
 
+    IRIS_DEVICE static Pace of(u32 apart) { return {apart, clock()}; }
+
     /// Waits until the next step may be made.
     IRIS_DEVICE void keep() {
         // By a clock: a sleep takes anything up to twice as long as it is asked to, so it is asked for as many quarters of a nanosecond

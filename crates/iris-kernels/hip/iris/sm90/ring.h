@@ -100,21 +100,33 @@ struct Place {
     }
 };
 
-/// Copies a slab of A to where `place` is, with one lane: the depths from `depth` on of the rows from `row` on, of this rank's A or of the
-/// one that is gathered here.
-IRIS_DEVICE void copy_a(const Ring& ring, Place place, const FastArgs& fast, bool gathered, i32 row, i32 depth) {
+/// The rows of A that a tile is made of, as they are copied: of this rank's A, or of the one that is gathered here. Found out once for all its slabs,
+/// since what a lane does from one slab to the next is how fast slabs come.
+struct Rows {
+    const TensorMap* map;
+    i32 first;
+    /// Whether the depth is what lies side by side; and bytes of a slab of them.
+    bool deep;
+    u32 bytes;
+
+    IRIS_DEVICE static Rows of(const FastArgs& fast, bool gathered, u32 first) {
+        u64 bytes = gathered ? fast.gathered_bytes : fast.a_bytes;
+        return {gathered ? &fast.gathered : &fast.a, i32(first), gathered || fast.a_deep, u32(bytes) * BOXES};
+    }
+};
+
+/// Copies a slab of A to where `place` is, with one lane: the depths from `depth` on.
+IRIS_DEVICE void copy_a(const Ring& ring, Place place, const Rows& rows, i32 depth) {
     u32 full = ring.full(place.stage);
     IRIS_UNROLL
     for (u32 box = 0; box < BOXES; ++box, depth += BOX_K) {
         u32 a = ring.a(place.stage) + box * A_BOX;
-        if (gathered) {
-            copy_box(a, fast.gathered, full, depth, row);
-        } else if (fast.a_deep) {
-            copy_box(a, fast.a, full, depth, row);
+        if (rows.deep) {
+            copy_box(a, *rows.map, full, depth, rows.first);
         } else {
             IRIS_UNROLL
             for (u32 at = 0; at < TILE_M; at += 64) {
-                copy_box(a + at * 128, fast.a, full, row + at, depth);
+                copy_box(a + at * 128, *rows.map, full, rows.first + at, depth);
             }
         }
     }

@@ -23,6 +23,7 @@
 #pragma once
 
 #include "../tile.h"
+#include "args.h"
 
 namespace iris {
 
@@ -50,64 +51,51 @@ constexpr u32 PAIR = 1;
 
 /// Blocks that stream at most: the twin of `STREAMERS` in `src/device/fast.rs`.
 constexpr u32 STREAMERS = 144;
-/// Groups of rows of tiles.
-constexpr u32 STREAMS_OF_CALL = 2;
 
-/// Slabs `first` to `end` of the tile at a step, by depth.
+/// Slabs `first` to `end` of a tile, by depth.
 struct Stint {
+    /// The step at which it comes; of one that is streamed, which column of tiles it is in.
     u32 step;
     u32 first;
     u32 end;
-    /// If the tile is streamed, how many it has.
+    /// If the tile is streamed, how many slabs it has, and which row of tiles it is in, in the order of their groups.
     u32 whole = 0;
+    u32 row = 0;
 
     IRIS_DEVICE u32 slabs() const { return end - first; }
     /// Whether the tile is finished after them.
     IRIS_DEVICE bool is_head() const { return end >= whole; }
 };
 
-/// What a block streams: made once, since warpgroups have no registers to keep it in.
-struct Streams {
-    /// Slabs of a tile, and tiles of a row.
-    u32 slabs;
-    u32 across;
-    /// Of each group the rows of tiles; and, among its slabs row of tiles by row, what falls to this block.
-    u32 height[STREAMS_OF_CALL];
-    u32 from[STREAMS_OF_CALL];
-    u32 until[STREAMS_OF_CALL];
-
-    template <class Op>
-    IRIS_DEVICE void make(const Op& op) {
-        slabs = u32(slabs_of(op.depths()));
-        across = u32(ceil_div(op.cols(op.me()), TILE_N));
-        for (u32 group = 0; group < STREAMS_OF_CALL; ++group) {
-            u32 rows = op.rows_of_group(group);
-            height[group] = rows;
-            bool has = rows != 0 && u32(block_index()) / rows < u32(op.args.blocks) / rows;
-            from[group] = has ? begin_of(group, u32(op.args.blocks), u32(block_index()) / rows) : 0;
-            until[group] = has ? begin_of(group, u32(op.args.blocks), u32(block_index()) / rows + 1) : 0;
-        }
-    }
-    /// Where the part of a group's slabs begins that falls to a team.
-    IRIS_DEVICE u32 begin_of(u32 group, u32 blocks, u32 team) const { return across * slabs * team / (blocks / height[group]); }
-};
-
 /// A block's stints, one after the other.
 template <class Op>
 struct Course {
     const Op& op;
-    const Streams& streams;
-    /// Where blocks leave parts of tiles, if these are streamed; else 0.
-    const u64& partials;
+    const FastArgs& fast;
     /// Of tiles that are not streamed, the next step; of others, the current group.
     u32 step;
-    /// How many of the group's slabs have been in a stint.
+    /// How many of the group's slabs have been in a stint; and which tile of its row the current one is of.
     u32 done = 0;
+    u32 col = 0;
 
-    IRIS_DEVICE Course(const Op& op, const Streams& streams, const u64& partials)
-        : op(op), streams(streams), partials(partials), step(does_stream() ? 0 : u32(block_index())) {}
+    IRIS_DEVICE Course(const Op& op, const FastArgs& fast) : op(op), fast(fast), step(does_stream() ? 0 : u32(block_index())) {}
 
-    IRIS_DEVICE bool does_stream() const { return Op::STREAMS && PAIR == 1 && partials != 0; }
+    IRIS_DEVICE bool does_stream() const { return Op::STREAMS && PAIR == 1 && fast.partials != 0; }
+
+    // What follows is made without divisions, as far as it can be: a block that begins has no time for them. The host has made them.
+
+    /// Rows of tiles of the current group.
+    IRIS_DEVICE u32 height() const { return u32(fast.streams.height[step]); }
+    /// The team of a block, which has the team's row of tiles; and which.
+    IRIS_DEVICE u32 team_of(u32 block) const { return block * u32(fast.streams.inverse[step]) >> 16; }
+    IRIS_DEVICE u32 row_of(u32 block) const { return block - team_of(block) * height(); }
+    /// Where a team's part of a row's slabs begins: those before it have one more, or as many of them as there are.
+    IRIS_DEVICE u32 begin_of(u32 team) const {
+        return u32(fast.streams.share[step]) * team + u32(smaller(team, fast.streams.more[step]));
+    }
+    /// Where this block's part begins and ends, of which there may be none: blocks behind the last team have none.
+    IRIS_DEVICE u32 from() const { return begin_of(u32(smaller(team_of(u32(block_index())), fast.streams.teams[step]))); }
+    IRIS_DEVICE u32 until() const { return begin_of(u32(smaller(team_of(u32(block_index())) + 1, fast.streams.teams[step]))); }
 
     /// Goes on to the next stint, if there is one.
     IRIS_DEVICE bool next() {
@@ -116,33 +104,34 @@ struct Course {
             done = u32(op.args.blocks);
             return step / PAIR * PAIR < u32(op.steps());
         }
-        while (streams.from[step] + done == streams.until[step]) {
+        while (from() + done == until()) {
             if (++step == STREAMS_OF_CALL) {
                 return false;
             }
             done = 0;
         }
-        u32 at = streams.from[step] + done;
-        done += u32(smaller(streams.slabs - at % streams.slabs, streams.until[step] - at));
+        u32 at = from() + done;
+        col = at / slabs();
+        done += u32(smaller((col + 1) * slabs() - at, until() - at));
         return true;
     }
 
-    /// The current one. It is found out anew each time, so that it takes no registers while it is multiplied.
+    /// The current one. Most of it is found out anew each time, so that it takes no registers while it is multiplied.
     IRIS_DEVICE Stint stint() const {
         if (!does_stream()) {
             u32 slabs = u32(slabs_of(op.depths()));
             u32 half = (slabs + PAIR - 1) / PAIR;
             return step % PAIR == 0 ? Stint{step, 0, half} : Stint{step, half, slabs};
         }
-        u32 height = streams.height[step];
-        u32 last = streams.from[step] + done - 1;
-        u32 col = last / streams.slabs;
-        u32 begin = col * streams.slabs;
-        u32 after = streams.from[step] > begin ? streams.from[step] - begin : 0;
-        u32 before = step == 0 ? 0 : streams.height[0] * streams.across;
-        return {before + Grid::number(u32(block_index()) % height, col, height, streams.across), begin + streams.slabs - 1 - last,
-                streams.slabs - after, streams.slabs};
+        u32 last = from() + done - 1;
+        u32 begin = col * slabs();
+        u32 after = from() > begin ? from() - begin : 0;
+        u32 above = step == 0 ? 0 : u32(fast.streams.height[0]);
+        return {col, begin + slabs() - 1 - last, slabs() - after, slabs(), above + row_of(u32(block_index()))};
     }
+
+    /// Slabs of a tile.
+    IRIS_DEVICE u32 slabs() const { return u32(fast.streams.slabs); }
 
     /// The number of a block's place, among those in which parts of this group's tiles are left.
     IRIS_DEVICE u32 place_of(u32 block) const { return step * STREAMERS + block; }
@@ -154,17 +143,16 @@ struct Course {
             return;
         }
         u32 own = stint().slabs();
-        // So many slabs of the tile are made.
+        // So many slabs of the tile are made. Where there are fewer slabs than teams, the last teams have none, and are not come to.
         u32 have = own;
-        u32 height = streams.height[step];
+        u32 block = u32(block_index());
+        u32 team = team_of(block);
         IRIS_ROLLED
-        for (u32 block = u32(block_index()) + height; have < streams.slabs; block += height) {
-            // What this block has made ends where `until` is.
-            u32 then = own + streams.begin_of(step, u32(op.args.blocks), block / height + 1) - streams.until[step];
-            if (then == have) {
-                continue; // there are fewer slabs than teams
-            }
-            have = then;
+        while (have < slabs()) {
+            block += height();
+            ++team;
+            // What this block has made ends where its team's part does.
+            have = own + begin_of(team + 1) - until();
             each(block);
         }
     }

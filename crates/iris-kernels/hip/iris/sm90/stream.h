@@ -6,8 +6,26 @@
 
 #include "ring.h"
 #include "stints.h"
+#include "../operation.h"
 
 namespace iris {
+
+/// The tile at a step, without rows where there is none.
+template <class Op>
+IRIS_DEVICE Work work_at(const Op& op, u32 step) {
+    return PAIR == 1 || step < u32(op.steps()) ? op.work(step) : Work{};
+}
+
+/// The tile of a stint, likewise.
+template <class Op>
+IRIS_DEVICE Work work_of(const Op& op, const Stint& stint) {
+    if constexpr (Op::STREAMS && PAIR == 1) {
+        if (stint.whole != 0) {
+            return op.tile(stint.row, stint.step);
+        }
+    }
+    return work_at(op, stint.step);
+}
 
 /// Bytes of the flags, of which each warpgroup has its own: the same for every tile, since calls with other tiles use the same memory.
 constexpr u32 FLAG_BYTES = STREAMS_OF_CALL * STREAMERS * 2 * 4;
@@ -50,12 +68,12 @@ IRIS_DEVICE Duty duty_of(const Course<Op>& course, u32 rows) {
 /// Where what a wave of a block leaves lies.
 template <class Op>
 IRIS_DEVICE u64 left_by(const Course<Op>& course, u32 block, u32 wave) {
-    return course.partials + FLAG_BYTES + u64(course.place_of(block)) * SUM_BYTES + wave * WAVE_BYTES;
+    return course.fast.partials + FLAG_BYTES + u64(course.place_of(block)) * SUM_BYTES + wave * WAVE_BYTES;
 }
 /// The flag of a block's warpgroup.
 template <class Op>
 IRIS_DEVICE u32* flag_of(const Course<Op>& course, u32 block, u32 group) {
-    return global<u32>(course.partials) + course.place_of(block) * 2 + group;
+    return global<u32>(course.fast.partials) + course.place_of(block) * 2 + group;
 }
 
 /// Leaves sums to who finishes the tile.

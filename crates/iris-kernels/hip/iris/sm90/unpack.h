@@ -6,7 +6,6 @@
 #pragma once
 
 #include "stream.h"
-#include "../operation.h"
 
 namespace iris {
 
@@ -93,7 +92,7 @@ struct Unpacking {
                 return true;
             }
             if (polls % IRIS_LOOK == 0) {
-                u64 source = op.line(op.work(stint.step).a_row + first_row + late * LINES).source;
+                u64 source = op.line(work_of(op, stint).a_row + first_row + late * LINES).source;
                 if (!packets.may_wait(since, source, number(slab) / ACROSS, seen)) {
                     return false;
                 }
@@ -142,13 +141,13 @@ struct Unpacking {
 
 /// Fills the ring with A. Returns whether all of it has come.
 template <class Op>
-IRIS_DEVICE bool unpack_tiles(Op& op, const FastArgs& fast, const Ring& ring, const Streams& streams) {
+IRIS_DEVICE bool unpack_tiles(Op& op, const FastArgs& fast, const Ring& ring) {
     bool whole = op.rank.call.attend();
     u32 before = 0;
-    Course<Op> course(op, streams, fast.partials);
+    Course<Op> course(op, fast);
     while (course.next()) {
         Stint stint = course.stint();
-        Work work = op.work(stint.step);
+        Work work = work_of(op, stint);
         u32 behind = course.does_stream() ? duty_of(course, work.block.rows).stages() : 0;
         if (work.block.rows <= LINES) {
             whole = Unpacking<Op, 1>(op, stint, work).run(ring, before, behind, whole);

@@ -1,7 +1,7 @@
 //! One rank's side of a case: its inputs, calls and checks, each enqueued and none waited for.
 
 use super::case::Case;
-use super::plan::{Lines, Operands, Plan, parts};
+use super::plan::{Lines, Operands, Plan, TILE, parts};
 use super::ranks::{Memories, Ranks, THREADS, describe};
 use iris_heap::device::{DeviceError, Function, Stream};
 use iris_kernels::device::{Args, FaultRecord, completed};
@@ -275,7 +275,7 @@ impl<'a> Side<'a> {
             ..Args::default()
         };
         args.heap[..world].copy_from_slice(&self.ranks.seen[self.rank]);
-        args.with_shares()
+        args.with_shares().gathering(case.program, TILE)
     }
 
     /// Makes a call.
