@@ -251,7 +251,7 @@ const STREAMS_OF_CALL: usize = 2;
 /// Bytes of the flags by which blocks tell each other of parts of tiles: zero between calls.
 pub const FLAG_BYTES: usize = STREAMS_OF_CALL * STREAMERS * 2 * 4;
 
-/// So many tiles high at most is what can be streamed: as in `hip/all_gather_matmul.hip`.
+/// So many tiles high at most is what can be streamed, and what ranks may need of each other at once.
 pub const MOST_HIGH: usize = 8;
 
 /// Whether the tiles of calls of so many rows can be streamed: all rows of tiles are gone through together.
