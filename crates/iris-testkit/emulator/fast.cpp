@@ -89,7 +89,7 @@ void go_about(const Case& c, const std::string& op, iris::Args& args, u64 cols, 
     bool most_wait = 2 * args.rows_first * across < args.blocks;
     args.in_turn = c.world > 2 && args.rows_first != 0 && all - args.rows_first > MOST_HIGH;
     bool is_little = args.m_share * c.k * 2 * (c.world - 1) <= LITTLE;
-    args.sends_first = most_wait && !(streamed && args.rows_first != 0) && is_little;
+    args.sends_first = most_wait && is_little;
     args.apart = most_wait ? 0 : 100;
 }
 

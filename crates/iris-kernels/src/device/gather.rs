@@ -54,7 +54,7 @@ impl FastArgs {
         let heights = match program {
             Program::AllGatherMatmul(GatherDim::Rows) => {
                 let first = rows_first(&args, tile, streamed);
-                self.args = by_crews(&args, crews, streamed, first);
+                self.args = by_crews(&args, crews, first);
                 [first, high(tile.m) - first]
             }
             Program::AllGatherMatmul(GatherDim::Columns) => [0, high(tile.m)],
@@ -69,9 +69,9 @@ impl FastArgs {
     }
 }
 
-/// Slabs of a tile.
+/// Slabs of a tile that has depth.
 fn slabs(depth: u64, crews: &Crews) -> u64 {
-    depth.div_ceil(crews.slab_depth() as u64).max(1)
+    depth.div_ceil(crews.slab_depth() as u64)
 }
 
 /// How many rows of tiles come first: this rank's own, while the others' rows are on their way. If none, all tiles wait for all rows.
@@ -116,14 +116,15 @@ fn rows_first(args: &Args, tile: Tile, streamed: bool) -> u64 {
 /// 34.9 if it is sent beside the product, and (512, 5120, 8192) in tiles of 128 x 128 62.6 for 68.4; (256, 3072, 4096) would take 27.0 for 24.2.
 /// Beside tiles of 256 columns it is what one peer gets that counts: on 4 H200 (512, 32768, 3584), 0.9 MB for each peer, takes 62 beside them
 /// and 58 before; (512, 28672, 4096) 68 and 61.
-fn by_crews(args: &Args, crews: &Crews, streamed: bool, first: u64) -> Args {
+fn by_crews(args: &Args, crews: &Crews, first: u64) -> Args {
     let Tile { m: high, n: wide } = crews.tile;
     let peers = args.world - 1;
     let in_turn =
         peers > 1 && first != 0 && args.m.div_ceil(high as u64) - first > MOST_HIGH as u64;
 
+    let blocks = args.blocks.max(1);
     let own_tiles = first * args.cols().div_ceil(wide as u64);
-    let most_wait = 2 * own_tiles < args.blocks;
+    let most_wait = 2 * own_tiles < blocks;
     let steps = [args.a, args.a_row * ELEMENT, args.k * ELEMENT];
     let whole = args.a_col == 1 && steps.iter().all(|it| it.is_multiple_of(16));
     let pieces = match peers == 0 || args.k == 0 {
@@ -138,14 +139,14 @@ fn by_crews(args: &Args, crews: &Crews, streamed: bool, first: u64) -> Args {
     let slab_cycles = (high * wide * crews.slab_depth() / 2048) as u64;
     let cycles = match most_wait {
         true => 0,
-        false => own_tiles * slabs(args.k, crews) / args.blocks * slab_cycles * 3 / 5,
+        false => own_tiles * slabs(args.k, crews) / blocks * slab_cycles * 3 / 5,
     };
     let lanes = crews.movers() as u64 / PIECE_ROWS as u64;
-    let steps = pieces.div_ceil(args.blocks) * (args.row_part / CHUNK).div_ceil(COPIED * lanes);
+    let steps = pieces.div_ceil(blocks) * (args.row_part / CHUNK).div_ceil(COPIED * lanes);
     Args {
         rows_first: first,
         in_turn: u64::from(in_turn),
-        sends_first: u64::from(most_wait && !(streamed && first != 0) && is_early),
+        sends_first: u64::from(most_wait && is_early),
         apart: (cycles / steps.max(1)).min(LONGEST),
         ..*args
     }
@@ -200,6 +201,8 @@ mod tests {
         assert_eq!(first(call(2, 256, 8192, 3584), (128, 128), 0), 0);
         assert_eq!(first(call(2, 512, 8192, 3584), (128, 128), 0), 2);
         assert_eq!(first(call(2, 256, 1536, 4096), (128, 128), 0), 1);
+        // The peers' rows by themselves, two and one at a time, are six groups in all in place of two.
+        assert_eq!(first(call(4, 1408, 8192, 3584), (128, 256), 0), 0);
         // Gone through row by row it is read as often.
         assert_eq!(first(call(2, 256, 8192, 3584), (64, 64), 0), 2);
         // Streamed, two blocks or fewer for each tile: 2 x 24 of 132 are too few, 4 x 20 are not.
@@ -248,7 +251,7 @@ mod tests {
             (1, 0, 54 * 1024 * 3 / 5 / 7)
         );
         // Two ranks have one peer each, and all of what is left may be needed at once.
-        assert_eq!(sent(call(2, 2048, 8192, 3584), (128, 256), 0).0, 0);
+        assert_eq!(sent(call(2, 4096, 8192, 3584), (128, 256), 0).0, 0);
         assert_eq!(sent(call(4, 1408, 1536, 3584), (128, 256), 0).0, 1);
         assert_eq!(sent(call(4, 1280, 1536, 3584), (128, 256), 0).0, 0);
         // A rank by itself, and one without depth, send nothing.
@@ -286,6 +289,12 @@ mod tests {
         };
         let streams = few.gathering(packets, &unpacks).streams;
         assert_eq!((streams.slabs, streams.height), (64, [0, 1]));
+        // As many rows of tiles as a slab has room for.
+        let more = FastArgs {
+            args: call(2, 40, 2560, 8192),
+            ..fast
+        };
+        assert_eq!(more.gathering(packets, &unpacks).streams.height, [0, 3]);
         // Of what nothing is streamed, nothing changes.
         assert_eq!(fast.gathering(Program::TwoShot, &crews(64, 64)), fast);
     }
