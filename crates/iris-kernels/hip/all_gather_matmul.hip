@@ -24,6 +24,13 @@ namespace {
 constexpr u32 PIECE_ROWS = 8;
 /// Chunks that a thread copies at a time: on gfx90a two would not leave scalar registers enough.
 constexpr u32 COPIED = CREWS ? 4 : LANES == 64 ? 1 : 2;
+/// Whether what is sent beside a product may be sent to one peer after the other. Portable kernels send before they multiply, and have no registers to spare.
+#if defined(IRIS_EMULATED)
+constexpr bool IN_TURN = true;
+#else
+constexpr bool IN_TURN = CREWS;
+#endif
+
 /// What the two operations have in common.
 template <bool BY_COLUMNS>
 struct Gather : Operation {
@@ -182,6 +189,9 @@ struct Gather : Operation {
     /// So many rows of tiles are gone through together, or in groups, after the first `first`: as many as a rank has, unless all that are
     /// left are so few that they are one group.
     IRIS_DEVICE static u32 rows_after(u32 all, u32 first) { return first == 0 || all - first <= IRIS_RASTER ? all - first : first; }
+    /// Whether a rank's part is sent to one peer after the other.
+    IRIS_DEVICE u32 in_turn() const { return IN_TURN ? u32(reread(args).in_turn) : 0; }
+
     IRIS_DEVICE bool begin() {
         // A rank without columns of B reads nothing, and is sent nothing.
         auto sent = [&](u64 target) { return cols(target) != 0 ? pieces(me()) : u64(0); };
@@ -301,7 +311,7 @@ struct Gather : Operation {
 
     /// Finds out how this block sends, and where its first piece lies, of which chunks are loaded where it is not known yet whether they may be sent.
     IRIS_DEVICE void expect(Parcel& parcel) const {
-        parcel.in_turn = u32(reread(args).in_turn);
+        parcel.in_turn = in_turn();
         if (first_piece() < pieces(me()) && is_whole()) {
             parcel.piece = extent(first_piece());
             parcel.way = path(parcel.piece);
@@ -363,7 +373,7 @@ struct Gather : Operation {
     }
     IRIS_DEVICE bool send() {
         Parcel parcel;
-        parcel.in_turn = u32(reread(args).in_turn);
+        parcel.in_turn = in_turn();
         return send(parcel, [](u64) {}, [] {});
     }
 
