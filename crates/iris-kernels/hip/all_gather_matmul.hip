@@ -411,7 +411,7 @@ struct GatherRows : Gather<false> {
         Block block = Grid{u64(height) * TILE_M, cols(me())}.block(at);
         return tile(u32(block.row / TILE_M) + skipped, u32(block.col / TILE_N));
     }
-    /// That of a row of tiles, counted from this rank's own first one on.
+    /// The same of a tile by its place, of which rows are counted from this rank's own first one on.
     IRIS_DEVICE Work tile(u32 row, u32 col) const {
         u64 start = rows(me()).start;
         u64 m = reread(args).m;

@@ -116,11 +116,10 @@ iris::FastArgs fast_arguments(const Case& c, const std::string& op, const iris::
         u64 all = ceil_div(args.m, c.slab_rows);
         iris::Streams& streams = fast.streams;
         streams.slabs = ceil_div(args.k, c.slab_depth);
-        streams.across = ceil_div(places.c_cols, c.tile_n);
         for (u64 group : {0, 1}) {
             u64 height = group == 0 ? args.rows_first : all - args.rows_first;
             u64 teams = height == 0 ? 0 : args.blocks / height;
-            u64 row = streams.across * streams.slabs;
+            u64 row = ceil_div(places.c_cols, c.tile_n) * streams.slabs;
             streams.height[group] = height;
             streams.inverse[group] = ceil_div(65536, std::max<u64>(height, 1));
             streams.teams[group] = teams;

@@ -17,7 +17,8 @@
 //   steps (`Rounds`), and the peers' parts of each are added to it as it is multiplied: it then belongs to OWN.
 // - `finish` ends the call.
 //
-// Where it STREAMS, which crews can do, `tile(row, col)` is the same of a tile by its place, in the order in which rows of tiles are streamed.
+// Where it STREAMS, which crews can do, `tile(row, col)` is what `work` is of a step: of a tile by its place, in the order in which rows of tiles
+// are streamed.
 //
 // The portable kernels do this one after the other (`walk.h`). On Hopper a block's crews do it beside each other
 // (`sm90/crews.h`): what a block waits for must never follow from what it does later.

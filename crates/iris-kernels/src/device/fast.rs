@@ -24,8 +24,6 @@ pub struct TensorMap(pub [u64; 16]);
 pub struct Streams {
     /// Slabs of a tile.
     pub slabs: u64,
-    /// Tiles of a row.
-    pub across: u64,
     /// Of each group the rows of tiles.
     pub height: [u64; STREAMS_OF_CALL],
     /// 2^16 divided by that and rounded up: kernels divide a block's number by it so.
@@ -45,7 +43,6 @@ impl Streams {
         let row = across * slabs;
         Self {
             slabs,
-            across,
             height,
             inverse: height.map(|rows| (1u64 << 16).div_ceil(rows.max(1))),
             teams,
@@ -245,7 +242,7 @@ impl Crews {
     }
 }
 
-/// The most blocks that stream tiles, and how many groups of rows of tiles there are: the twins of those in `hip/iris/sm90/stints.h`.
+/// The most blocks that stream tiles, and how many groups of rows of tiles there are: the twins of those in `hip/iris/sm90/stints.h` and `args.h`.
 pub const STREAMERS: usize = 144;
 const STREAMS_OF_CALL: usize = 2;
 /// Bytes of the flags by which blocks tell each other of parts of tiles: zero between calls.

@@ -17,7 +17,8 @@ const ELEMENT: u64 = 2;
 /// Elements of what a thread stores at a time, and how many of these it loads before: as in `hip/all_gather_matmul.hip`.
 const CHUNK: u64 = 16 / ELEMENT;
 const COPIED: u64 = 4;
-/// Clock cycles from one step of what is sent to the next, at most, should depths be such that all this is far from the truth.
+/// Clock cycles from one step of what is sent to the next, at most, should depths be such that all this is far from the truth: as in
+/// `hip/iris/sm90/pace.h`.
 const LONGEST: u64 = 40_000;
 
 impl Args {
@@ -125,8 +126,9 @@ fn by_crews(args: &Args, crews: &Crews, first: u64) -> Args {
     let blocks = args.blocks.max(1);
     let own_tiles = first * args.cols().div_ceil(wide as u64);
     let most_wait = 2 * own_tiles < blocks;
-    let steps = [args.a, args.a_row * ELEMENT, args.k * ELEMENT];
-    let whole = args.a_col == 1 && steps.iter().all(|it| it.is_multiple_of(16));
+    // As the kernel finds out for itself, which sends so or so.
+    let places = [args.a, args.a_row * ELEMENT, args.k * ELEMENT];
+    let whole = args.a_col == 1 && places.iter().all(|it| it.is_multiple_of(16));
     let pieces = match peers == 0 || args.k == 0 {
         true => 0,
         false => args.rows().div_ceil(PIECE_ROWS as u64) * args.row_parts,
@@ -267,8 +269,8 @@ mod tests {
         let args = call(2, 1024, 2560, 8192);
         let streams = goes(args, (128, 128), 1).streams;
         assert_eq!(
-            (streams.slabs, streams.across, streams.height),
-            (128, 20, [4, 4])
+            (streams.slabs, streams.height, streams.share, streams.more),
+            (128, [4, 4], [2560 / 33; 2], [2560 % 33; 2])
         );
         assert_eq!(goes(args, (128, 128), 0).streams, Streams::default());
         let columns = Program::AllGatherMatmul(GatherDim::Columns);

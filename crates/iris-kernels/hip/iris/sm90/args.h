@@ -15,9 +15,8 @@ constexpr u32 STREAMS_OF_CALL = 2;
 
 /// What falls to whom where tiles are streamed: see `stints.h`, which says what a team is.
 struct Streams {
-    /// Slabs of a tile, and tiles of a row.
+    /// Slabs of a tile.
     u64 slabs;
-    u64 across;
     /// Of each group the rows of tiles, and 2^16 divided by that and rounded up.
     u64 height[STREAMS_OF_CALL];
     u64 inverse[STREAMS_OF_CALL];

@@ -570,8 +570,8 @@ IRIS_DEVICE Op side(const FastArgs& fast, CrewsShared& shared) {
 /// Begins the launch and the call, and sends this block's pieces of A.
 ///
 /// These are awaited by all: the first of them is asked for before anything else, and so is what tells which call this is. Behind the loader's
-/// requests, which begin when the block's crews have met here, it would come as late as all that these ask for. Where it lies, and how fast
-/// the others go, is found out before.
+/// requests, which begin when the block's crews have met here, it would come as late as all that these ask for. Where it lies is found out
+/// before.
 template <class Op>
 IRIS_DEVICE bool begin_and_send(Op& op) {
     typename Op::Parcel parcel;

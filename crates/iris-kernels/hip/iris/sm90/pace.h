@@ -26,6 +26,7 @@ struct Pace {
         return {u32(smaller(cycles / (steps == 0 ? 1 : u32(steps)), LONGEST)), clock()};
     }
 
+    /// So many cycles apart, as the host has found out.
     IRIS_DEVICE static Pace of(u32 apart) { return {apart, clock()}; }
 
     /// Waits until the next step may be made.

@@ -67,6 +67,23 @@ struct Stint {
     IRIS_DEVICE bool is_head() const { return end >= whole; }
 };
 
+/// The tile at a step, without rows where there is none.
+template <class Op>
+IRIS_DEVICE auto work_at(const Op& op, u32 step) {
+    return PAIR == 1 || step < u32(op.steps()) ? op.work(step) : decltype(op.work(step)){};
+}
+
+/// The tile of a stint, likewise.
+template <class Op>
+IRIS_DEVICE auto work_of(const Op& op, const Stint& stint) {
+    if constexpr (Op::STREAMS && PAIR == 1) {
+        if (stint.whole != 0) {
+            return op.tile(stint.row, stint.step);
+        }
+    }
+    return work_at(op, stint.step);
+}
+
 /// A block's stints, one after the other.
 template <class Op>
 struct Course {

@@ -6,26 +6,8 @@
 
 #include "ring.h"
 #include "stints.h"
-#include "../operation.h"
 
 namespace iris {
-
-/// The tile at a step, without rows where there is none.
-template <class Op>
-IRIS_DEVICE Work work_at(const Op& op, u32 step) {
-    return PAIR == 1 || step < u32(op.steps()) ? op.work(step) : Work{};
-}
-
-/// The tile of a stint, likewise.
-template <class Op>
-IRIS_DEVICE Work work_of(const Op& op, const Stint& stint) {
-    if constexpr (Op::STREAMS && PAIR == 1) {
-        if (stint.whole != 0) {
-            return op.tile(stint.row, stint.step);
-        }
-    }
-    return work_at(op, stint.step);
-}
 
 /// Bytes of the flags, of which each warpgroup has its own: the same for every tile, since calls with other tiles use the same memory.
 constexpr u32 FLAG_BYTES = STREAMS_OF_CALL * STREAMERS * 2 * 4;

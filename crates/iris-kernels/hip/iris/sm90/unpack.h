@@ -6,6 +6,7 @@
 #pragma once
 
 #include "stream.h"
+#include "../operation.h"
 
 namespace iris {
 
