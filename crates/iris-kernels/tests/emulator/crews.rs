@@ -150,7 +150,7 @@ pub(crate) fn few_streamed() -> Vec<String> {
 }
 
 /// Streamed tiles of depths of which some come late: whoever sends them begins late.
-fn late_depths() -> Vec<String> {
+pub(crate) fn late_depths() -> Vec<String> {
     let of = |blocks, slow| {
         format!("world=2 m=64,64,64 n=330 k=1000 blocks={blocks} streamed=1 slow={slow},150")
     };

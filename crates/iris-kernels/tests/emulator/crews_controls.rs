@@ -4,8 +4,8 @@
 use crate::cases::MAX;
 use crate::compile::compiler;
 use crate::crews::{
-    deep, few_streamed, in_pairs, late_partners, late_parts, late_rows, run, run_patiently,
-    shared_by_many, streamed,
+    deep, few_streamed, in_pairs, late_depths, late_partners, late_parts, late_rows, run,
+    run_patiently, shared_by_many, streamed,
 };
 use crate::kinds::{OfCrews, of_wide_waves, op_of, with};
 use iris_kernels::DType;
@@ -252,6 +252,30 @@ fn what_a_courier_foresees_is_there() {
                 "count_of(wanted) / 2, [&](u32 nth) { return named(wanted, nth); });\n    }\n\n    /// Waits",
             ),
         ],
+    );
+}
+
+/// A block that begins in the midst of a tile waits for the depths of the next one, too.
+#[test]
+fn depths_of_a_later_stint_are_waited_for() {
+    check_all(
+        ROWS,
+        &late_depths(),
+        &[(
+            "op.awaits(work, first || fast.partials != 0)",
+            "op.awaits(work, first)",
+        )],
+    );
+}
+
+/// All that is copied at a time has come, not only what comes first of it.
+#[test]
+fn all_depths_that_are_copied_at_a_time_have_come() {
+    let last = late_depths().pop();
+    check_all(
+        ROWS,
+        last.as_slice(),
+        &[("while (go && depth < needed)", "if (go && depth < needed)")],
     );
 }
 
