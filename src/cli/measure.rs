@@ -32,22 +32,22 @@ impl<T: Element> Unfused<T> {
         };
         let (product, collective, between) = match split.operation {
             Operation::MatmulAllReduce => (
-                Product::new(m, shares.a.columns.len(), n),
+                Product::new(m, shares.a.columns.len(), n)?,
                 Collective::all_reduce(world, collective(m, n))?,
                 world.buffer(m * n),
             ),
             Operation::MatmulReduceScatter => (
-                Product::new(m, shares.a.columns.len(), n),
+                Product::new(m, shares.a.columns.len(), n)?,
                 Collective::reduce_scatter(world, collective(m, n))?,
                 world.buffer(m * n),
             ),
             Operation::MatmulAllGather => (
-                Product::new(shares.a.rows.len(), k, n),
+                Product::new(shares.a.rows.len(), k, n)?,
                 Collective::all_gather(world, collective(m, n))?,
                 world.buffer(shares.a.rows.len() * n),
             ),
             Operation::AllGatherMatmul => (
-                Product::new(m, k, shares.b.columns.len()),
+                Product::new(m, k, shares.b.columns.len())?,
                 match split.gather {
                     Gather::Rows => Collective::all_gather(world, collective(m, k))?,
                     Gather::Columns => Collective::all_gather(world, collective(k, m))?,

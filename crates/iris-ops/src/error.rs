@@ -276,6 +276,16 @@ pub enum OpError {
         /// The stream's rank.
         stream: usize,
     },
+    /// An operation is bound to a stream for good, since what bound it was forgotten in place of dropped.
+    #[error(
+        "{operation}: on rank {rank} a `Bound` was forgotten, not dropped: when its calls have ended is not known, so the operation can be neither bound, launched in a graph, reset nor freed"
+    )]
+    StillBound {
+        /// The operation.
+        operation: &'static str,
+        /// The rank.
+        rank: usize,
+    },
     /// An earlier call faulted, and the operation has not been reset since.
     #[error("{0}")]
     Fault(Arc<Verdict>),

@@ -91,11 +91,13 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
             kind,
             config,
             workspace: FusedWorkspace {
+                operation,
                 world: world.clone(),
                 kernel,
                 region: Some(region),
                 counter,
                 last,
+                bound: false,
             },
         })
     }
@@ -138,6 +140,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
             });
         }
         self.rebind(stream)?;
+        self.workspace.bound = true;
         Ok(Bound {
             operation: self,
             stream,
@@ -146,6 +149,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
 
     /// Has what is enqueued on `stream` from now on wait for the calls made before.
     pub(crate) fn rebind(&self, stream: &B::Stream) -> Result<(), OpError> {
+        self.workspace.is_let_go()?;
         stream.wait(&self.workspace.last)?;
         stream.watch(Arc::clone(&self.workspace.kernel) as _);
         Ok(())
@@ -153,7 +157,8 @@ impl<T: Element, W: Word, B: Runs<T, W>> Operation<T, W, B> {
 }
 
 /// An operation bound to a stream, on which its calls run in order. The operation can be bound to another stream once this is
-/// dropped; what is called there waits, on the device, for what was called here.
+/// dropped; what is called there waits, on the device, for what was called here. Where this is forgotten ([`std::mem::forget`]) in place of dropped,
+/// nobody knows when these calls have ended, and whatever asks for that is [`OpError::StillBound`].
 pub struct Bound<'a, T: Element, W: Word = i32, B: Runs<T, W> = Host> {
     operation: &'a mut Operation<T, W, B>,
     stream: &'a B::Stream,
@@ -163,6 +168,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Drop for Bound<'_, T, W, B> {
     fn drop(&mut self) {
         // Refused only by a device that has failed, and is waited for no more.
         let _ = self.stream.record(&self.operation.workspace.last);
+        self.operation.workspace.bound = false;
     }
 }
 
@@ -330,10 +336,11 @@ impl Check {
         } else {
             (1, col_stride)
         };
+        // The shape that was expected: a matrix without elements may have been given in another.
         Ok(Strided {
             offset: matrix.offset,
-            rows: matrix.rows,
-            cols: matrix.cols,
+            rows: rows.len(),
+            cols: cols.len(),
             row_stride,
             col_stride,
         })
@@ -359,8 +366,8 @@ impl Check {
         self.span_in("c", &view)?;
         Ok(Strided {
             offset: c.offset,
-            rows: c.rows,
-            cols: c.cols,
+            rows: rows.len(),
+            cols: cols.len(),
             row_stride: c.row_stride,
             col_stride: 1,
         })

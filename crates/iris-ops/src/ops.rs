@@ -54,7 +54,7 @@ macro_rules! operation {
             /// Binds it to a stream, to be called there. Calls made on another stream before are waited for on the device.
             ///
             /// # Errors
-            /// Where the stream is another rank's.
+            /// Where the stream is another rank's; [`OpError::StillBound`].
             pub fn bind<'a>(
                 &'a mut self,
                 stream: &'a B::Stream,
@@ -64,8 +64,11 @@ macro_rules! operation {
 
             /// Makes it work again after a fault, and starts its counter anew. Collective; waits for this rank's own calls.
             ///
+            /// Between a fault and the end of this, the output of the call that faulted is nobody's: a peer that has not noticed yet may still store a
+            /// tile there. What is read there may be anything, and what is written may be lost.
+            ///
             /// # Errors
-            /// Where a rank has died or does not come.
+            /// Where a rank has died or does not come; [`OpError::StillBound`].
             pub fn reset(&mut self) -> Result<(), OpError> {
                 self.0.reset()
             }
@@ -74,7 +77,7 @@ macro_rules! operation {
             /// nothing back.
             ///
             /// # Errors
-            /// Where a rank has died or does not come.
+            /// Where a rank has died or does not come; [`OpError::StillBound`].
             pub fn free(self) -> Result<(), OpError> {
                 self.0.free()
             }

@@ -24,23 +24,40 @@ pub struct Product<T> {
 
 impl<T: Element> Product<T> {
     /// For A `(rows, depth)`, row-major, B `(depth, cols)` and C `(rows, cols)`.
-    pub fn new(rows: usize, depth: usize, cols: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`OpError::TooLarge`] where one of them has more bytes than a buffer can have.
+    pub fn new(rows: usize, depth: usize, cols: usize) -> Result<Self, OpError> {
+        let elements = |rows: usize, cols: usize| {
+            // In f32 at most, where it is worked with.
+            let bytes = rows.checked_mul(cols)?.checked_mul(size_of::<f32>())?;
+            isize::try_from(bytes).ok().map(|_| rows * cols)
+        };
+        let sizes = (
+            elements(rows, depth),
+            elements(depth, cols),
+            elements(rows, cols),
+        );
+        let (Some(of_a), Some(of_b), Some(_)) = sizes else {
+            return Err(OpError::TooLarge {
+                operation: "product",
+                m: rows,
+                n: cols,
+                k: depth,
+                world: 1,
+            });
+        };
         // As many rows at once as are multiplied at full speed: each strip packs B anew.
         let strip = (1024 * 1024 / cols.max(1)).clamp(1, rows.max(1));
-        Self {
+        Ok(Self {
             kernel: Arc::new(ProductKernel {
-                scratch: Mutex::new(Scratch::new(
-                    T::DTYPE,
-                    rows * depth,
-                    depth * cols,
-                    strip * cols,
-                )),
+                scratch: Mutex::new(Scratch::new(T::DTYPE, of_a, of_b, strip * cols)),
                 element: std::marker::PhantomData,
             }),
             rows,
             depth,
             cols,
-        }
+        })
     }
 
     /// Enqueues the product.
@@ -157,7 +174,7 @@ impl<T: Element, B: Runs<T, i32>> Collective<T, B> {
     /// Binds it to a stream, as the fused operations.
     ///
     /// # Errors
-    /// Where the stream is another rank's.
+    /// Where the stream is another rank's; [`OpError::StillBound`].
     pub fn bind<'a>(
         &'a mut self,
         stream: &'a B::Stream,

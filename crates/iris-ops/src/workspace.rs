@@ -12,13 +12,17 @@ use std::sync::Arc;
 /// The call index lies in the workspace itself, where kernels read and advance it. Between two calls nothing is zeroed and
 /// nobody meets; a [reset](crate::MatmulAllReduce::reset) zeroes words and index together.
 pub struct FusedWorkspace<T: Element, W: Word, B: Runs<T, W> = Host> {
+    pub(crate) operation: &'static str,
     pub(crate) world: World<B>,
     pub(crate) kernel: Arc<B::Kernel>,
     /// There until it is freed.
     pub(crate) region: Option<Region>,
     pub(crate) counter: SignalCounter<W>,
-    /// The end of the latest stream's last call.
+    /// The end of the latest stream's last call: of all calls, while it is not bound.
     pub(crate) last: B::Event,
+    /// Whether it is bound to a stream, of which it is not known what has been called there. What binds it borrows the operation, so nobody sees this
+    /// but where that has been forgotten in place of dropped, which safe code may do.
+    pub(crate) bound: bool,
 }
 
 impl<T: Element, W: Word, B: Runs<T, W>> FusedWorkspace<T, W, B> {
@@ -41,23 +45,50 @@ impl<T: Element, W: Word, B: Runs<T, W>> FusedWorkspace<T, W, B> {
         self.counter
     }
 
+    /// That `last` is the end of all calls: asked before anything that relies on it.
+    pub(crate) fn is_let_go(&self) -> Result<(), OpError> {
+        if self.bound {
+            return Err(OpError::StillBound {
+                operation: self.operation,
+                rank: self.world.rank(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits until all calls have run, on all ranks.
+    fn drain(&self, operation: &'static str) -> Result<(), OpError> {
+        let let_go = self.is_let_go();
+        let drained = let_go.and_then(|()| self.last.synchronize().map_err(OpError::from));
+        self.world.all_succeed(operation, drained)
+    }
+
     /// Back to the state after creation, also after a fault. Collective: each rank waits for its own calls to end, all meet,
     /// each zeroes its words and index, all meet again.
     pub(crate) fn reset(&self) -> Result<(), OpError> {
         let operation = "reset";
-        let drained = self.last.synchronize().map_err(OpError::from);
-        self.world.all_succeed(operation, drained)?;
+        self.drain(operation)?;
         self.world.all_succeed(operation, self.kernel.reset())
     }
 
     /// Gives the memory back. Collective.
     pub(crate) fn free(mut self) -> Result<(), OpError> {
-        let drained = self.last.synchronize().map_err(OpError::from);
-        self.world.all_succeed("free", drained)?;
+        self.drain("free")?;
+        // Before the memory is another's: an inquiry that is still under way would store its abort word there.
+        self.unwatch();
         if let Some(region) = self.region.take() {
             self.world.free(region)?;
         }
         Ok(())
+    }
+}
+
+impl<T: Element, W: Word, B: Runs<T, W>> FusedWorkspace<T, W, B> {
+    /// Nobody asks after its calls any more.
+    fn unwatch(&self) {
+        if let Some(id) = self.kernel.watch_id() {
+            self.world.unwatch(id);
+        }
     }
 }
 
@@ -66,9 +97,7 @@ impl<T: Element, W: Word, B: Runs<T, W>> Drop for FusedWorkspace<T, W, B> {
         // Watched until its calls have run, which may wait for a rank that dies; and then no longer, or the world and the kernel
         // would keep each other alive. The memory is not given back: that needs all ranks.
         let _ = self.last.synchronize();
-        if let Some(id) = self.kernel.watch_id() {
-            self.world.unwatch(id);
-        }
+        self.unwatch();
     }
 }
 

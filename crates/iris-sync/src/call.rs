@@ -321,9 +321,14 @@ impl<'p, W: Word, M: Memory<W>, P: Waiting> Call<'p, W, M, P> {
         }))
     }
 
-    /// Marks, for those who look on, that a store of tile `tile` into a peer's output comes next.
-    pub fn before_store(&self, tile: usize) {
+    /// Comes before tile `tile` is stored into peers' outputs. A peer that has left the call may use its output again, so this looks whether one has,
+    /// as a wait does: so no more than one tile is stored after it has said so.
+    ///
+    /// # Errors
+    /// A fault, where a peer has asked this rank to leave.
+    pub fn before_store(&self, tile: usize) -> Result<(), Fault> {
         self.probe(Phase::Store, Some(tile as u64));
+        self.look(None)
     }
 
     /// Tells every peer that this rank has added all it adds to its accumulators in this call.

@@ -1,7 +1,7 @@
 //! Results in files of JSON lines, which a bench adds to and goes on from.
 //!
-//! A line is whole or does not count: a bench that is killed while it writes leaves at most an end without a newline, which
-//! the next one drops.
+//! A line is whole or does not count: a bench that is killed while it writes leaves at most the beginning of a row at the end, which the next
+//! one drops. Nothing else is ever dropped.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::cli::error::Unusable;
 
@@ -35,7 +35,7 @@ pub(crate) fn read_if_there<R: DeserializeOwned>(file: &Path) -> Result<Vec<R>, 
 }
 
 fn rows<R: DeserializeOwned>(file: &Path, text: &str) -> Result<Vec<R>, Unusable> {
-    let whole = &text[..whole(text)];
+    let whole = &text[..whole(file, text)?];
     let lines = whole.lines().enumerate();
     lines
         .filter(|(_, line)| !line.trim().is_empty())
@@ -49,9 +49,21 @@ fn rows<R: DeserializeOwned>(file: &Path, text: &str) -> Result<Vec<R>, Unusable
         .collect()
 }
 
-/// How much of a text is whole lines.
-fn whole(text: &str) -> usize {
-    text.rfind('\n').map_or(0, |end| end + 1)
+/// How much of a text is whole lines, of which the last may lack its newline. What is left is the beginning of a row, or this is no file of rows.
+fn whole(file: &Path, text: &str) -> Result<usize, Unusable> {
+    let end = text.rfind('\n').map_or(0, |end| end + 1);
+    let tail = text[end..].trim();
+    if tail.is_empty() || serde_json::from_str::<IgnoredAny>(tail).is_ok() {
+        return Ok(text.len());
+    }
+    if tail.starts_with('{') {
+        return Ok(end);
+    }
+    Err(Unusable::Line {
+        file: file.to_owned(),
+        line: text.lines().count(),
+        detail: "it is no row, nor the beginning of one".to_owned(),
+    })
 }
 
 /// Adds rows at the end of a file, which is made where it is not there.
@@ -63,15 +75,19 @@ pub(crate) fn append<R: Serialize>(file: &Path, rows: &[R]) -> anyhow::Result<()
             .read(true)
             .write(true)
             .open(file)?;
+        let text = std::io::read_to_string(&open)?;
+        let end = whole(file, &text)?;
         // What an earlier bench was killed in the midst of.
-        let end = whole(&std::io::read_to_string(&open)?) as u64;
-        open.set_len(end)?;
+        open.set_len(end as u64)?;
         let mut lines = Vec::new();
+        if end > 0 && !text[..end].ends_with('\n') {
+            lines.push(b'\n');
+        }
         for row in rows {
             serde_json::to_writer(&mut lines, row)?;
             lines.push(b'\n');
         }
-        std::io::Seek::seek(&mut open, std::io::SeekFrom::Start(end))?;
+        std::io::Seek::seek(&mut open, std::io::SeekFrom::Start(end as u64))?;
         open.write_all(&lines)?;
         open.sync_data()?;
         Ok(())
@@ -111,8 +127,10 @@ mod tests {
         for end in 0..text.len() {
             fs::write(&file, &text[..end]).unwrap();
             let left: Vec<Record> = read(&file).unwrap();
+            // The last row is whole without its newline, too.
+            let whole = if end + 1 < text.len() { 1 } else { 2 };
             assert!(
-                left.len() < 2 && left.iter().all(|row| *row == long()),
+                left.len() <= whole && left.iter().all(|row| *row == long()),
                 "{end}"
             );
             append(&file, &[host()]).unwrap();
@@ -121,6 +139,22 @@ mod tests {
             assert_eq!(after.last(), Some(&host()), "{end}");
             // Nor is anything of it behind what follows, for other readers.
             assert!(fs::read_to_string(&file).unwrap().ends_with('\n'), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("notes.txt");
+        for text in ["what I noted", "what I noted\nand more"] {
+            fs::write(&file, text).unwrap();
+            assert!(read_if_there::<Record>(&file).is_err());
+            let error = format!("{:#}", append(&file, &[host()]).unwrap_err());
+            assert!(
+                error.contains("notes.txt") && error.contains("row"),
+                "{error}"
+            );
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
         }
     }
 

@@ -50,7 +50,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
             cols: block.cols,
         };
         // SAFETY: all peers are met, and the rows are this rank's.
-        unsafe { store_to_all::<T, W, P>(rank, &call, tile, &block, values) };
+        unsafe { store_to_all::<T, W, P>(rank, &call, tile, &block, values) }?;
     }
     call.finish_gathered(|owner| !rows(owner).is_empty())?;
     // SAFETY: the call has ended.

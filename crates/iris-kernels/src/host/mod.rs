@@ -15,7 +15,9 @@
 //!   and each sees the other's effects: signals release and acquire.
 //! * *Outputs*: a peer stores into this rank's output between having seen `entered` of this call and pushing `gathered`; tiles of
 //!   different owners do not overlap. This rank itself touches the output only in its own tiles until it has seen `gathered` of
-//!   all owners.
+//!   all owners. A call that faults ends this for its own output: the rank leaves, while a peer that has not noticed stores the tile that it is at, and
+//!   no more, since it looks before each. So what a rank does with that output before it has reset the operation races with this store, which `reset`
+//!   says where a user reads it; a reset ends when all ranks have left.
 //! * *Accumulators* are touched by atomics, or under the tile's lock, between the gate and `added`; and by their own rank alone
 //!   from having seen all `added` until it leaves the call, having cleared them.
 //!
@@ -171,8 +173,8 @@ unsafe fn store_to_all<T: Element, W: Word, P: Waiting>(
     tile_index: usize,
     block: &Block,
     tile: &[T],
-) {
-    call.before_store(tile_index);
+) -> Result<(), Fault> {
+    call.before_store(tile_index)?;
     for target in core::iter::once(rank.rank()).chain(call.peers()) {
         let Announcement { m, output, stride } = call.announcement(target);
         let c = ViewMut {
@@ -184,6 +186,7 @@ unsafe fn store_to_all<T: Element, W: Word, P: Waiting>(
         // SAFETY: `target` announced a valid output of this call's rows; the block is the caller's alone (module docs).
         unsafe { store(c, block, tile) };
     }
+    Ok(())
 }
 
 /// Copies a bounced result to where the user wants it.

@@ -61,7 +61,7 @@ pub unsafe fn run<T: Element, W: Word, P: Waiting>(
         // SAFETY: the tile is this rank's, and staged in the slot it was dealt.
         unsafe {
             let sum = sum_partials(rank, &call, operands, &block, deal.slot(tile), scratch)?;
-            store_to_all::<T, W, P>(rank, &call, tile, &block, sum);
+            store_to_all::<T, W, P>(rank, &call, tile, &block, sum)?;
         }
     }
     call.finish_gathered(|owner| deal.count(grid.len(), owner) > 0)?;

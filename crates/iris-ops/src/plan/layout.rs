@@ -107,6 +107,11 @@ impl Blueprint {
         let needs_of = |step: &Step| (target.needs)(step.program, step.rows, step.shape, world);
         let needs = steps.iter().map(needs_of).fold(Needs::default(), Needs::or);
 
+        // As many words as these for one source are terabytes, and all words together are still counted without overflow.
+        const MOST_WORDS: usize = 1 << 40;
+        if needs.words.max(needs.locks) > MOST_WORDS {
+            return Err(too_large());
+        }
         let layout = Layout::new(world, needs.words, needs.locks);
         let mut end = (target.words)(layout).next_multiple_of(ALIGN);
         let mut take = |bytes: Option<usize>| {

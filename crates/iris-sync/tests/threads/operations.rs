@@ -133,7 +133,7 @@ fn two_shot() {
             for tile in owned(rank) {
                 let sum = staging.sum(&call, rank, tile);
                 for (peer, output) in outputs.iter().enumerate() {
-                    call.before_store(tile);
+                    call.before_store(tile).unwrap();
                     let theirs = call.announcement(peer);
                     assert_eq!((theirs.m, theirs.stride), (used as u64, 1));
                     output.write(theirs.output as usize + tile, sum);
