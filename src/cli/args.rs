@@ -47,14 +47,15 @@ pub(crate) enum Command {
     Bench(Box<Bench>),
     /// Measure which way each operation is best carried out, and keep it in a table that operations then go by
     ///
-    /// At each point the ways that make sense are measured: for matmul-all-reduce one_shot, in packets or not where rows are few, and
-    /// two_shot; with each tile that the device's fast kernels have, where they have several, and that suits the sizes. The fastest is
+    /// At each point the ways that make sense are measured: for matmul-all-reduce one_shot and two_shot, each in packets or
+    /// not where rows are few; for all-gather-matmul each tile whole and streamed; for the others also the product as a kernel of its own, before; with each tile that the device's fast kernels have, where they have several, and that suits the sizes. The fastest is
     /// appended to the table as a line of JSON. Points that the table has already, of the same device, compiler, ranks and dtype, are
     /// left out, so that tuning that was stopped goes on where it was.
     ///
     /// Operations that are given neither a variant nor a tile go by the table in IRIS_TUNING, else by tuning.jsonl in the cache's
     /// directory (IRIS_CACHE_DIR, else XDG_CACHE_HOME/iris, else ~/.cache/iris), where --out leaves it unless it says otherwise; then by the
-    /// table that iris comes with. A row holds for sizes near its own: N and K within a factor of 1.4, and up to M rows, the last one up to 4 M.
+    /// table that iris comes with. A row holds for sizes near its own: N and K within a factor of 1.4, and up to M rows, the last one up to 4 M
+    /// unless it says one_shot or packets.
     ///
     /// On GPUs times are the device's, of captured graphs, on operands that are in no cache; on the host they are the clock's. The
     /// slowest rank's counts. Results on GPUs are checked before and after.
@@ -165,7 +166,7 @@ pub(crate) struct WorldArguments {
     /// Where the ranks compute; auto takes GPUs where each rank has one of its own, and the host elsewhere
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(crate) backend: Backend,
-    /// `run` only: lets several ranks use one GPU, each a part of it, where there are fewer GPUs than ranks
+    /// Not for `bench` and `tune`, which refuse it: lets several ranks use one GPU, each a part of it, where there are fewer GPUs than ranks
     #[arg(long)]
     pub(crate) share_devices: bool,
     /// Bytes of each rank's symmetric heap, such as 64MiB [default: what the problem needs, and nothing else for a bench on GPUs]

@@ -7,7 +7,7 @@
 //
 // A rank's own part is read where it is. Its rows are gathered too where a tile also has others'.
 //
-// Where each rank has whole rows of tiles it begins with its own, goes on with the next rank's, and so on around. Where these are many, its part goes to
+// Where each rank has whole rows of tiles it begins with its own, goes on with the next rank's, and so on around. Where these are many, crews send its part to
 // one peer after the other, to that first which needs it first: the rank before it. At any time each rank sends to another one, and has as long for
 // each as that takes to multiply what it has. Where tiles need all ranks' rows at once, each piece goes to all.
 //

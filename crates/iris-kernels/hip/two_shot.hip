@@ -3,8 +3,8 @@
 // Each rank owns a share of the tiles that follow each other, so that what its peers make for it has much of A and B in common.
 // Staging: a slot for every tile that a rank owns at the largest m, TILE_M x TILE_N elements each. The output is symmetric, or bounced.
 //
-// Crews make a rank's own tiles behind the peers', and add the peers' parts to them as they multiply them. Then nobody tells the owner
-// itself of them.
+// Crews make a rank's own tiles behind the peers', or on more than two ranks by turns with them (`rounds`), and add the peers' parts to them as they
+// multiply them. Then nobody tells the owner itself of them.
 
 // There is nothing for movers to do.
 #define IRIS_COURIERS 3

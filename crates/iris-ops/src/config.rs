@@ -99,7 +99,9 @@ pub struct FusedConfig {
     pub variant: Variant,
     /// How A is split, for `all_gather_matmul`.
     pub gather: GatherDim,
-    /// The tile, or `None` for one that suits the sizes.
+    /// The tile in elements, rows by columns, or `None` for one that suits the sizes or that a table names; with a tile no table is asked. On the host any
+    /// tile does. On GPUs it is a multiple of 32 x 128 up to 128 x 256, of f32 up to 128 x 128, on Hopper with f16 and bf16 also 64 or 128 rows by 64, 128,
+    /// 192 or 256 columns; anything else is [`OpError::Tile`](crate::OpError::Tile), which names them.
     pub tile: Option<Tile>,
     /// The signal value of the first call: 1, or anything up to the word's largest value for tests at the wrap.
     pub first: i64,

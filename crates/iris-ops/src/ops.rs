@@ -137,7 +137,8 @@ operation! {
     ///
     /// Rank r has A `(m, k_r)` and B `(k_r, n)`, where `k_r` is [`shard`](crate::shard)`(k, W, r)`, and gets C `(m, n)`.
     ///
-    /// Partial sums travel in the dtype and are summed in f32, in rank order. With the variants `two_shot` and `auto`, peers store
+    /// With `one_shot` and `two_shot` partial sums travel in the dtype and are summed in f32, in an order that is always the same: by rank, but for
+    /// an owner's own part on Hopper, which stays in f32 and comes last. `atomic` and `spinlock` add in f32, in the order of arrival. With the variants `two_shot` and `auto`, peers store
     /// into C, which must then be a [symmetric buffer](iris_heap::World::symmetric_buffer), unless the operation was created with
     /// [`plain_output`](crate::FusedConfig::plain_output).
     MatmulAllReduce, Kind::AllReduce

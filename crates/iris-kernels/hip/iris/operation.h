@@ -13,7 +13,7 @@
 //   `arrived(wanted)` waits until they are there; `arrived_at(wanted, depth)`, which crews use, until they are at that depth.
 // - TO, `targets` and `target(nth)` say where a finished tile belongs; `may_store(work)` waits until it may be stored there, and
 //   `tell(work)` says that it has been.
-// - `reduce` sums and stores the tiles that this rank owns. Where it MERGES, which crews do, these come behind the peers' tiles among the
+// - `reduce` sums and stores the tiles that this rank owns. Where it MERGES, which crews do, these come behind the peers' tiles, or by turns with them, among the
 //   steps (`Rounds`), and the peers' parts of each are added to it as it is multiplied: it then belongs to OWN.
 // - `finish` ends the call.
 //
