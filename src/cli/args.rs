@@ -48,8 +48,9 @@ pub(crate) enum Command {
     /// Measure which way each operation is best carried out, and keep it in a table that operations then go by
     ///
     /// At each point the ways that make sense are measured: for matmul-all-reduce one_shot and two_shot, each in packets or
-    /// not where rows are few; for all-gather-matmul each tile whole and streamed; for the others also the product as a kernel of its own, before; with each tile that the device's fast kernels have, where they have several, and that suits the sizes. The fastest is
-    /// appended to the table as a line of JSON. Points that the table has already, of the same device, compiler, ranks and dtype, are
+    /// not where rows are few; for all-gather-matmul each tile whole and streamed; for the others also the product as a kernel of its
+    /// own, before; with each tile that the device's fast kernels have, where they have several, and that suits the sizes. The fastest
+    /// is appended to the table as a line of JSON. Points that the table has already, of the same device, compiler, ranks and dtype, are
     /// left out, so that tuning that was stopped goes on where it was.
     ///
     /// Operations that are given neither a variant nor a tile go by the table in IRIS_TUNING, else by tuning.jsonl in the cache's
