@@ -265,7 +265,10 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "FILE", conflicts_with = "results")]
     pub(crate) resume: Option<PathBuf>,
     /// Measure nothing, and take what was measured from this file of JSON lines
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["operations", "sweep", "vendor_only"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "operations", "m", "n", "k", "sweep", "llama", "per_rank", "seed", "ranks", "processes", "backend", "share_devices", "heap", "dtype",
+        "gather", "tile", "no_tuning", "budget", "variant", "pairs", "vendor_only", "tf32",
+    ])]
     pub(crate) results: Option<PathBuf>,
     /// Draw the speedups over M, and the limit on them, as an SVG
     #[arg(long, value_name = "FILE.svg")]

@@ -57,6 +57,14 @@ pub(crate) enum Unusable {
         file: PathBuf,
         source: std::io::Error,
     },
+    #[error("{argument} {file}", file = file.display())]
+    Unwritable {
+        argument: &'static str,
+        file: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("--results {file}: there are no rows in it", file = file.display())]
+    NoRows { file: PathBuf },
     #[error("{file}, line {line}: {detail}", file = file.display())]
     Line {
         file: PathBuf,

@@ -92,9 +92,8 @@ pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// Prints a text and ends its line.
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{text}")?;
-    stdout.flush()?;
-    Ok(())
+    let said = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    said.context("writing to standard output")
 }
 
 #[cfg(test)]

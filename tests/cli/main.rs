@@ -1,5 +1,6 @@
 //! The command as a user meets it: arguments, exit status, what is printed where, and what is left behind.
 
+mod bench_files;
 mod common;
 mod compile;
 mod drivers;

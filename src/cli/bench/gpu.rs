@@ -15,7 +15,7 @@ use iris_measure::{
 use crate::cli::args::{self, Gather, WorldArguments};
 use crate::cli::bench::heap;
 use crate::cli::bench::points::Point;
-use crate::cli::bench::record::{Gpu, Record};
+use crate::cli::bench::record::{Gpu, Record, Settings};
 use crate::cli::bench::results;
 use crate::cli::error::{self, Unusable};
 use crate::cli::launch::Place;
@@ -271,10 +271,10 @@ impl<'a> Job<'a> {
                 .then_some(VENDOR.to_owned())
                 .or_else(|| Some(self.arguments.variant.unwrap_or_default().to_string()))
                 .filter(|asked| asked != variant),
+            settings: Settings::of(self.arguments, point.operation),
             gpu: Some(Gpu {
                 device: device.info().name.clone(),
                 multicast: "off".to_owned(),
-                gather: self.gather_of(point),
                 us_product_ours: times.us(Item::OurProduct),
                 us_nccl: nccl,
                 us_nccl_window: times.us(Item::CollectiveWindow),
@@ -292,11 +292,6 @@ impl<'a> Job<'a> {
             }),
         })
     }
-
-    /// How A is split, where that can be chosen.
-    fn gather_of(&self, point: &Point) -> Option<String> {
-        gather(point.operation, self.gather)
-    }
 }
 
 /// An operation as what is measured.
@@ -312,14 +307,3 @@ pub(crate) fn measured(operation: Operation, gather: Gather) -> Measured {
 
 /// What stands for a variant where nothing of ours is measured.
 pub(crate) const VENDOR: &str = "vendor";
-
-/// How A is split, where that can be chosen.
-pub(crate) fn gather(operation: Operation, gather: Gather) -> Option<String> {
-    (operation == Operation::AllGatherMatmul).then(|| {
-        match gather {
-            Gather::Rows => "rows",
-            Gather::Columns => "columns",
-        }
-        .to_owned()
-    })
-}

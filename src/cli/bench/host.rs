@@ -12,7 +12,7 @@ use iris_testkit::{AnyOperation, Number};
 use crate::cli::args;
 use crate::cli::bench::clock;
 use crate::cli::bench::points::Point;
-use crate::cli::bench::record::Record;
+use crate::cli::bench::record::{Record, Settings};
 use crate::cli::bench::results;
 use crate::cli::derive::Derivation;
 use crate::cli::footprint::Footprint;
@@ -186,6 +186,7 @@ impl<'a> Job<'a> {
                 speedup: Some(both / us),
                 over_limit: Some(us / product.max(collective)),
                 asked: (carried_out != variant).then(|| variant.to_string()),
+                settings: Settings::of(self.arguments, split.operation),
                 gpu: None,
             });
         }

@@ -18,10 +18,10 @@ mod table;
 
 use iris::ops::{DType, Variant};
 
-use crate::cli::args::{self, Backend, Gather};
+use crate::cli::args::{self, Backend};
 use crate::cli::bench::compare::{Comparison, Ratios};
 use crate::cli::bench::points::Point;
-use crate::cli::bench::record::{Key, Record};
+use crate::cli::bench::record::{Key, Record, Settings};
 use crate::cli::error::Unusable;
 use crate::cli::launch::{self, Place};
 use crate::cli::operation::Operation;
@@ -29,21 +29,36 @@ use crate::cli::output;
 
 /// Measures and prints.
 pub(crate) fn bench(arguments: &args::Bench) -> anyhow::Result<u8> {
+    // Before anything is measured that would then be lost.
+    let baseline = arguments.compare.as_deref().map(results::read);
+    let baseline = baseline.transpose()?;
+    for (argument, file) in [
+        ("--chart", &arguments.chart),
+        ("--write-baseline", &arguments.write_baseline),
+        ("--resume", &arguments.resume),
+    ] {
+        let file = file.as_deref();
+        file.map_or(Ok(()), |file| results::is_writable(argument, file))?;
+    }
+    let baseline = baseline.as_deref();
     if let Some(file) = &arguments.results {
-        let rows = results::read(file)?;
-        return report(arguments, "as measured", &rows);
+        let rows: Vec<Record> = results::read(file)?;
+        if rows.is_empty() {
+            return Err(Unusable::NoRows { file: file.clone() }.into());
+        }
+        return report(arguments, "as measured", &rows, baseline);
     }
     match arguments.world.backend {
-        Backend::Cuda => on_gpus(arguments),
+        Backend::Cuda => on_gpus(arguments, baseline),
         Backend::Hip => Err(Unusable::Backend {
             command: "bench",
             backend: "hip",
         }
         .into()),
         Backend::Auto if gpu::are_enough(&Place::find(&arguments.world)?, &arguments.world) => {
-            on_gpus(arguments)
+            on_gpus(arguments, baseline)
         }
-        Backend::Auto | Backend::Host => on_host(arguments),
+        Backend::Auto | Backend::Host => on_host(arguments, baseline),
     }
 }
 
@@ -61,7 +76,7 @@ pub(in crate::cli) fn refuse(
     }
 }
 
-fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
+fn on_host(arguments: &args::Bench, baseline: Option<&[Ratios]>) -> anyhow::Result<u8> {
     let gpu_only = [
         (arguments.vendor_only, "--vendor-only"),
         (arguments.tf32, "--tf32"),
@@ -82,17 +97,16 @@ fn on_host(arguments: &args::Bench) -> anyhow::Result<u8> {
             let variants = host::variants(operation, arguments.variant);
             variants.iter().map(Variant::to_string).collect()
         },
-        gather: &|_| None,
     };
     let (done, left) = wanted.sort(arguments, &points)?;
     let job = host::Job::check(arguments, &place, &left)?;
     if let Place::Parent { ranks } = place {
         return launch::processes(ranks, false);
     }
-    finish(arguments, &place, &points, done, job.run()?)
+    finish(arguments, &place, &points, done, job.run()?, baseline)
 }
 
-fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
+fn on_gpus(arguments: &args::Bench, baseline: Option<&[Ratios]>) -> anyhow::Result<u8> {
     refuse(
         &[(arguments.world.share_devices, "--share-devices")],
         "`iris run`",
@@ -109,7 +123,6 @@ fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
         arguments.variant.unwrap_or_default().to_string()
     };
     let place = gpu::place(&arguments.world)?;
-    let gather = arguments.how.gather.unwrap_or(Gather::Rows);
     let points = points::points(&arguments.operations, &arguments.sizes, place.ranks())?;
     gpu::check(&place)?;
     let wanted = Wanted {
@@ -118,14 +131,13 @@ fn on_gpus(arguments: &args::Bench) -> anyhow::Result<u8> {
         dtype: arguments.how.dtype.unwrap_or(DType::F32),
         device: Some(gpu::device_name()?),
         variants: &|_| vec![asked.clone()],
-        gather: &|operation| gpu::gather(operation, gather),
     };
     let (done, left) = wanted.sort(arguments, &points)?;
     let job = gpu::Job::new(arguments, &place, left);
     if let Place::Parent { ranks } = place {
         return launch::processes(ranks, true);
     }
-    finish(arguments, &place, &points, done, job.run()?)
+    finish(arguments, &place, &points, done, job.run()?, baseline)
 }
 
 /// What rows there are to be of each point.
@@ -135,11 +147,10 @@ struct Wanted<'a> {
     dtype: DType,
     device: Option<String>,
     variants: &'a dyn Fn(Operation) -> Vec<String>,
-    gather: &'a dyn Fn(Operation) -> Option<String>,
 }
 
 impl Wanted<'_> {
-    fn keys(&self, point: &Point) -> Vec<Key> {
+    fn keys(&self, arguments: &args::Bench, point: &Point) -> Vec<Key> {
         let key = |variant| Key {
             op: point.operation.name().to_owned(),
             backend: self.backend.to_owned(),
@@ -150,7 +161,7 @@ impl Wanted<'_> {
             k: point.size.k,
             dtype: self.dtype.to_string(),
             device: self.device.clone(),
-            gather: (self.gather)(point.operation),
+            settings: Settings::of(arguments, point.operation),
         };
         let variants = (self.variants)(point.operation);
         variants.into_iter().map(key).collect()
@@ -169,7 +180,7 @@ impl Wanted<'_> {
         let (mut done, mut left) = (Vec::new(), Vec::new());
         for point in points {
             let rows: Option<Vec<_>> = self
-                .keys(point)
+                .keys(arguments, point)
                 .iter()
                 .map(|key| there.iter().rev().find(|row| row.key() == *key))
                 .collect();
@@ -189,6 +200,7 @@ fn finish(
     points: &[Point],
     mut rows: Vec<Record>,
     measured: Option<Vec<Record>>,
+    baseline: Option<&[Ratios]>,
 ) -> anyhow::Result<u8> {
     let Some(measured) = measured else {
         return Ok(0);
@@ -196,33 +208,43 @@ fn finish(
     rows.extend(measured);
     let place_of = |row: &Record| points.iter().position(|point| row.key().is_of(point));
     rows.sort_by_key(place_of);
-    report(arguments, place.how(), &rows)
+    report(arguments, place.how(), &rows, baseline)
 }
 
-/// Prints and draws the rows, and holds them against a baseline. Returns the exit status.
-fn report(arguments: &args::Bench, how: &str, rows: &[Record]) -> anyhow::Result<u8> {
-    if arguments.compare.is_none() || arguments.results.is_none() {
+/// Draws and prints the rows, and holds them against a baseline. Returns the exit status.
+fn report(
+    arguments: &args::Bench,
+    how: &str,
+    rows: &[Record],
+    baseline: Option<&[Ratios]>,
+) -> anyhow::Result<u8> {
+    let ratios: Vec<_> = rows.iter().map(Ratios::of).collect();
+    let comparison = baseline.map(|before| Comparison::new(before, &ratios));
+    // Files first: whoever reads what is printed may have left.
+    if let Some(file) = &arguments.chart {
+        chart::draw(file, rows)?;
+    }
+    if let Some(file) = &arguments.write_baseline {
+        compare::write(file, &ratios)?;
+    }
+    if comparison.is_none() || arguments.results.is_none() {
         if arguments.json {
             rows.iter().try_for_each(output::json)?;
         } else {
             output::text(&table::text(rows, how))?;
         }
     }
-    if let Some(file) = &arguments.chart {
-        chart::draw(file, rows)?;
-    }
-    let ratios: Vec<_> = rows.iter().map(Ratios::of).collect();
-    if let Some(file) = &arguments.write_baseline {
-        compare::write(file, &ratios)?;
-    }
-    let Some(baseline) = &arguments.compare else {
+    let Some(comparison) = comparison else {
         return Ok(0);
     };
-    let comparison = Comparison::new(&results::read(baseline)?, &ratios);
     if arguments.json {
         comparison.moved.iter().try_for_each(output::json)?;
     } else {
         output::text(&comparison.to_string())?;
     }
+    anyhow::ensure!(
+        comparison.common > 0,
+        "the baseline has no row of what was measured: nothing was compared"
+    );
     Ok(u8::from(comparison.is_worse()))
 }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::args::{self, Gather, How};
 use crate::cli::bench::points::Point;
+use crate::cli::operation::Operation;
 
 /// One variant at one point: medians in microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,9 +32,54 @@ pub(crate) struct Record {
     /// The variant that was asked for, where another was carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked: Option<String>,
+    #[serde(flatten)]
+    pub(crate) settings: Settings,
     /// What is measured on GPUs besides.
     #[serde(flatten)]
     pub(crate) gpu: Option<Gpu>,
+}
+
+/// What else was asked for that decides what is measured: of what is not said here, nothing was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// How A and B were split: `rows` or `columns` of A, where it is gathered first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gather: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tile: Option<String>,
+    /// Whether tables of what was measured were left out.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub(crate) no_tuning: bool,
+    /// Whether the vendor's f32 products might round their factors.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub(crate) tf32: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks so
+fn is_not(set: &bool) -> bool {
+    !set
+}
+
+impl Settings {
+    pub(crate) fn of(arguments: &args::Bench, operation: Operation) -> Self {
+        let How {
+            gather,
+            tile,
+            no_tuning,
+            ..
+        } = arguments.how;
+        let gathers = operation == Operation::AllGatherMatmul;
+        let gather = gathers.then(|| match gather.unwrap_or(Gather::Rows) {
+            Gather::Rows => "rows".to_owned(),
+            Gather::Columns => "columns".to_owned(),
+        });
+        Self {
+            gather,
+            tile: tile.map(|tile| format!("{}x{}", tile.m, tile.n)),
+            no_tuning,
+            tf32: arguments.tf32,
+        }
+    }
 }
 
 /// What is measured on GPUs besides.
@@ -42,8 +89,6 @@ pub(crate) struct Gpu {
     pub(crate) device: String,
     /// Whether NVLink multicast was used, by anything that was measured: `off`.
     pub(crate) multicast: String,
-    /// How A and B were split: `rows` or `columns` of A, where it is gathered first.
-    pub(crate) gather: Option<String>,
     /// Our product alone.
     pub(crate) us_product_ours: Option<f64>,
     /// The vendor's collective alone, on plain memory.
@@ -79,7 +124,8 @@ pub(crate) struct Key {
     pub(crate) k: usize,
     pub(crate) dtype: String,
     pub(crate) device: Option<String>,
-    pub(crate) gather: Option<String>,
+    #[serde(flatten)]
+    pub(crate) settings: Settings,
 }
 
 impl Key {
@@ -103,7 +149,7 @@ impl Record {
             k: self.k,
             dtype: self.dtype.clone(),
             device: gpu.map(|gpu| gpu.device.clone()),
-            gather: gpu.and_then(|gpu| gpu.gather.clone()),
+            settings: self.settings.clone(),
         }
     }
 
@@ -160,6 +206,7 @@ pub(crate) mod tests {
             speedup: Some(1.3),
             over_limit: Some(1.25),
             asked: None,
+            settings: Settings::default(),
             gpu: None,
         }
     }
@@ -182,10 +229,10 @@ pub(crate) mod tests {
             over_limit: us.map(|us| us / 8.0),
             asked: us.map(|_| "auto".into()),
             k_per_rank: 3584,
+            settings: Settings::default(),
             gpu: Some(Gpu {
                 device: "NVIDIA H100 80GB HBM3".into(),
                 multicast: "off".into(),
-                gather: None,
                 us_product_ours: us.map(|_| 8.5),
                 us_nccl: 6.0,
                 us_nccl_window: Some(5.0),

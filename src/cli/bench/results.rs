@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use rustix::fs::{Access, FlockOperation, access, flock};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -66,6 +67,25 @@ fn whole(file: &Path, text: &str) -> Result<usize, Unusable> {
     })
 }
 
+/// Whether a file can be written, or made: asked before anything is measured. Nothing is changed.
+pub(crate) fn is_writable(argument: &'static str, file: &Path) -> Result<(), Unusable> {
+    let unwritable = |source| Unusable::Unwritable {
+        argument,
+        file: file.to_owned(),
+        source,
+    };
+    let there = OpenOptions::new().append(true).open(file);
+    match there.map(drop) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let directory = file.parent().filter(|parent| *parent != Path::new(""));
+            let directory = directory.unwrap_or(Path::new("."));
+            access(directory, Access::WRITE_OK | Access::EXEC_OK)
+                .map_err(|error| unwritable(error.into()))
+        }
+        there => there.map_err(unwritable),
+    }
+}
+
 /// Adds rows at the end of a file, which is made where it is not there.
 pub(crate) fn append<R: Serialize>(file: &Path, rows: &[R]) -> anyhow::Result<()> {
     let attempt = || -> anyhow::Result<()> {
@@ -75,6 +95,8 @@ pub(crate) fn append<R: Serialize>(file: &Path, rows: &[R]) -> anyhow::Result<()
             .read(true)
             .write(true)
             .open(file)?;
+        // Until it is closed: another bench may be adding to it, too.
+        flock(&open, FlockOperation::LockExclusive)?;
         let text = std::io::read_to_string(&open)?;
         let end = whole(file, &text)?;
         // What an earlier bench was killed in the midst of.
@@ -156,6 +178,22 @@ mod tests {
             );
             assert_eq!(fs::read_to_string(&file).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn several_add_to_one_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("results.jsonl");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..40 {
+                        append(&file, &[host()]).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(read::<Record>(&file).unwrap(), vec![host(); 320]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) fn text(rows: &[Record], how: &str) -> String {
                 key.ranks,
                 key.dtype,
                 key.device,
-                key.gather,
+                key.settings,
             )
         };
         of(a) == of(b)
@@ -147,18 +147,17 @@ fn on_gpus(rows: &[Record], how: &str) -> String {
         ]);
     }
     let table = aligned(table, 4);
-    let (device, gather, versions) = match &first.gpu {
+    let gather = first.settings.gather.as_ref();
+    let gather = gather.map_or(String::new(), |gather| format!(" by {gather}"));
+    let (device, versions) = match &first.gpu {
         Some(gpu) => (
             gpu.device.as_str(),
-            gpu.gather
-                .as_ref()
-                .map_or(String::new(), |gather| format!(" by {gather}")),
             format!(
                 "cuBLASLt {}, NCCL {}; memory is read at {:.0} GB/s; NVLink multicast {} for all",
                 gpu.cublaslt, gpu.nccl, gpu.read_gbps, gpu.multicast
             ),
         ),
-        None => ("", String::new(), String::new()),
+        None => ("", String::new()),
     };
     format!(
         "{}{gather} on {} x {device} ({how}), {}\n{versions}\n{table}\n\
