@@ -23,30 +23,38 @@ pub(crate) struct Watches {
 #[derive(Clone)]
 struct Entry {
     operation: Arc<dyn Watched>,
-    /// How often the operation was reset.
-    resets: Arc<Mutex<u64>>,
+    /// How often the operation was reset; `None` once it is watched no longer.
+    ///
+    /// Held while the operation is aborted, so that a reset or a removal which is beginning waits for an abort that has
+    /// begun.
+    resets: Arc<Mutex<Option<u64>>>,
 }
 
-/// The right to abort an operation as it was when this was made: it ends with the operation's next reset.
+impl Entry {
+    fn resets(&self) -> MutexGuard<'_, Option<u64>> {
+        self.resets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to abort an operation as it was when this was made: it ends with the operation's next reset, and with its
+/// removal.
 ///
 /// Inquiries run on threads of their own, which may come late. One that came after the reset would stop an operation
-/// that has nothing to do with the fault it was about.
+/// that has nothing to do with the fault it was about; one that came after the removal would write to memory that is
+/// somebody else's by then.
 pub(crate) struct Ticket {
     entry: Entry,
     resets: u64,
 }
 
 impl Ticket {
-    fn abort(&self, by: usize) {
-        // Held while the operation is called, so that a reset which is beginning waits for an abort that has begun.
-        let resets = self
-            .entry
-            .resets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if *resets == self.resets {
+    /// Whether the operation is still watched. It is aborted if it was not reset either.
+    fn abort(&self, by: usize) -> bool {
+        let resets = self.entry.resets();
+        if *resets == Some(self.resets) {
             self.entry.operation.abort(by);
         }
+        resets.is_some()
     }
 }
 
@@ -64,35 +72,45 @@ impl Watches {
     }
 
     pub(crate) fn insert(&self, id: u64, operation: Arc<dyn Watched>) {
-        let resets = Arc::default();
+        let resets = Arc::new(Mutex::new(Some(0)));
         self.lock().insert(id, Entry { operation, resets });
     }
 
+    /// Watches operation `id` no longer: nothing aborts it once this has returned.
     pub(crate) fn remove(&self, id: u64) {
         let removed = self.lock().remove(&id);
-        drop(removed); // after the lock is given back
+        // What was told to abort it before, and has not yet, finds it gone.
+        if let Some(entry) = removed {
+            *entry.resets() = None;
+        }
     }
 
     /// The right to abort operation `id`, if it is watched.
     pub(crate) fn ticket(&self, id: u64) -> Option<Ticket> {
         let entry = self.lock().get(&id)?.clone();
-        let resets = *entry.resets.lock().unwrap_or_else(PoisonError::into_inner);
+        let resets = (*entry.resets())?;
         Some(Ticket { entry, resets })
     }
 
     /// Ends all rights to abort operation `id`.
     pub(crate) fn reset(&self, id: u64) {
         let entry = self.lock().get(&id).cloned();
-        if let Some(entry) = entry {
-            *entry.resets.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        if let Some(entry) = entry
+            && let Some(resets) = &mut *entry.resets()
+        {
+            *resets += 1;
         }
     }
 
-    /// Aborts all operations.
+    /// Aborts all operations, for good: what they need is gone, and no reset brings it back.
     pub(crate) fn abort_all(&self, by: usize) {
         let operations: Vec<_> = self.lock().values().cloned().collect();
         for entry in operations {
-            entry.operation.abort(by);
+            // As in `Ticket::abort`: it may have been removed since.
+            let resets = entry.resets();
+            if resets.is_some() {
+                entry.operation.abort(by);
+            }
         }
     }
 }
@@ -107,11 +125,8 @@ pub(crate) fn inquire(
     let mut waiting = Vec::new();
     for (rank, ticket) in ranks {
         match ticket {
-            Some(ticket) => {
-                ticket.abort(by);
-                waiting.push((rank, ticket.entry.operation));
-            }
-            None => report(rank, Answer::Dropped),
+            Some(ticket) if ticket.abort(by) => waiting.push((rank, ticket.entry.operation)),
+            Some(_) | None => report(rank, Answer::Dropped),
         }
     }
     let deadline = Instant::now() + PATIENCE;
@@ -150,17 +165,19 @@ mod tests {
         }
     }
 
+    /// What an inquiry of one rank is answered.
+    fn answers(ticket: Option<Ticket>) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        inquire(vec![(0, ticket)], 1, |_, answer| answers.push(answer));
+        answers
+    }
+
     #[test]
     fn an_inquiry_that_comes_after_the_reset_aborts_nothing() {
         let watches = Watches::default();
         let operation = Arc::new(Counted::default());
         watches.insert(3, operation.clone());
         let (early, late) = (watches.ticket(3), watches.ticket(3));
-        let answers = |ticket| {
-            let mut answers = Vec::new();
-            inquire(vec![(0, ticket)], 1, |_, answer| answers.push(answer));
-            answers
-        };
         let idle = Answer::Doing(Activity::Idle { calls: 0 });
         assert_eq!(answers(early)[0], idle);
         assert_eq!(operation.0.load(Ordering::SeqCst), 1);
@@ -173,5 +190,66 @@ mod tests {
         assert_eq!(operation.0.load(Ordering::SeqCst), 3);
         watches.remove(3);
         assert_eq!(answers(watches.ticket(3)), [Answer::Dropped]);
+    }
+
+    #[test]
+    fn an_inquiry_that_comes_after_the_removal_aborts_nothing() {
+        let watches = Watches::default();
+        let operation = Arc::new(Counted::default());
+        watches.insert(3, operation.clone());
+        let (early, late) = (watches.ticket(3), watches.ticket(3));
+        let idle = Answer::Doing(Activity::Idle { calls: 0 });
+        assert_eq!(answers(early), [idle]);
+        assert_eq!(operation.0.load(Ordering::SeqCst), 1);
+        watches.remove(3);
+        assert_eq!(answers(late), [Answer::Dropped]);
+        assert_eq!(operation.0.load(Ordering::SeqCst), 1);
+    }
+
+    /// An operation whose abort begins and ends when the test says.
+    #[derive(Default)]
+    struct Slow {
+        begun: AtomicUsize,
+        may_end: AtomicUsize,
+        ended: AtomicUsize,
+    }
+
+    fn until_set(flag: &AtomicUsize) {
+        while flag.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+    }
+
+    impl Watched for Slow {
+        fn abort(&self, _: usize) {
+            self.begun.store(1, Ordering::SeqCst);
+            until_set(&self.may_end);
+            self.ended.fetch_add(1, Ordering::SeqCst);
+        }
+        fn activity(&self) -> Activity {
+            Activity::Idle { calls: 0 }
+        }
+    }
+
+    /// A rank's death aborts operations one after the other: while it is at one, the others may be removed, and the one
+    /// itself is removed only when it is through.
+    #[test]
+    fn a_death_aborts_nothing_that_has_been_removed_meanwhile() {
+        let watches = Watches::default();
+        let (slow, next) = (Arc::new(Slow::default()), Arc::new(Counted::default()));
+        watches.insert(1, slow.clone());
+        watches.insert(2, next.clone());
+        thread::scope(|scope| {
+            scope.spawn(|| watches.abort_all(0));
+            until_set(&slow.begun);
+            watches.remove(2);
+            scope.spawn(|| {
+                thread::sleep(STEP);
+                slow.may_end.store(1, Ordering::SeqCst);
+            });
+            watches.remove(1);
+            assert_eq!(slow.ended.load(Ordering::SeqCst), 1);
+        });
+        assert_eq!(next.0.load(Ordering::SeqCst), 0);
     }
 }

@@ -293,7 +293,8 @@ impl<B: Backend> World<B> {
         Ok(WatchId(id))
     }
 
-    /// Watches the operation no longer. Not collective.
+    /// Watches the operation no longer. Not collective. Once it has returned, neither an inquiry nor a rank's death aborts
+    /// this rank's operation any more, and what the operation would write to may be freed.
     pub fn unwatch(&self, id: WatchId) {
         self.member.watches.remove(id.0);
     }
