@@ -187,9 +187,11 @@ pub enum WorldError {
         /// The other's device.
         peer_device: String,
     },
-    /// A value of a set-up collective is too large.
-    #[error("{during}: {bytes} bytes are more than the {limit} that one rank may give")]
+    /// A rank gave too large a value to a set-up collective, which failed for all.
+    #[error("{during}: rank {rank} gave {bytes} bytes, and {limit} are the most that one may give")]
     PayloadTooLarge {
+        /// The rank that came first of those whose values are too large.
+        rank: usize,
         /// The collective.
         during: String,
         /// The bytes given.

@@ -46,6 +46,32 @@ fn processes_meet_and_share_a_heap() {
     });
 }
 
+/// Those of the rank that holds the hub do not come to it over a socket, and those of the others do.
+#[test]
+fn bytes_that_are_too_many_on_one_rank_are_an_error_on_all_that_names_it() {
+    let name = "bytes_that_are_too_many_on_one_rank_are_an_error_on_all_that_names_it";
+    run(name, 3, |world| {
+        let mine = world.rank();
+        for large in 0..3 {
+            let bytes = vec![9; (1 << 20) + usize::from(mine == large)];
+            let error = world.all_gather_bytes(&bytes).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    WorldError::PayloadTooLarge {
+                        rank,
+                        bytes: 1_048_577,
+                        limit: 1_048_576,
+                        ..
+                    } if rank == large
+                ),
+                "{error}"
+            );
+            assert_eq!(world.all_gather(mine as u8).unwrap(), [0, 1, 2]);
+        }
+    });
+}
+
 #[test]
 fn ranks_that_return_at_once_leave_the_others_their_result() {
     // Rank 0, which holds the hub, ends as soon as it has its own result.

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The version of the protocol that is spoken.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 fn config(timeout_ms: u64) -> WorldConfig {
     WorldConfig {
@@ -167,14 +167,14 @@ fn a_member_that_passes_files_that_should_not_be_is_dead_and_they_are_closed() {
         frame(&format!("{message}{file}}}}}"))
     };
     let clear = frame(r#"{"Clear":{"id":3}}"#);
-    let refused = r#"{"Refused":{"reason":"x"}}"#;
+    let withheld = r#"{"Withheld":{"File":{"reason":"x"}}}"#;
     for (at, (bytes, files)) in [
         (exchange(r#""Nothing""#), 1),
         (exchange(r#""Nothing""#), 253),
         (exchange(r#""File""#), 0),
         (exchange(r#""File""#), 2),
         (exchange(r#""File""#), 253),
-        (exchange(refused), 1),
+        (exchange(withheld), 1),
         (clear, 1),
         (frame("{"), 1),
         (vec![0xff; 100], 1),

@@ -76,6 +76,25 @@ fn bytes_may_differ_in_length_and_values_come_from_their_root() {
     }));
 }
 
+/// All fail together, and so all make the next collective together.
+#[test]
+fn bytes_that_are_too_many_on_one_rank_are_an_error_on_all_that_names_it() {
+    all(World::threads(3, &config(), |world| {
+        for large in 0..3 {
+            let len = if world.rank() == large { 2 << 20 } else { 1 };
+            let error = world.all_gather_bytes(&vec![9; len]).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "all_gather_bytes: rank {large} gave 2097152 bytes, and 1048576 are the most that one may give"
+                )
+            );
+            assert_eq!(world.all_gather(world.rank() as u8)?, [0, 1, 2]);
+        }
+        world.barrier()
+    }));
+}
+
 #[test]
 fn ranks_that_disagree_are_told_the_same() {
     let errors = all(World::threads(4, &config(), |world| {

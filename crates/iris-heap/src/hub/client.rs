@@ -4,7 +4,7 @@ use super::files::{Files, Received};
 use super::frame::{Connection, Frame, SendError, TO_RANK, encode};
 use super::handshake::attempt;
 use super::inquiry::{JUDGED, alone};
-use super::message::{Answer, Failure, FromHub, Given, ToHub};
+use super::message::{Answer, Failure, FromHub, Given, ToHub, Withheld};
 use super::server::{RETRY, UNREAD};
 use super::watches::{Watches, inquire};
 use super::{Gathered, Gone, Part};
@@ -101,13 +101,13 @@ impl Client {
             .0
     }
 
-    /// Takes part in exchange `seq`, and waits for its outcome. `given` may be why the rank's file cannot be given: the
-    /// exchange then fails for all.
+    /// Takes part in exchange `seq`, and waits for its outcome. `given` may be why the rank gives nothing: the exchange
+    /// then fails for all.
     pub(crate) fn exchange(
         &self,
         seq: u64,
         collective: &str,
-        given: Result<Part, String>,
+        given: Result<Part, Withheld>,
         timeout: Duration,
     ) -> Result<Gathered, Failure> {
         self.lock().exchange = Some(seq);
@@ -129,7 +129,7 @@ impl Client {
         &self,
         seq: u64,
         collective: &str,
-        given: Result<Part, String>,
+        given: Result<Part, Withheld>,
     ) -> Option<Arc<OwnedFd>> {
         let message = |file| ToHub::Exchange {
             seq,
@@ -137,7 +137,7 @@ impl Client {
             file,
         };
         // What cannot be sent closes the connection, which the listener sees; but for a file that the system refuses.
-        let reason = match given {
+        let why = match given {
             Ok(Part { bytes, file: None }) => {
                 let _ = self.connection.send(&message(Given::Nothing), &bytes);
                 return None;
@@ -146,14 +146,14 @@ impl Client {
                 bytes,
                 file: Some(file),
             }) => match self.give_file(&message(Given::File), &bytes, file.as_fd()) {
-                Err(SendError::Files(error)) => format!("passing it to rank 0's process: {error}"),
+                Err(SendError::Files(error)) => Withheld::File {
+                    reason: format!("passing it to rank 0's process: {error}"),
+                },
                 Ok(()) | Err(SendError::Closed(_)) => return Some(file),
             },
-            Err(reason) => reason,
+            Err(why) => why,
         };
-        let _ = self
-            .connection
-            .send(&message(Given::Refused { reason }), &[]);
+        let _ = self.connection.send(&message(Given::Withheld(why)), &[]);
         None
     }
 

@@ -1,7 +1,7 @@
 //! Exchanges: every rank gives some bytes, and a file if it likes, and gets those of all.
 
 use super::frame::{Connection, SendError, encode};
-use super::message::{Failure, FromHub};
+use super::message::{Failure, FromHub, Withheld};
 use super::server::UNREAD;
 use super::{Hub, Link, State, Status};
 use std::mem::take;
@@ -54,14 +54,14 @@ impl Exchange {
 }
 
 impl Hub {
-    /// Takes part in exchange `seq`, and waits for its outcome. `given` may be why the rank's file cannot be given: the
-    /// exchange then fails for all.
+    /// Takes part in exchange `seq`, and waits for its outcome. `given` may be why the rank gives nothing: the exchange
+    /// then fails for all.
     pub(crate) fn exchange(
         &self,
         rank: usize,
         seq: u64,
         collective: &str,
-        given: Result<Part, String>,
+        given: Result<Part, Withheld>,
         timeout: Duration,
     ) -> Result<Gathered, Failure> {
         let begun = Instant::now();
@@ -93,7 +93,7 @@ impl Hub {
         rank: usize,
         seq: u64,
         collective: &str,
-        given: Result<Part, String>,
+        given: Result<Part, Withheld>,
     ) -> Result<(), OutOfTurn> {
         let mut state = self.lock();
         let arrived = state.arrive(rank, seq, collective, given);
@@ -114,7 +114,7 @@ impl State {
         rank: usize,
         seq: u64,
         collective: &str,
-        given: Result<Part, String>,
+        given: Result<Part, Withheld>,
     ) -> Result<(), OutOfTurn> {
         let size = self.ranks.len();
         let gone = self.gone.failure();
@@ -141,7 +141,7 @@ impl State {
             } else {
                 match given {
                     Ok(part) => exchange.parts[rank] = Some(part),
-                    Err(reason) => exchange.fail(Failure::NotGiven { rank, reason }),
+                    Err(why) => exchange.fail(Failure::NotGiven { rank, why }),
                 }
                 if exchange.outcome.is_none() && exchange.parts.iter().all(Option::is_some) {
                     let parts = exchange.parts.iter_mut().flatten().map(take).collect();

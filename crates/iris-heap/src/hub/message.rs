@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The first word of a handshake.
 pub(crate) const MAGIC: &str = "iris-world";
 /// The version of these messages.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// The most bytes that one rank may give to a collective.
 pub(crate) const MAX_PAYLOAD: usize = 1 << 20;
 
@@ -22,7 +22,7 @@ pub(crate) enum ToHub {
         size: usize,
         rank: usize,
     },
-    /// A collective's turn; the payload follows as the frame's blob.
+    /// A collective's turn; the payload, unless it is withheld, follows as the frame's blob.
     Exchange {
         seq: u64,
         collective: String,
@@ -46,10 +46,17 @@ pub(crate) enum Given {
     Nothing,
     /// It comes with the frame.
     File,
-    /// There should be one, and cannot.
-    Refused {
-        reason: String,
-    },
+    /// Neither it nor the payload comes.
+    Withheld(Withheld),
+}
+
+/// Why a rank gives nothing to a collective that it has come to, which fails for all then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Withheld {
+    /// Its payload has more bytes than one rank may give.
+    TooLarge { bytes: usize },
+    /// There should be a file, and it cannot be given to the hub.
+    File { reason: String },
 }
 
 /// From the hub to a rank's process.
@@ -110,10 +117,10 @@ pub(crate) enum Failure {
         other_rank: usize,
         ours: String,
     },
-    /// The file of `rank` could not be given to the hub.
+    /// `rank` has come and given nothing.
     NotGiven {
         rank: usize,
-        reason: String,
+        why: Withheld,
     },
     /// The files of the others could not be passed to `rank`, which alone is told so.
     NotReceived {
@@ -145,10 +152,18 @@ impl Failure {
                 other_rank,
                 ours,
             },
-            Self::NotGiven { rank, reason } => WorldError::FileNotGiven {
-                rank,
-                during,
-                reason,
+            Self::NotGiven { rank, why } => match why {
+                Withheld::TooLarge { bytes } => WorldError::PayloadTooLarge {
+                    rank,
+                    during,
+                    bytes,
+                    limit: MAX_PAYLOAD,
+                },
+                Withheld::File { reason } => WorldError::FileNotGiven {
+                    rank,
+                    during,
+                    reason,
+                },
             },
             Self::NotReceived { rank, reason } => WorldError::FilesNotReceived {
                 rank,

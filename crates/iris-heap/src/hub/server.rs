@@ -1,7 +1,7 @@
 //! The hub's door: where the processes of the other ranks come in.
 
 use super::frame::{Connection, Frame, HANDSHAKE, TO_HUB, encode};
-use super::message::{FromHub, Given, MAGIC, ToHub, VERSION};
+use super::message::{FromHub, Given, MAGIC, ToHub, VERSION, Withheld};
 use super::{Hub, Link, Part, Slot, Status};
 use crate::WorldError;
 use crate::host::memory::Memory;
@@ -214,8 +214,10 @@ fn listen(hub: &Arc<Hub>, connection: &Connection, rank: usize) -> bool {
                 file,
             } => {
                 let given = match (file, files) {
-                    (Given::Refused { reason }, _) => Err(reason),
-                    (_, Err(reason)) => Err(format!("rank 0's process did not get it: {reason}")),
+                    (Given::Withheld(why), _) => Err(why),
+                    (_, Err(reason)) => Err(Withheld::File {
+                        reason: format!("rank 0's process did not get it: {reason}"),
+                    }),
                     (Given::Nothing | Given::File, Ok(mut files)) => Ok(Part {
                         bytes: blob,
                         file: files.pop().map(Arc::new),

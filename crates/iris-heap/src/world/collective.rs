@@ -3,7 +3,7 @@
 use super::{Port, World};
 use crate::backend::Backend;
 use crate::error::WorldError;
-use crate::hub::message::MAX_PAYLOAD;
+use crate::hub::message::{MAX_PAYLOAD, Withheld};
 use crate::hub::{Gathered, Part};
 use bytemuck::Pod;
 use std::any::type_name;
@@ -21,30 +21,28 @@ impl<B: Backend> World<B> {
         self.exchange_with_file(collective, payload, Ok(None))
     }
 
-    /// As [`World::exchange`], with a file. All fail where one cannot give its own.
+    /// As [`World::exchange`], with a file. All fail where one cannot give its own, or has too large a payload.
     fn exchange_with_file(
         &self,
         collective: &str,
         payload: Vec<u8>,
         file: io::Result<Option<Arc<OwnedFd>>>,
     ) -> Result<Gathered, WorldError> {
-        if payload.len() > MAX_PAYLOAD {
-            return Err(WorldError::PayloadTooLarge {
-                during: collective.to_owned(),
-                bytes: payload.len(),
-                limit: MAX_PAYLOAD,
-            });
-        }
+        let bytes = payload.len();
         let given = match file {
+            _ if bytes > MAX_PAYLOAD => Err(Withheld::TooLarge { bytes }),
             Ok(file) => Ok(Part {
                 bytes: payload,
                 file,
             }),
-            Err(error) => Err(format!("duplicating it: {error}")),
+            Err(error) => Err(Withheld::File {
+                reason: format!("duplicating it: {error}"),
+            }),
         };
         let inner = &*self.member;
         let mut turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // A turn is used up even by a collective that fails, on all ranks alike.
+        // A turn is used up even by a collective that fails, on all ranks alike: whoever cannot give what it should comes to
+        // the others all the same, and says so.
         let seq = *turn;
         *turn += 1;
         let outcome = match &inner.port {
@@ -65,7 +63,7 @@ impl<B: Backend> World<B> {
     /// The bytes that each rank gives, by rank. Collective; a rank may give up to 1 MiB, and another length than others.
     ///
     /// # Errors
-    /// Those of [`World::barrier`], and more bytes than can be given.
+    /// Those of [`World::barrier`]; [`WorldError::PayloadTooLarge`], the same on all ranks, where one gives more bytes than it may.
     pub fn all_gather_bytes(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, WorldError> {
         let gathered = self.exchange("all_gather_bytes", bytes.to_vec())?;
         Ok(gathered.iter().map(|part| part.bytes.clone()).collect())
