@@ -234,6 +234,33 @@ fn whoever_comes_first_waits_for_rank_0() {
     });
 }
 
+/// Also for a name that is taken, which rank 0 waits for, and for one who does not answer, whom others do.
+#[test]
+fn either_end_may_wait_for_ever() {
+    for patient in [0, 1] {
+        let name = name(&format!("for-ever-{patient}"));
+        let taken = UnixListener::bind_addr(&address(&name)).unwrap();
+        thread::scope(|scope| {
+            for rank in [0, 1] {
+                let launch = Launch::new(rank, 2, &*name).unwrap();
+                let mut config = config(5000);
+                if rank == patient {
+                    config.timeout = Duration::MAX;
+                }
+                scope.spawn(move || {
+                    let world = World::join(&launch, &config).unwrap();
+                    if rank != patient {
+                        thread::sleep(Duration::from_millis(50)); // it is waited for
+                    }
+                    world.barrier().unwrap();
+                });
+            }
+            thread::sleep(Duration::from_millis(100));
+            drop(taken);
+        });
+    }
+}
+
 #[test]
 fn a_rank_that_does_not_come_is_named_by_all_that_did() {
     let name = name("absent");

@@ -141,6 +141,21 @@ fn different_collectives_are_told_apart_and_the_next_one_works() {
 }
 
 #[test]
+fn ranks_may_wait_for_ever() {
+    let config = WorldConfig {
+        timeout: Duration::MAX,
+        ..config()
+    };
+    all(World::threads(3, &config, |world| {
+        // So that the others do wait.
+        std::thread::sleep(Duration::from_millis(50 * world.rank() as u64));
+        world.barrier()?;
+        assert_eq!(world.all_gather(world.rank() as u8)?, [0, 1, 2]);
+        Ok(())
+    }));
+}
+
+#[test]
 fn a_timeout_names_who_did_not_come_and_who_comes_late_hears_of_it() {
     let config = WorldConfig {
         timeout: Duration::from_millis(200),

@@ -1,5 +1,6 @@
 //! A rank's end of its connection to the hub.
 
+use super::deadline::Deadline;
 use super::files::{Files, Received};
 use super::frame::{Connection, Frame, SendError, TO_RANK, encode};
 use super::handshake::attempt;
@@ -59,16 +60,16 @@ impl Client {
         timeout: Duration,
         watches: Arc<Watches>,
     ) -> Result<(Arc<Self>, Memory), WorldError> {
-        let begun = Instant::now();
+        let deadline = Deadline::after(timeout);
         let (connection, memory) = loop {
-            let left = timeout.saturating_sub(begun.elapsed());
+            let left = deadline.left();
             if let Some(joined) = attempt(name, rank, size, left)? {
                 break joined;
             }
-            if begun.elapsed() >= timeout {
+            if deadline.is_over() {
                 return Err(WorldError::Timeout {
                     during: "rendezvous".into(),
-                    waited: begun.elapsed(),
+                    waited: deadline.waited(),
                     missing: vec![0],
                 });
             }
@@ -93,10 +94,9 @@ impl Client {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Instant) -> MutexGuard<'a, State> {
-        let left = until.saturating_duration_since(Instant::now());
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Deadline) -> MutexGuard<'a, State> {
         self.changed
-            .wait_timeout(state, left)
+            .wait_timeout(state, until.left())
             .unwrap_or_else(PoisonError::into_inner)
             .0
     }
@@ -170,8 +170,8 @@ impl Client {
 
     /// Waits for the outcome of exchange `seq`.
     fn outcome(&self, seq: u64, timeout: Duration) -> Result<Vec<Part>, Failure> {
-        let begun = Instant::now();
-        let mut deadline = begun + timeout;
+        let whole = Deadline::after(timeout);
+        let mut deadline = whole;
         let mut gave_up = false;
         let mut state = self.lock();
         loop {
@@ -182,11 +182,11 @@ impl Client {
                 let gone = state.gone.failure();
                 return Err(gone.unwrap_or(Failure::Died { rank: 0 }));
             }
-            if Instant::now() < deadline {
+            if !deadline.is_over() {
                 state = self.wait(state, deadline);
                 continue;
             }
-            let waited_ms = begun.elapsed().as_millis() as u64;
+            let waited_ms = whole.waited().as_millis() as u64;
             if gave_up {
                 // Not even the hub answers.
                 let missing = vec![0];
@@ -194,7 +194,7 @@ impl Client {
             }
             // The hub knows who is missing, and tells all ranks the same.
             gave_up = true;
-            deadline = Instant::now() + MISSING;
+            deadline = Deadline::after(MISSING);
             drop(state);
             let _ = self.connection.send(&ToHub::GiveUp { seq, waited_ms }, &[]);
             state = self.lock();
@@ -203,7 +203,7 @@ impl Client {
 
     /// The verdict on the fault of operation `id` that this rank reports.
     pub(crate) fn verdict(&self, id: u64, epoch: u64, own: Report) -> Verdict {
-        let deadline = Instant::now() + JUDGED + GRACE;
+        let deadline = Deadline::after(JUDGED + GRACE);
         let ask = ToHub::Ask {
             id,
             epoch,
@@ -218,7 +218,7 @@ impl Client {
                 return verdict.clone();
             }
             let (culprit, reason) = match state.gone {
-                _ if !state.lost && Instant::now() < deadline => {
+                _ if !state.lost && !deadline.is_over() => {
                     state = self.wait(state, deadline);
                     continue;
                 }

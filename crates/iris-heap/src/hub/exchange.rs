@@ -1,5 +1,6 @@
 //! Exchanges: every rank gives some bytes, and a file if it likes, and gets those of all.
 
+use super::deadline::Deadline;
 use super::frame::{Connection, SendError, encode};
 use super::message::{Failure, FromHub, Withheld};
 use super::server::UNREAD;
@@ -64,7 +65,7 @@ impl Hub {
         given: Result<Part, Withheld>,
         timeout: Duration,
     ) -> Result<Gathered, Failure> {
-        let begun = Instant::now();
+        let deadline = Deadline::after(timeout);
         let mut state = self.lock();
         if state.arrive(rank, seq, collective, given).is_err() {
             // This rank gave up on the exchange and somehow came again: to all others it is one that did not come.
@@ -78,11 +79,11 @@ impl Hub {
             if let Some(outcome) = state.take(rank, seq) {
                 return outcome;
             }
-            if begun.elapsed() >= timeout {
-                state.give_up(seq, begun.elapsed());
+            if deadline.is_over() {
+                state.give_up(seq, deadline.waited());
                 self.changed.notify_all();
             } else {
-                state = self.wait(state, begun + timeout);
+                state = self.wait(state, deadline);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Verdicts: the first report of a fault starts an inquiry, and all who ask get its result.
 
+use super::deadline::Deadline;
 use super::message::{Answer, FromHub};
 use super::watches::inquire;
 use super::{Hub, State, Status};
@@ -7,7 +8,7 @@ use crate::fault::{Activity, Reason, Report, Verdict};
 use iris_sync::Cause;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the hub waits for the answers of all ranks.
 const ANSWERS: Duration = Duration::from_millis(800);
@@ -37,7 +38,7 @@ impl Hub {
         epoch: u64,
         own: Report,
     ) -> Verdict {
-        let deadline = Instant::now() + JUDGED;
+        let deadline = Deadline::after(JUDGED);
         let mut state = self.lock();
         self.report(&mut state, rank, id, epoch, own.clone());
         loop {
@@ -49,7 +50,7 @@ impl Hub {
                         return verdict.clone();
                     }
                     let number = inquiry.number;
-                    if Instant::now() >= deadline {
+                    if deadline.is_over() {
                         state.conclude(id, number);
                         continue;
                     }
@@ -140,7 +141,7 @@ impl Hub {
 
     /// Waits for the answers to an inquiry, and concludes it.
     fn conclude(&self, id: u64, number: u64) {
-        let deadline = Instant::now() + ANSWERS;
+        let deadline = Deadline::after(ANSWERS);
         let mut state = self.lock();
         loop {
             let Some(inquiry) = state.inquiries.get(&id).filter(|i| i.number == number) else {
@@ -149,7 +150,7 @@ impl Hub {
             let mut ranks = state.ranks.iter().zip(&inquiry.heard);
             let enough = ranks.clone().any(|(slot, _)| slot.status == Status::Dead)
                 || ranks.all(|(slot, &heard)| slot.status != Status::Alive || heard);
-            if enough || Instant::now() >= deadline {
+            if enough || deadline.is_over() {
                 break;
             }
             state = self.wait(state, deadline);

@@ -11,6 +11,7 @@
 //! result. Operations, which are foreign code, are only called with the mutex given back.
 
 pub(crate) mod client;
+mod deadline;
 mod exchange;
 mod files;
 pub(crate) mod frame;
@@ -20,6 +21,7 @@ pub(crate) mod message;
 pub(crate) mod server;
 pub(crate) mod watches;
 
+use deadline::Deadline;
 use exchange::Exchange;
 use frame::Connection;
 use inquiry::Inquiry;
@@ -27,7 +29,6 @@ use message::{Failure, FromHub};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 use watches::Watches;
 
 pub(crate) use exchange::{Gathered, Part};
@@ -112,10 +113,9 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Instant) -> MutexGuard<'a, State> {
-        let left = until.saturating_duration_since(Instant::now());
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Deadline) -> MutexGuard<'a, State> {
         self.changed
-            .wait_timeout(state, left)
+            .wait_timeout(state, until.left())
             .unwrap_or_else(PoisonError::into_inner)
             .0
     }

@@ -1,5 +1,6 @@
 //! The hub's door: where the processes of the other ranks come in.
 
+use super::deadline::Deadline;
 use super::frame::{Connection, Frame, HANDSHAKE, TO_HUB, encode};
 use super::message::{FromHub, Given, MAGIC, ToHub, VERSION, Withheld};
 use super::{Hub, Link, Part, Slot, Status};
@@ -72,12 +73,12 @@ impl Drop for Server {
 fn bind(name: &str, timeout: Duration) -> Result<UnixListener, WorldError> {
     let address = SocketAddr::from_abstract_name(name)
         .map_err(WorldError::os("naming the rendezvous' socket"))?;
-    let deadline = Instant::now() + timeout;
+    let deadline = Deadline::after(timeout);
     loop {
         match UnixListener::bind_addr(&address) {
             Ok(listener) => return Ok(listener),
             // Another world of the name is ending: the ranks of a job that is started again, say.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !deadline.is_over() => {
                 thread::sleep(RETRY);
             }
             Err(error) => return Err(WorldError::os("listening for the other ranks")(error)),

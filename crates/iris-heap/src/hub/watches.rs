@@ -1,11 +1,12 @@
 //! The operations of one rank that are watched.
 
+use super::deadline::Deadline;
 use super::message::Answer;
 use crate::fault::{Activity, Watched};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a rank that waits is given to leave after it was told to, and to say where it stood.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -129,9 +130,9 @@ pub(crate) fn inquire(
             Some(_) | None => report(rank, Answer::Dropped),
         }
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Deadline::after(PATIENCE);
     loop {
-        let last = Instant::now() >= deadline;
+        let last = deadline.is_over();
         waiting.retain(|(rank, operation)| {
             let activity = operation.activity();
             // A rank at work may be about to wait, and leave: only one that stays at work is to blame.

@@ -32,7 +32,8 @@ pub struct WorldConfig {
     /// Bytes of symmetric heap per rank, rounded up to whole pages. 256 MiB by default; memory that is never allocated
     /// from the heap costs address space only.
     pub heap_bytes: usize,
-    /// How long the rendezvous and every set-up collective wait for the other ranks. 30 s by default.
+    /// How long the rendezvous and every set-up collective wait for the other ranks; [`Duration::MAX`] is for ever. 30 s by
+    /// default.
     pub timeout: Duration,
 }
 
