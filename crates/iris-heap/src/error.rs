@@ -109,6 +109,14 @@ pub enum WorldError {
         /// The bytes of one rank's heap.
         heap: usize,
     },
+    /// The host has no memory for a buffer of a rank's own. A device says so by [`DeviceError::OutOfMemory`].
+    #[error("rank {rank}'s process has no room for {bytes} bytes")]
+    OutOfMemory {
+        /// The rank.
+        rank: usize,
+        /// The bytes asked for; `usize::MAX` where they are more than that.
+        bytes: usize,
+    },
     /// An alignment that is no power of two, or larger than a page.
     #[error("an alignment of {align} bytes cannot be had: it must be a power of two, 4096 at most")]
     Alignment {

@@ -261,6 +261,32 @@ fn a_full_heap_is_full_on_all_ranks_and_says_how_much_is_needed() {
     }));
 }
 
+/// More elements than an address space has, more bytes than one object may have, and more than there are addresses for.
+#[test]
+fn plain_buffers_that_do_not_fit_tell_their_size() {
+    all(World::threads(1, &config(), |world| {
+        for (len, needed) in [
+            (usize::MAX / 2, usize::MAX),
+            (usize::MAX / 8, (usize::MAX / 8) * 4),
+            (1 << 59, 1 << 61),
+            (1 << 50, 1 << 52),
+        ] {
+            let error = world.plain_buffer::<f32>(len).unwrap_err();
+            assert!(
+                matches!(error, WorldError::OutOfMemory { rank: 0, bytes } if bytes == needed),
+                "{error}"
+            );
+            let panic = catch_unwind(AssertUnwindSafe(|| world.buffer::<f32>(len))).unwrap_err();
+            let said = panic.downcast::<String>().unwrap();
+            let expected = format!("memory cannot hold {len} elements of 4 bytes");
+            assert_eq!(*said, expected);
+        }
+        let fits = world.plain_buffer::<f32>(3)?;
+        assert_eq!(fits.read(), [0.0; 3]);
+        Ok(())
+    }));
+}
+
 #[test]
 fn different_requests_are_named_and_take_nothing() {
     all(World::threads(3, &config(), |world| {

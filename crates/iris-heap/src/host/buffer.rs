@@ -7,9 +7,9 @@ use super::access::AccessLock;
 use super::memory::Memory;
 use crate::WorldError;
 use crate::backend::{self, AnyBuffer, Buffer};
-use crate::world::Region;
+use crate::world::{Region, bytes_of};
 use bytemuck::Pod;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -70,24 +70,17 @@ impl Drop for Storage {
 }
 
 impl Storage {
-    /// Zeroed memory of the process's own.
-    ///
-    /// # Panics
-    /// If there are more bytes than memory can hold, as `Vec::with_capacity` does.
-    pub(super) fn plain(bytes: usize) -> Self {
-        let layout =
-            Layout::from_size_align(bytes.max(1), ALIGN).expect("a buffer's bytes fit isize");
+    /// Zeroed memory of the process's own; `None` where there is not so much.
+    pub(super) fn plain(bytes: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
         // SAFETY: the layout's size is not 0.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
-        Self {
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self {
             start,
             bytes,
             source: Source::Plain(layout),
             lock: AccessLock::default(),
-        }
+        })
     }
 
     /// Where `len` bytes from `at` on begin.
@@ -166,12 +159,17 @@ impl backend::Storage for Storage {
 }
 
 impl<T: Pod> Buffer<T> {
+    /// # Panics
+    /// If there are more elements than memory can hold.
     pub(crate) fn plain(len: usize) -> Self {
         const { assert!(align_of::<T>() <= ALIGN) };
-        let bytes = len
-            .checked_mul(size_of::<T>())
-            .expect("a buffer's bytes fit usize");
-        Self::of(Storage::plain(bytes), len)
+        let Some(storage) = Storage::plain(bytes_of::<T>(len)) else {
+            panic!(
+                "memory cannot hold {len} elements of {} bytes",
+                size_of::<T>()
+            )
+        };
+        Self::of(storage, len)
     }
 
     /// Its first element. Whoever uses the pointer sees to it that nobody else is using the memory.

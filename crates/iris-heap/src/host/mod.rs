@@ -39,8 +39,9 @@ impl Backend for Host {
         buffer::Storage::symmetric(start, region, Arc::clone(&heap.memory))
     }
 
-    fn plain(_: &Arc<Heaps>, bytes: usize) -> Result<buffer::Storage, WorldError> {
-        Ok(buffer::Storage::plain(bytes))
+    fn plain(heap: &Arc<Heaps>, bytes: usize) -> Result<buffer::Storage, WorldError> {
+        let rank = heap.rank;
+        buffer::Storage::plain(bytes).ok_or(WorldError::OutOfMemory { rank, bytes })
     }
 }
 

@@ -165,7 +165,8 @@ impl<B: Backend> World<B> {
     /// A buffer of `len` elements in this rank's own memory, zeroed. Not collective.
     ///
     /// # Errors
-    /// Where there is not so much memory.
+    /// Where there is not so much memory: [`WorldError::OutOfMemory`] on the host,
+    /// [`DeviceError::OutOfMemory`](crate::device::DeviceError::OutOfMemory) on a device.
     pub fn plain_buffer<T: Pod>(&self, len: usize) -> Result<Buffer<T, B>, WorldError> {
         Ok(Buffer::of(B::plain(self.heap(), bytes_of::<T>(len))?, len))
     }
@@ -232,7 +233,7 @@ impl World<Host> {
     /// A buffer of `len` elements in this rank's own memory, zeroed. Not collective.
     ///
     /// # Panics
-    /// If there are more elements than memory can hold, as `Vec::with_capacity` does.
+    /// If there are more elements than memory can hold; [`World::plain_buffer`] returns an error then.
     pub fn buffer<T: Pod>(&self, len: usize) -> Buffer<T> {
         Buffer::plain(len)
     }
