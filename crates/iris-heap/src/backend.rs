@@ -3,6 +3,7 @@
 //! There are [`Host`] and one for each GPU runtime. What a world, a buffer and an operation have in common is written once, over
 //! [`Backend`]; it is unvalidated below and safe above.
 
+use crate::allocator::MIN_ALIGN;
 use crate::error::WorldError;
 use crate::fault::Verdict;
 use crate::host::Host;
@@ -141,6 +142,8 @@ pub trait Faults: Debug + Send + Sync {
 ///
 /// On the host, reading and writing waits for kernels in flight that use the buffer. On a device it waits for everything on this
 /// rank's streams ([`RankStream`](crate::device::RankStream)s); what else the user runs there, the user waits for.
+///
+/// Elements have an alignment of 256 bytes at most, which all buffers have: a buffer of others does not compile.
 #[derive(Debug)]
 pub struct Buffer<T, B: Backend = Host> {
     pub(crate) storage: Arc<B::Storage>,
@@ -160,7 +163,99 @@ impl<T, B: Backend> Clone for Buffer<T, B> {
 
 impl<T, B: Backend> Buffer<T, B> {
     /// `len` elements that begin where `storage` does, and lie in it.
+    ///
+    /// Invariant: all buffers are made here, so the memory of each is aligned to its elements. A storage's begins at a multiple
+    /// of [`MIN_ALIGN`], or, where it is another's, of what the elements need.
+    ///
+    /// All ways to a buffer compile for the largest alignment:
+    ///
+    /// ```
+    /// # use bytemuck::{Pod, Zeroable};
+    /// # use iris_heap::{Buffer, World, WorldConfig, WorldError, hip::Hip};
+    /// # #[derive(Clone, Copy)]
+    /// # #[repr(C, align(256))]
+    /// # struct Block([u8; 256]);
+    /// # // SAFETY: as many bytes as its alignment, of which any are a block, and no padding.
+    /// # unsafe impl Zeroable for Block {}
+    /// # // SAFETY: as above.
+    /// # unsafe impl Pod for Block {}
+    /// fn symmetric(world: &World) -> Result<Buffer<Block>, WorldError> {
+    ///     world.symmetric_buffer(3)
+    /// }
+    /// fn plain(world: &World) -> Result<Buffer<Block>, WorldError> {
+    ///     world.plain_buffer(3)
+    /// }
+    /// fn foreign(world: &World<Hip>) -> Result<Buffer<Block, Hip>, WorldError> {
+    ///     // SAFETY: no bytes.
+    ///     unsafe { world.foreign_buffer(0, 0) }
+    /// }
+    /// # let _: fn(&World<Hip>) -> _ = foreign;
+    /// World::threads(1, &WorldConfig::default(), |world| {
+    ///     let (symmetric, plain) = (symmetric(&world)?, plain(&world)?);
+    ///     assert!(symmetric.as_ptr().is_aligned() && plain.as_ptr().is_aligned());
+    ///     world.free_buffer(symmetric)
+    /// })?
+    /// .remove(0)?;
+    /// # Ok::<(), WorldError>(())
+    /// ```
+    ///
+    /// And none for a larger one:
+    ///
+    /// ```compile_fail,E0080
+    /// # use bytemuck::{Pod, Zeroable};
+    /// # use iris_heap::{Buffer, World, WorldConfig, WorldError, hip::Hip};
+    /// # #[derive(Clone, Copy)]
+    /// # #[repr(C, align(512))]
+    /// # struct Block([u8; 512]);
+    /// # // SAFETY: as many bytes as its alignment, of which any are a block, and no padding.
+    /// # unsafe impl Zeroable for Block {}
+    /// # // SAFETY: as above.
+    /// # unsafe impl Pod for Block {}
+    /// fn symmetric(world: &World) -> Result<Buffer<Block>, WorldError> {
+    ///     world.symmetric_buffer(3)
+    /// }
+    /// let _: fn(&World) -> _ = symmetric;
+    /// ```
+    ///
+    /// ```compile_fail,E0080
+    /// # use bytemuck::{Pod, Zeroable};
+    /// # use iris_heap::{Buffer, World, WorldConfig, WorldError, hip::Hip};
+    /// # #[derive(Clone, Copy)]
+    /// # #[repr(C, align(512))]
+    /// # struct Block([u8; 512]);
+    /// # // SAFETY: as many bytes as its alignment, of which any are a block, and no padding.
+    /// # unsafe impl Zeroable for Block {}
+    /// # // SAFETY: as above.
+    /// # unsafe impl Pod for Block {}
+    /// fn plain(world: &World) -> Result<Buffer<Block>, WorldError> {
+    ///     world.plain_buffer(3)
+    /// }
+    /// let _: fn(&World) -> _ = plain;
+    /// ```
+    ///
+    /// ```compile_fail,E0080
+    /// # use bytemuck::{Pod, Zeroable};
+    /// # use iris_heap::{Buffer, World, WorldConfig, WorldError, hip::Hip};
+    /// # #[derive(Clone, Copy)]
+    /// # #[repr(C, align(512))]
+    /// # struct Block([u8; 512]);
+    /// # // SAFETY: as many bytes as its alignment, of which any are a block, and no padding.
+    /// # unsafe impl Zeroable for Block {}
+    /// # // SAFETY: as above.
+    /// # unsafe impl Pod for Block {}
+    /// fn foreign(world: &World<Hip>) -> Result<Buffer<Block, Hip>, WorldError> {
+    ///     // SAFETY: no bytes.
+    ///     unsafe { world.foreign_buffer(0, 0) }
+    /// }
+    /// let _: fn(&World<Hip>) -> _ = foreign;
+    /// ```
     pub(crate) fn of(storage: B::Storage, len: usize) -> Self {
+        const {
+            assert!(
+                align_of::<T>() <= MIN_ALIGN,
+                "an element has an alignment of 256 bytes at most"
+            );
+        }
         debug_assert!(len * size_of::<T>() <= storage.bytes());
         Self {
             storage: Arc::new(storage),

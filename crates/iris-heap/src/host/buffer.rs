@@ -6,6 +6,7 @@ use super::Host;
 use super::access::AccessLock;
 use super::memory::Memory;
 use crate::WorldError;
+use crate::allocator::MIN_ALIGN;
 use crate::backend::{self, AnyBuffer, Buffer};
 use crate::world::{Region, bytes_of};
 use bytemuck::Pod;
@@ -15,9 +16,6 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 pub use super::access::Access;
-
-/// The alignment of plain buffers: that of the symmetric heap's regions.
-const ALIGN: usize = crate::allocator::MIN_ALIGN;
 
 /// A range that a buffer does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,9 +31,9 @@ pub struct RangeError {
 
 /// A buffer's memory.
 ///
-/// Invariant: `start` is valid for reads and writes of `bytes` bytes, which are initialised, for as long as this lives.
-/// Every access of this process is made while `lock` is held for it. Peers write into symmetric memory only as long as
-/// this rank is in a kernel that lets them, and that kernel holds the lock.
+/// Invariant: `start` is a multiple of [`MIN_ALIGN`], and valid for reads and writes of `bytes` bytes, which are
+/// initialised, for as long as this lives. Every access of this process is made while `lock` is held for it. Peers write
+/// into symmetric memory only as long as this rank is in a kernel that lets them, and that kernel holds the lock.
 #[derive(Debug)]
 pub struct Storage {
     start: NonNull<u8>,
@@ -72,7 +70,7 @@ impl Drop for Storage {
 impl Storage {
     /// Zeroed memory of the process's own; `None` where there is not so much.
     pub(super) fn plain(bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
+        let layout = Layout::from_size_align(bytes.max(1), MIN_ALIGN).ok()?;
         // SAFETY: the layout's size is not 0.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Self {
@@ -90,7 +88,8 @@ impl Storage {
         self.start.as_ptr().wrapping_add(at)
     }
 
-    /// The memory of a region that begins at `start` in this process and lies in `memory`.
+    /// The memory of a region that begins at `start` in this process and lies in `memory`. Heaps begin at pages, and regions
+    /// at multiples of [`MIN_ALIGN`] in them.
     pub(super) fn symmetric(start: *mut u8, region: Region, memory: Arc<Memory>) -> Self {
         Self {
             start: NonNull::new(start).expect("a heap is not mapped at address 0"),
@@ -141,8 +140,8 @@ impl backend::Storage for Storage {
     fn upload(&self, at: usize, from: &[u8]) -> Result<(), WorldError> {
         let to = self.range(at, from.len());
         self.lock.with(Access::Write, || {
-            // SAFETY: the range lies in the memory, which is valid; the lock keeps all others out of it. `from` is safe code's
-            // own and so never this memory, which no reference is ever given to.
+            // SAFETY: the range lies in the memory, which is valid; bytes need no alignment; the lock keeps all others out of
+            // it. `from` is safe code's own and so never this memory, which no reference is ever given to.
             unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         });
         Ok(())
@@ -162,7 +161,6 @@ impl<T: Pod> Buffer<T> {
     /// # Panics
     /// If there are more elements than memory can hold.
     pub(crate) fn plain(len: usize) -> Self {
-        const { assert!(align_of::<T>() <= ALIGN) };
         let Some(storage) = Storage::plain(bytes_of::<T>(len)) else {
             panic!(
                 "memory cannot hold {len} elements of {} bytes",
@@ -201,8 +199,9 @@ impl<T: Pod> Buffer<T> {
     pub fn write(&self, at: usize, from: &[T]) -> Result<(), RangeError> {
         self.range(at, from.len())?;
         self.storage.lock.with(Access::Write, || {
-            // SAFETY: the range lies in the buffer, whose memory is valid; the lock keeps all others out of it. `from` is
-            // safe code's own and so never this memory, which no reference is ever given to.
+            // SAFETY: the range lies in the buffer, whose memory is valid and, as [`Buffer::of`] sees to, aligned to its
+            // elements; the lock keeps all others out of it. `from` is safe code's own and so never this memory, which no
+            // reference is ever given to.
             unsafe {
                 self.as_ptr()
                     .add(at)
@@ -224,8 +223,9 @@ impl<T: Pod> Buffer<T> {
 
     fn copy_out(&self, at: usize, to: &mut [T]) {
         self.storage.lock.with(Access::Read, || {
-            // SAFETY: callers have checked that the range lies in the buffer, whose memory is valid and initialised, and
-            // any bits are a `T`; the lock keeps writers out of it. `to` is never this memory, as in `write`.
+            // SAFETY: callers have checked that the range lies in the buffer, whose memory is valid, initialised and, as in
+            // `write`, aligned, and any bits are a `T`; the lock keeps writers out of it. `to` is never this memory, as in
+            // `write`.
             unsafe {
                 self.as_ptr()
                     .add(at)
@@ -272,7 +272,7 @@ mod tests {
         let mut tail = [0; 3];
         buffer.clone().read_into(2, &mut tail).unwrap();
         assert_eq!(tail, [9, 1, 2]);
-        assert_eq!(buffer.as_ptr().align_offset(ALIGN), 0);
+        assert_eq!(buffer.as_ptr().align_offset(MIN_ALIGN), 0);
         assert!(!buffer.is_symmetric());
     }
 
