@@ -32,6 +32,16 @@ struct Recording<D: Driver> {
     put_off: Vec<PutOff<D>>,
 }
 
+impl<D: Driver> Default for Recording<D> {
+    fn default() -> Self {
+        Self {
+            calls: Vec::new(),
+            kept: Vec::new(),
+            put_off: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum PutOff<D: Driver> {
     Record(Arc<Event<D>>),
@@ -167,7 +177,7 @@ impl<D: Driver> RankStream<D> {
     }
 
     /// Captures what `body` enqueues on this stream, from this thread, into a graph: calls of operations that are bound to it, and
-    /// work of the user's own. Nothing in `body` may wait for the stream.
+    /// work of the user's own. Nothing in `body` may wait for the stream. A panic of `body` ends the capture.
     ///
     /// # Errors
     /// What `body` fails with; where the runtime cannot capture it, or a capture is under way already.
@@ -180,12 +190,9 @@ impl<D: Driver> RankStream<D> {
             if recording.is_some() {
                 return Err(StreamError::Capturing.into());
             }
-            *recording = Some(Recording {
-                calls: Vec::new(),
-                kept: Vec::new(),
-                put_off: Vec::new(),
-            });
+            *recording = Some(Recording::default());
         }
+        let under_way = UnderWay(self);
         // The body's own error is more telling than that of a capture it has spoilt.
         let mut failed = None;
         let graph = self.stream.capture(|| {
@@ -194,14 +201,7 @@ impl<D: Driver> RankStream<D> {
                 DeviceError::CaptureGivenUp
             })
         });
-        let recording = self.recording().take();
-        let (calls, kept, put_off) =
-            recording.map_or_else(Default::default, |it| (it.calls, it.kept, it.put_off));
-        // Also where the capture failed: calls made before it may be what is to be waited for.
-        let ordered = put_off.iter().try_for_each(|it| match it {
-            PutOff::Record(event) => self.stream.record(event),
-            PutOff::Wait(event) => self.stream.wait(event),
-        });
+        let (recording, ordered) = under_way.end();
         if let Some(error) = failed {
             return Err(error);
         }
@@ -209,10 +209,20 @@ impl<D: Driver> RankStream<D> {
         ordered.map_err(StreamError::from)?;
         Ok(CapturedGraph {
             graph,
-            calls,
-            _kept: kept,
+            calls: recording.calls,
+            _kept: recording.kept,
             heap: Arc::clone(&self.heap),
         })
+    }
+
+    /// Takes what was recorded of a capture that has ended, and makes up for what was put off.
+    fn take_recording(&self) -> (Recording<D>, Result<(), DeviceError>) {
+        let recording = self.recording().take().unwrap_or_default();
+        let ordered = recording.put_off.iter().try_for_each(|it| match it {
+            PutOff::Record(event) => self.stream.record(event),
+            PutOff::Wait(event) => self.stream.wait(event),
+        });
+        (recording, ordered)
     }
 
     /// Whether a capture is under way.
@@ -253,6 +263,22 @@ impl<D: Driver> RankStream<D> {
     fn recording(&self) -> MutexGuard<'_, Option<Recording<D>>> {
         let recording = &self.recording;
         recording.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A capture under way. What was put off is made up for also where it failed, or its body panicked: calls made before it may be
+/// what is to be waited for.
+struct UnderWay<'a, D: Driver>(&'a RankStream<D>);
+
+impl<D: Driver> UnderWay<'_, D> {
+    fn end(self) -> (Recording<D>, Result<(), DeviceError>) {
+        std::mem::ManuallyDrop::new(self).0.take_recording()
+    }
+}
+
+impl<D: Driver> Drop for UnderWay<'_, D> {
+    fn drop(&mut self) {
+        drop(self.0.take_recording());
     }
 }
 

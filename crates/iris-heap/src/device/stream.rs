@@ -181,7 +181,7 @@ impl<D: Driver> Stream<D> {
         unsafe { self.device.driver().fill(address, value, len, self.raw) }
     }
 
-    /// Captures what `body` enqueues on this stream, from this thread, into a graph.
+    /// Captures what `body` enqueues on this stream, from this thread, into a graph. A panic of `body` ends the capture.
     ///
     /// # Errors
     /// What `body` fails with, or where the runtime cannot capture it.
@@ -192,15 +192,38 @@ impl<D: Driver> Stream<D> {
         self.device.bind()?;
         // SAFETY: the stream is alive.
         unsafe { self.device.driver().begin_capture(self.raw) }?;
+        let capture = Capture(self);
         let enqueued = body();
-        // Ended in any case, or the stream could not be used again.
-        // SAFETY: as above.
-        let graph = unsafe { self.device.driver().end_capture(self.raw) };
+        let graph = capture.end();
         enqueued?;
+        Ok(graph?)
+    }
+}
+
+/// A capture under way. It is ended in any case, on the thread that began it, or the stream could not be used again.
+struct Capture<'a, D: Driver>(&'a Stream<D>);
+
+impl<D: Driver> Capture<'_, D> {
+    fn end(self) -> Result<Graph<D>, DeviceError> {
+        std::mem::ManuallyDrop::new(self).graph()
+    }
+
+    /// Ends it; called once.
+    fn graph(&self) -> Result<Graph<D>, DeviceError> {
+        let device = &self.0.device;
+        // SAFETY: the stream is alive.
+        let raw = unsafe { device.driver().end_capture(self.0.raw) }?;
         Ok(Graph {
-            device: self.device.clone(),
-            raw: graph?,
+            device: device.clone(),
+            raw,
         })
+    }
+}
+
+impl<D: Driver> Drop for Capture<'_, D> {
+    fn drop(&mut self) {
+        // The body panicked: whatever it enqueued is given up.
+        drop(self.graph());
     }
 }
 

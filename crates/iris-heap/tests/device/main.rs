@@ -54,6 +54,8 @@ over_each_runtime! {
     streams {
         streams_of_others_are_used_where_they_are_of_the_device
         a_graph_runs_as_often_as_it_is_launched
+        a_panic_in_a_capture_ends_it
+        a_panic_in_a_ranks_capture_ends_it
         a_driver_that_is_not_there_is_an_error_that_says_what_was_tried
     }
     worlds {
