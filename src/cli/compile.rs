@@ -21,7 +21,7 @@ use iris::ops::{DType, Tile};
 use serde::Serialize;
 
 use crate::cli::args::parse_tile;
-use crate::cli::error::{Unusable, say};
+use crate::cli::error::{Unusable, say, whole};
 use crate::cli::machine;
 use crate::cli::operation::Operation;
 use crate::cli::output;
@@ -125,7 +125,7 @@ pub(crate) fn compile(arguments: &Compile) -> anyhow::Result<u8> {
             }
             Err(error) => {
                 report.ok = false;
-                let error = format!("{error:#}");
+                let error = whole(&error);
                 say(&error);
                 report.failed.push(Failed {
                     kernel: job.kernel.clone(),

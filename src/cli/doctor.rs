@@ -16,6 +16,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::cli::args;
+use crate::cli::error::whole;
 use crate::cli::machine;
 use crate::cli::output;
 use crate::cli::probe;
@@ -110,7 +111,7 @@ impl Check {
             Err(error) => Self {
                 name,
                 ok: false,
-                detail: format!("{error:#}"),
+                detail: whole(&error),
                 advice: Some(advice.to_owned()),
             },
         }

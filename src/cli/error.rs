@@ -52,7 +52,7 @@ pub(crate) enum Unusable {
     DType { what: String, dtype: String },
     #[error("A is {a} and B is {b}; say with --dtype which of f32, f16 and bf16 to compute in")]
     DTypesDiffer { a: String, b: String },
-    #[error("{file}: {source}", file = file.display())]
+    #[error("{file}", file = file.display())]
     Unreadable {
         file: PathBuf,
         source: std::io::Error,
@@ -176,10 +176,22 @@ fn words(rank: Option<usize>, error: &anyhow::Error) -> Option<String> {
     if error.is::<Said>() {
         return None;
     }
+    let whole = whole(error);
     Some(match rank {
-        Some(rank) => format!("rank {rank}: {error:#}"),
-        None => format!("{error:#}"),
+        Some(rank) => format!("rank {rank}: {whole}"),
+        None => whole,
     })
+}
+
+/// An error and its causes, in one line. Some errors end with their cause themselves: it is not said again.
+pub(crate) fn whole(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.ends_with(&cause) {
+            words += &format!(": {cause}");
+        }
+    }
+    words
 }
 
 /// Says something on stderr, in one write: ranks in several processes share it, and their lines must not mix.
@@ -209,6 +221,23 @@ mod tests {
         // Of a process that is no rank `main` says it.
         let kept = at_once::<()>(Err(error())).unwrap_err();
         assert!(words(None, &kept).is_some());
+    }
+
+    #[test]
+    fn a_cause_that_an_error_ends_with_is_said_once() {
+        let system = || std::io::Error::from_raw_os_error(2);
+        let once = "No such file or directory (os error 2)";
+        let unreadable = anyhow::Error::from(Unusable::Unreadable {
+            file: "x".into(),
+            source: system(),
+        });
+        assert_eq!(words(None, &unreadable).unwrap(), format!("x: {once}"));
+        let of_world = anyhow::Error::from(iris::heap::WorldError::Os {
+            what: "looking",
+            source: system(),
+        });
+        let said = words(None, &of_world.context("starting")).unwrap();
+        assert_eq!(said, format!("starting: looking: {once}"));
     }
 
     #[test]

@@ -169,9 +169,8 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(text.ends_with("is not a regular file"), "{text}");
-        let text = Loaded::read(&source(directory.path().join("none")))
-            .unwrap_err()
-            .to_string();
+        let missing = Loaded::read(&source(directory.path().join("none"))).unwrap_err();
+        let text = crate::cli::error::whole(&missing.into());
         assert!(text.contains("none: No such file"), "{text}");
         let text = Loaded::read(&source("/dev/zero".into()))
             .unwrap_err()

@@ -6,7 +6,7 @@ use iris::ops::{GatherDim, OpError, Variant};
 
 use crate::cli::args::{Gather, WorldArguments};
 use crate::cli::backend;
-use crate::cli::error::Unusable;
+use crate::cli::error::{Unusable, whole};
 use crate::cli::operation::Operation;
 use crate::cli::split::Size;
 
@@ -112,7 +112,7 @@ pub(crate) fn blame_heap(error: anyhow::Error, world: &WorldArguments) -> anyhow
     match world.heap {
         Some(heap) if to_blame => Unusable::Heap {
             heap,
-            detail: format!("{error:#}"),
+            detail: whole(&error),
         }
         .into(),
         _ => error,

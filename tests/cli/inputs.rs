@@ -129,6 +129,23 @@ fn arguments_out_of_range_are_refused() {
 }
 
 #[test]
+fn what_the_system_says_of_a_file_is_said_once() {
+    let files = Files::new();
+    let missing = files.path("missing").display().to_string();
+    let (tensor, says) = (format!("{missing}:x"), "No such file or directory");
+    for arguments in [
+        vec!["run", "matmul-all-reduce", "--a", &tensor, "--b", &tensor],
+        vec!["bench", "--results", &missing],
+        vec!["bench", "matmul-all-reduce", "--sweep", &missing],
+    ] {
+        let ran = run(&arguments);
+        assert_eq!(ran.status, Some(2), "{ran:?}");
+        assert_eq!(ran.stderr.matches(says).count(), 1, "{ran:?}");
+        assert!(ran.stderr.contains(&missing), "{ran:?}");
+    }
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for arguments in [
         "--help",
