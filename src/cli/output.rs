@@ -1,7 +1,7 @@
 //! What the command leaves: a file, a JSON object, text.
 
 use std::fs;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,20 +16,43 @@ use crate::cli::error::Unusable;
 /// A file to be written, found writable before anything is run.
 #[derive(Debug)]
 pub(crate) struct Out {
+    /// As it was given.
+    given: PathBuf,
+    /// What is replaced or made: no link.
     file: PathBuf,
     directory: PathBuf,
 }
 
 impl Out {
-    /// Whether `file` can be replaced or made: its directory is there and writable, and it is no directory itself.
-    pub(crate) fn check(file: &Path) -> Result<Self, Unusable> {
+    /// Whether `given` can be replaced or made: its directory is there and writable, and what is there already is a regular file. Of a
+    /// link it is what the link leads to.
+    pub(crate) fn check(given: &Path) -> Result<Self, Unusable> {
         let fault = |detail: String| Unusable::Out {
-            file: file.to_owned(),
+            file: given.to_owned(),
             detail,
         };
-        if file.file_name().is_none() || file.is_dir() {
-            return Err(fault("is a directory".to_owned()));
-        }
+        let file = match given.canonicalize() {
+            Ok(file) => {
+                let there = file.metadata().map_err(|error| fault(error.to_string()))?;
+                if there.is_dir() {
+                    return Err(fault("is a directory".to_owned()));
+                }
+                if !there.is_file() {
+                    return Err(fault("is not a regular file".to_owned()));
+                }
+                file
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if given.file_name().is_none() {
+                    return Err(fault(error.to_string()));
+                }
+                if given.is_symlink() {
+                    return Err(fault("is a link to what is not there".to_owned()));
+                }
+                given.to_owned()
+            }
+            Err(error) => return Err(fault(error.to_string())),
+        };
         let directory = match file.parent() {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -42,7 +65,8 @@ impl Out {
             ))
         })?;
         Ok(Self {
-            file: file.to_owned(),
+            given: given.to_owned(),
+            file,
             directory,
         })
     }
@@ -80,7 +104,7 @@ impl Out {
                 .map_err(|failed| failed.error)?;
             Ok(())
         };
-        attempt().with_context(|| format!("--out {}", self.file.display()))
+        attempt().with_context(|| format!("--out {}", self.given.display()))
     }
 }
 
@@ -140,6 +164,21 @@ mod tests {
         let error = out.write(&[1.0f32], 1, 1).unwrap_err();
         assert!(format!("{error:#}").contains("y.safetensors"), "{error:#}");
         assert_eq!(names(directory.path()), ["y.safetensors"]);
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_replaced_and_the_link_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, link] = ["y.safetensors", "link"].map(|name| directory.path().join(name));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink("y.safetensors", &link).unwrap();
+        Out::check(&link).unwrap().write(&[1.0f32], 1, 1).unwrap();
+        assert!(link.is_symlink() && !file.is_symlink());
+        assert!(SafeTensors::deserialize(&fs::read(&file).unwrap()).is_ok());
+        assert_eq!(names(directory.path()), ["link", "y.safetensors"]);
+        fs::remove_file(&file).unwrap();
+        let error = Out::check(&link).unwrap_err().to_string();
+        assert!(error.ends_with("/link: is a link to what is not there"));
     }
 
     #[test]

@@ -145,6 +145,35 @@ fn what_the_system_says_of_a_file_is_said_once() {
     }
 }
 
+/// Nothing but a regular file is replaced, be it a link to something else; and a link itself stays, also where it leads to one.
+#[test]
+fn what_is_no_regular_file_is_not_replaced() {
+    let files = Files::new();
+    let [pipe, link, file, good] =
+        ["pipe", "link", "file", "good"].map(|name| files.path(name).display().to_string());
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    std::os::unix::fs::symlink(&pipe, &link).unwrap();
+    std::fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink(&file, &good).unwrap();
+    let small = "--m 4 --n 4 --k 4 --backend host";
+    for command in ["run", "tune"] {
+        for out in [&pipe, &link] {
+            let arguments = format!("{command} matmul-all-reduce {small} --out {out}");
+            refused(
+                &split(&arguments),
+                &format!("--out {out}: is not a regular file"),
+            );
+        }
+        let arguments = format!("{command} matmul-all-reduce {small} --out {good}");
+        let ran = run(&split(&arguments));
+        assert_eq!(ran.status, Some(0), "{ran:?}");
+        assert!(files.path("good").is_symlink(), "{command}");
+        assert!(std::fs::metadata(&file).unwrap().len() > 0, "{command}");
+        std::fs::write(&file, "").unwrap();
+    }
+    assert_eq!(files.names(), ["file", "good", "link", "pipe"]);
+}
+
 #[test]
 fn help_and_version_are_no_errors() {
     for arguments in [
