@@ -27,6 +27,7 @@ use crate::cli::operation::Operation;
 use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::size::Bytes;
+use crate::cli::tables::Origin;
 
 /// `iris compile`.
 #[derive(Debug, Args)]
@@ -369,6 +370,7 @@ impl Place {
             };
         };
         let fault = |detail: String| Unusable::Out {
+            origin: Origin::Out,
             file: out.to_owned(),
             detail,
         };

@@ -7,6 +7,7 @@ use iris::ops::tuning::TuningError;
 
 use crate::cli::launch;
 use crate::cli::size::Bytes;
+use crate::cli::tables::Origin;
 
 /// Arguments that cannot be used: nothing was run, exit status 2.
 #[derive(Debug, thiserror::Error)]
@@ -94,10 +95,14 @@ pub(crate) enum Unusable {
         tensor: String,
         there: String,
     },
-    #[error("--out {file}: {detail}", file = file.display())]
-    Out { file: PathBuf, detail: String },
-    #[error(transparent)]
-    Tuning(#[from] TuningError),
+    #[error("{origin} {file}: {detail}", file = file.display())]
+    Out {
+        origin: Origin,
+        file: PathBuf,
+        detail: String,
+    },
+    #[error("{origin}: {error}")]
+    Table { origin: Origin, error: TuningError },
     #[error(
         "there is no place for a table, since IRIS_TUNING or IRIS_CACHE_DIR is set to nothing, or there is no home; give --out"
     )]

@@ -28,6 +28,7 @@ mod run;
 mod shared;
 mod size;
 mod split;
+mod tables;
 mod tune;
 mod verify;
 
@@ -54,7 +55,10 @@ pub(crate) fn main() -> ExitCode {
 fn dispatch(command: args::Command) -> anyhow::Result<u8> {
     match command {
         args::Command::Run(arguments) => run::run(&arguments),
-        args::Command::Bench(arguments) => bench::bench(&arguments),
+        args::Command::Bench(arguments) => {
+            tables::check_bench(&arguments)?;
+            bench::bench(&arguments)
+        }
         args::Command::Tune(arguments) => tune::tune(&arguments),
         args::Command::Compile(arguments) => compile::compile(&arguments),
         args::Command::Doctor(arguments) => doctor::doctor(&arguments),

@@ -12,6 +12,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::cli::error::Unusable;
+use crate::cli::tables::Origin;
 
 /// A file to be written, found writable before anything is run.
 #[derive(Debug)]
@@ -24,10 +25,11 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// Whether `given` can be replaced or made: its directory is there and writable, and what is there already is a regular file. Of a
+    /// Whether `given`, which `origin` names, can be replaced or made: its directory is there and writable, and what is there already is a regular file. Of a
     /// link it is what the link leads to.
-    pub(crate) fn check(given: &Path) -> Result<Self, Unusable> {
+    pub(crate) fn check(origin: Origin, given: &Path) -> Result<Self, Unusable> {
         let fault = |detail: String| Unusable::Out {
+            origin,
             file: given.to_owned(),
             detail,
         };
@@ -127,6 +129,10 @@ mod tests {
 
     use super::*;
 
+    fn check(file: &Path) -> Result<Out, Unusable> {
+        Out::check(Origin::Out, file)
+    }
+
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(directory)
             .unwrap()
@@ -142,7 +148,7 @@ mod tests {
         let file = directory.path().join("y.safetensors");
         fs::write(&file, "old").unwrap();
         let c = [1.0, 2.0, -3.0, 4.0, 5.0, 6.5].map(bf16::from_f32);
-        Out::check(&file).unwrap().write(&c, 2, 3).unwrap();
+        check(&file).unwrap().write(&c, 2, 3).unwrap();
         let bytes = fs::read(&file).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(tensors.names(), ["c"]);
@@ -156,7 +162,7 @@ mod tests {
     fn nothing_is_left_where_writing_fails() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("y.safetensors");
-        let out = Out::check(&file).unwrap();
+        let out = check(&file).unwrap();
         // Not as many elements as the shape says, then a directory in the way of the renaming.
         assert!(out.write(&[1.0f32], 2, 3).is_err());
         assert!(names(directory.path()).is_empty());
@@ -172,12 +178,12 @@ mod tests {
         let [file, link] = ["y.safetensors", "link"].map(|name| directory.path().join(name));
         fs::write(&file, "old").unwrap();
         std::os::unix::fs::symlink("y.safetensors", &link).unwrap();
-        Out::check(&link).unwrap().write(&[1.0f32], 1, 1).unwrap();
+        check(&link).unwrap().write(&[1.0f32], 1, 1).unwrap();
         assert!(link.is_symlink() && !file.is_symlink());
         assert!(SafeTensors::deserialize(&fs::read(&file).unwrap()).is_ok());
         assert_eq!(names(directory.path()), ["link", "y.safetensors"]);
         fs::remove_file(&file).unwrap();
-        let error = Out::check(&link).unwrap_err().to_string();
+        let error = check(&link).unwrap_err().to_string();
         assert!(error.ends_with("/link: is a link to what is not there"));
     }
 
@@ -185,20 +191,20 @@ mod tests {
     fn a_place_that_cannot_be_written_is_found_before() {
         let directory = tempfile::tempdir().unwrap();
         assert!(
-            Out::check(directory.path())
+            check(directory.path())
                 .unwrap_err()
                 .to_string()
                 .contains("is a directory")
         );
         let missing = directory.path().join("none/y.safetensors");
         assert!(
-            Out::check(&missing)
+            check(&missing)
                 .unwrap_err()
                 .to_string()
                 .contains("No such file")
         );
         let through_a_file = Path::new("/dev/null/y.safetensors");
-        assert!(Out::check(through_a_file).is_err());
-        assert!(Out::check(Path::new("y.safetensors")).is_ok());
+        assert!(check(through_a_file).is_err());
+        assert!(check(Path::new("y.safetensors")).is_ok());
     }
 }

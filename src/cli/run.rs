@@ -24,6 +24,7 @@ use crate::cli::output::{self, Out};
 use crate::cli::problem::{Problem, check_memory};
 use crate::cli::progress::Progress;
 use crate::cli::split::{Size, Split};
+use crate::cli::tables::{self, Origin};
 use crate::cli::verify::{Findings, Verifier};
 
 /// So many calls run back to back, at most.
@@ -65,7 +66,9 @@ pub(crate) fn run(arguments: &args::Run) -> anyhow::Result<u8> {
         arguments.how.gather,
         arguments.variant,
     )?;
-    let out = arguments.out.as_deref().map(Out::check).transpose()?;
+    let out = arguments.out.as_deref();
+    let out = out.map(|file| Out::check(Origin::Out, file)).transpose()?;
+    tables::check_run(&arguments.how, arguments.variant)?;
     let problem = Problem::read(&arguments.inputs, &arguments.sizes, &arguments.how)?;
     let split = Split {
         operation: arguments.operation,
@@ -191,7 +194,8 @@ impl Job<'_> {
             budget: self.arguments.how.budget,
             ..FusedConfig::new(m, self.split.size.n, self.split.size.k)
         };
-        let mut operation = AnyOperation::<T, i32, B>::new(op, world, config)?;
+        let mut operation =
+            AnyOperation::<T, i32, B>::new(op, world, config).map_err(tables::blame)?;
         let variant = operation.plan(m).map_or(Variant::Auto, |plan| plan.variant);
         let slots = (0..self.slots)
             .map(|_| Operands::new(world, self.split, self.transpose_b, matrices.bias.is_some()))

@@ -130,10 +130,12 @@ fn a_table_that_cannot_be_used_is_named_with_line_and_field() {
     let line = |from: &str, to: &str| format!("{good}\n{}\n", good.replace(from, to));
     let says = |text: &str, because: &str| {
         std::fs::write(&table, text).unwrap();
-        let ran = with_table(name, "run matmul-all-reduce");
-        assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
-        let expected = format!("{name}, line 2: {because}");
-        assert!(ran.stderr.contains(&expected), "{expected}: {ran:?}");
+        for more in ["", "--processes"] {
+            let ran = with_table(name, &format!("run matmul-all-reduce {more}"));
+            assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
+            let expected = format!("IRIS_TUNING: {name}, line 2: {because}");
+            assert!(ran.stderr.contains(&expected), "{expected}: {ran:?}");
+        }
     };
     says(
         &line("two_shot", "three_shot"),
@@ -157,11 +159,75 @@ fn a_table_that_cannot_be_used_is_named_with_line_and_field() {
     let before = std::fs::read_to_string(&table).unwrap();
     let ran = run(&["tune", "matmul-all-reduce", "--out", name, "--m", "1"]);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
-    assert!(ran.stderr.contains("line 2: `m` is 0"), "{ran:?}");
+    let says = format!("--out: {name}, line 2: `m` is 0");
+    assert!(ran.stderr.contains(&says), "{ran:?}");
+    let says = format!("IRIS_TUNING: {name}, line 2: `m` is 0");
+    let small = "--m 4 --n 4 --k 4 --pairs 1";
+    for command in ["tune matmul-all-reduce", "bench all-gather-matmul"] {
+        let ran = with_table(name, &format!("{command} {small}"));
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
+        assert!(ran.stderr.contains(&says), "{ran:?}");
+    }
     assert_eq!(std::fs::read_to_string(&table).unwrap(), before);
+    // What goes by no table is not kept from running by one.
+    for arguments in [
+        "run matmul-all-reduce --no-tuning",
+        "run matmul-all-reduce --tile 8x8",
+        "run matmul-all-reduce --variant one_shot",
+        "bench matmul-all-reduce --pairs 1",
+        "bench all-gather-matmul --pairs 1 --no-tuning",
+    ] {
+        let ran = with_table(name, &format!("{arguments} --m 4 --n 4 --k 4"));
+        assert_eq!(ran.status, Some(0), "{ran:?}");
+    }
     let ran = with_table("/nowhere/table.jsonl", "run matmul-all-reduce");
-    assert_eq!(ran.status, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("/nowhere/table.jsonl"), "{ran:?}");
+    assert_eq!(ran.status, Some(2), "{ran:?}");
+    let says = "IRIS_TUNING: the tuning table /nowhere/table.jsonl: No such file";
+    assert!(ran.stderr.contains(says), "{ran:?}");
+    // Of a rank that a launcher has started it is found when the operation is created.
+    let mut command = iris(&split("run matmul-all-reduce"));
+    command
+        .envs([("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "1")])
+        .envs([
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
+            ("PMIX_NAMESPACE", name),
+        ])
+        .env("OMPI_COMM_WORLD_LOCAL_SIZE", "1")
+        .env("IRIS_TUNING", "/nowhere/table.jsonl");
+    let ran = Ran::from(command.output().unwrap());
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
+    assert!(ran.stderr.contains(says), "{ran:?}");
+}
+
+#[test]
+fn a_place_for_the_table_is_named_by_what_names_it() {
+    let files = Files::new();
+    let tune = |cache: &str, table: Option<&str>| {
+        let mut command = iris(&split("tune matmul-all-reduce --m 4 --n 4 --k 4 --pairs 1"));
+        command
+            .env_remove("IRIS_TUNING")
+            .env("IRIS_CACHE_DIR", files.path(cache));
+        if let Some(table) = table {
+            command.env("IRIS_TUNING", files.path(table));
+        }
+        let ran = Ran::from(command.output().unwrap());
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
+        ran.stderr
+    };
+    // A directory that is named is not made.
+    let missing = files.path("missing/table.jsonl");
+    let says = format!("iris: IRIS_TUNING {}: ", missing.display());
+    let said = tune("cache", Some("missing/table.jsonl"));
+    assert!(said.starts_with(&says), "{said}");
+    assert!(files.names().is_empty());
+    // The cache's is, where it can be.
+    std::fs::write(files.path("file"), "").unwrap();
+    let said = tune("file", None);
+    let of_cache = "iris: the table in the cache's directory ";
+    assert!(said.starts_with(of_cache), "{said}");
+    std::fs::create_dir_all(files.path("cache/tuning.jsonl")).unwrap();
+    let said = tune("cache", None);
+    assert!(said.starts_with(of_cache) && said.contains("is a directory"));
 }
 
 #[test]

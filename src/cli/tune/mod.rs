@@ -28,6 +28,7 @@ use crate::cli::launch::{self, Place};
 use crate::cli::operation::Operation;
 use crate::cli::output::{self, Out};
 use crate::cli::progress::Progress;
+use crate::cli::tables::Origin;
 use ways::Way;
 
 /// Measures, keeps and prints.
@@ -123,13 +124,13 @@ impl<'a> Tuner<'a> {
             }
         }
         let points = points::points(&arguments.operations, &arguments.sizes, place.ranks())?;
-        let file = match &arguments.out {
-            Some(file) => file.clone(),
+        let (origin, file) = match &arguments.out {
+            Some(file) => (Origin::Out, file.clone()),
             None => default_file()?,
         };
-        Out::check(&file)?;
+        Out::check(origin, &file)?;
         let known = match file.metadata() {
-            Ok(_) => Tuning::read(&file).map_err(Unusable::from)?,
+            Ok(_) => Tuning::read(&file).map_err(|error| Unusable::Table { origin, error })?,
             Err(error) if error.kind() == ErrorKind::NotFound => Tuning::default(),
             Err(source) => return Err(Unusable::Unreadable { file, source }.into()),
         };
@@ -298,21 +299,23 @@ fn found(
     })
 }
 
-/// The user's table, in a directory that is there.
-fn default_file() -> anyhow::Result<PathBuf> {
+/// The user's table, and what names it. The cache's directory is made where it is missing; one that somebody names must be there.
+fn default_file() -> Result<(Origin, PathBuf), Unusable> {
     let file = Tuning::file().ok_or(Unusable::NoTable)?;
-    if let Some(directory) = file.parent() {
+    let origin = Origin::of_environment();
+    if let (Origin::Cache, Some(directory)) = (origin, file.parent()) {
         DirBuilder::new()
             .recursive(true)
             // As the cache has it.
             .mode(0o700)
             .create(directory)
             .map_err(|error| Unusable::Out {
+                origin,
                 file: file.clone(),
                 detail: format!("making its directory: {error}"),
             })?;
     }
-    Ok(file)
+    Ok((origin, file))
 }
 
 #[cfg(test)]
