@@ -1,5 +1,7 @@
 //! What of the arguments is looked at before anything is run.
 
+use std::io::ErrorKind;
+
 use iris::heap::device::DeviceError;
 use iris::heap::{StreamError, WorldError};
 use iris::ops::{GatherDim, OpError, Variant};
@@ -99,11 +101,11 @@ pub(crate) fn is_of_another_rank(error: &anyhow::Error) -> bool {
 
 /// Has `--heap` take the blame where it was given and the heap does not do.
 pub(crate) fn blame_heap(error: anyhow::Error, world: &WorldArguments) -> anyhow::Error {
-    let about_heap = |error: &WorldError| {
-        matches!(
-            error,
-            WorldError::HeapFull { .. } | WorldError::HeapTooLarge { .. }
-        )
+    let about_heap = |error: &WorldError| match error {
+        WorldError::HeapFull { .. } | WorldError::HeapTooLarge { .. } => true,
+        // No address space, or no memory, is left for it.
+        WorldError::Os { source, .. } => source.kind() == ErrorKind::OutOfMemory,
+        _ => false,
     };
     let to_blame = error.chain().any(|cause| {
         cause.downcast_ref::<WorldError>().is_some_and(about_heap)

@@ -123,6 +123,14 @@ fn arguments_out_of_range_are_refused() {
             "run matmul-all-reduce --heap 4KiB --processes",
             "the symmetric heap is full",
         ),
+        (
+            "run matmul-all-reduce --backend host --heap 100000GiB",
+            "--heap 100000.0 GiB does not do: mapping the heap's memory: Cannot allocate memory (os error 12)\n",
+        ),
+        (
+            "bench matmul-all-reduce --backend host --heap 100000GiB",
+            "--heap 100000.0 GiB does not do: mapping the heap's memory: Cannot allocate memory (os error 12)\n",
+        ),
     ] {
         refused(&split(arguments), because);
     }
