@@ -122,6 +122,7 @@ impl Check {
 pub(crate) fn doctor(arguments: &args::Doctor) -> anyhow::Result<u8> {
     let gpus = vec![Gpus::find::<Cuda>(&NVIDIA), Gpus::find::<Hip>(&AMD)];
     let libraries = libraries::all();
+    let cache = libraries::cache();
     let mut checks = vec![
         Check::of(
             "sealed memory (memfd)",
@@ -146,6 +147,11 @@ pub(crate) fn doctor(arguments: &args::Doctor) -> anyhow::Result<u8> {
             }),
         ),
         Check::of(
+            "cache of kernels",
+            "until then kernels are compiled anew each time: set IRIS_CACHE_DIR and IRIS_CACHE_BYTES to what can be used, or leave them out",
+            cache.outcome(),
+        ),
+        Check::of(
             "2 ranks in threads",
             "run `iris run matmul-all-reduce --ranks 2` and see what it says",
             self_check(&["--backend", "host", "--ranks", "2"]),
@@ -167,7 +173,7 @@ pub(crate) fn doctor(arguments: &args::Doctor) -> anyhow::Result<u8> {
         backends: backends(&gpus),
         gpus,
         libraries,
-        cache: libraries::cache(),
+        cache,
         launcher: launcher().ok().flatten().map(|detail| Launcher { detail }),
         checks,
     };

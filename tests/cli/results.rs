@@ -5,7 +5,7 @@ use iris_testkit::{Number, Operand, Reference, Tensor, Tolerance, compare, rando
 use safetensors::Dtype;
 use serde_json::Value;
 
-use crate::common::{Files, read_c, run, split};
+use crate::common::{Files, Ran, iris, read_c, run, split};
 
 const OPERATIONS: [&str; 4] = [
     "matmul-all-reduce",
@@ -332,8 +332,41 @@ fn doctor_finds_this_machine_well() {
     assert_eq!(report["backends"][0]["name"], "host");
     assert_eq!(report["launcher"], Value::Null);
     assert!(report["machine"]["cores"].as_u64().unwrap() >= 1);
-    assert_eq!(report["checks"].as_array().unwrap().len(), 6);
+    assert_eq!(report["checks"].as_array().unwrap().len(), 7);
     let ran = run(&["doctor"]);
     assert_eq!(ran.status, Some(0));
     assert!(ran.stdout.contains("all is well"), "{}", ran.stdout);
+}
+
+#[test]
+fn doctor_finds_a_cache_that_cannot_be_used() {
+    let files = Files::new();
+    std::fs::write(files.path("file"), "").unwrap();
+    let [file, good] = ["file", "good"].map(|name| files.path(name).display().to_string());
+    for (directory, bytes, well) in [
+        (file.as_str(), "1MiB", false),
+        (&good, "abc", false),
+        (&good, "1MiB", true),
+        ("", "1MiB", true),
+    ] {
+        let mut command = iris(&["doctor", "--json"]);
+        command
+            .env("IRIS_CACHE_DIR", directory)
+            .env("IRIS_CACHE_BYTES", bytes);
+        let ran = Ran::from(command.output().unwrap());
+        let report = ran.json();
+        let checks = report["checks"].as_array().unwrap();
+        let of_cache = |check: &&Value| check["name"] == "cache of kernels";
+        let check = checks.iter().find(of_cache).unwrap();
+        assert_eq!(
+            (&check["ok"], &report["ok"], ran.status),
+            (&well.into(), &well.into(), Some(i32::from(!well))),
+            "{directory} {bytes}: {check}"
+        );
+        let named = [directory, bytes].iter().any(|it| {
+            let detail = check["detail"].as_str().unwrap();
+            !it.is_empty() && detail.contains(it)
+        });
+        assert!(named || directory.is_empty(), "{check}");
+    }
 }

@@ -187,6 +187,17 @@ pub(super) fn cache() -> Kept {
     }
 }
 
+impl Kept {
+    /// Where kernels are kept, if anywhere: one that was turned off is as it should be.
+    pub(super) fn outcome(&self) -> anyhow::Result<String> {
+        match (&self.directory, &self.error) {
+            (_, Some(error)) => anyhow::bail!("{error}"),
+            (Some(directory), None) => Ok(directory.clone()),
+            (None, None) => Ok("turned off, as asked for".to_owned()),
+        }
+    }
+}
+
 /// All as a text: what is missing of those for GPUs that are not here takes a line in all.
 pub(super) fn text(libraries: &[Library], is_here: impl Fn(&str) -> bool) -> String {
     let missed = |library: &&Library| library.found || is_here(library.backend);
