@@ -17,6 +17,7 @@ use iris::kernels::device::compile::{
 use iris::kernels::device::fast::{Crews, is_fast};
 use iris::kernels::device::{PRODUCT, TILE};
 use iris::kernels::host::Program;
+use iris::ops::device::Tiles;
 use iris::ops::{DType, Tile};
 use serde::Serialize;
 
@@ -42,7 +43,8 @@ pub(crate) struct Compile {
     /// The operations; may be given several times [default: all]
     #[arg(long = "op", value_name = "OP", value_enum, conflicts_with = "source")]
     operations: Vec<Operation>,
-    /// Tiles of our programs, such as 64x128; may be given several times. f32 has none of other than 128 columns [default: 128x128]
+    /// Tiles of our programs, such as 64x128; may be given several times. f32 has none of other than 128 columns, and is left out of others
+    /// [default: 128x128]
     #[arg(long = "tile", value_name = "MxN", value_parser = parse_tile, conflicts_with = "source")]
     tiles: Vec<Tile>,
     /// A source of your own, which includes our headers, such as "iris/heap.h", and others from beside it
@@ -109,6 +111,7 @@ struct Report {
 
 /// Compiles, prints, and returns the exit status: 0 where everything was compiled and kept.
 pub(crate) fn compile(arguments: &Compile) -> anyhow::Result<u8> {
+    check_tiles(arguments)?;
     let place = Place::new(arguments.out.as_deref())?;
     let jobs = jobs(arguments)?;
     let mut report = Report {
@@ -145,6 +148,37 @@ pub(crate) fn compile(arguments: &Compile) -> anyhow::Result<u8> {
     Ok(if report.ok { 0 } else { 1 })
 }
 
+/// Whether there are kernels of each tile for each architecture, of some of the types at least: a tile may be asked for with types that do not
+/// have it.
+fn check_tiles(arguments: &Compile) -> Result<(), Unusable> {
+    for architecture in &arguments.architectures {
+        let of = |dtype| Tiles::of(architecture.name(), dtype);
+        for &tile in &arguments.tiles {
+            let dtypes = dtypes(arguments);
+            if dtypes.iter().any(|&dtype| of(dtype).has(tile)) {
+                continue;
+            }
+            let there = dtypes
+                .iter()
+                .map(|&dtype| format!("of {dtype} those {}", of(dtype)));
+            return Err(Unusable::Tile {
+                tile,
+                architecture: architecture.to_string(),
+                there: there.collect::<Vec<_>>().join("; "),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The types of the operations' kernels.
+fn dtypes(arguments: &Compile) -> Vec<DType> {
+    match arguments.dtypes.is_empty() {
+        true => DType::ALL.to_vec(),
+        false => distinct(&arguments.dtypes).copied().collect(),
+    }
+}
+
 /// What there is to compile, and by what: found before anything is compiled.
 fn jobs(arguments: &Compile) -> anyhow::Result<Vec<Job>> {
     let compilers = distinct(&arguments.architectures)
@@ -168,13 +202,8 @@ fn requests(
     arguments: &Compile,
     architecture: &Architecture,
 ) -> anyhow::Result<Vec<(String, Option<DType>, Request)>> {
-    let dtypes: Vec<DType> = distinct(&arguments.dtypes).copied().collect();
     let Some(file) = &arguments.source else {
-        let dtypes = if dtypes.is_empty() {
-            DType::ALL.to_vec()
-        } else {
-            dtypes
-        };
+        let dtypes = dtypes(arguments);
         let tiles: Vec<Tile> = distinct(&arguments.tiles).copied().collect();
         let tiles = if tiles.is_empty() { vec![TILE] } else { tiles };
         let mut requests = Vec::new();
@@ -182,6 +211,7 @@ fn requests(
             dtypes
                 .iter()
                 .flat_map(|&dtype| tiles.iter().map(move |&tile| (dtype, tile)))
+                .filter(|&(dtype, tile)| Tiles::of(architecture.name(), dtype).has(tile))
         };
         for program in programs(&arguments.operations) {
             let of = |(dtype, tile)| of_program(program, dtype, tile, architecture);
@@ -207,12 +237,11 @@ fn requests(
         }
         request = request.define(name, value);
     }
-    if dtypes.is_empty() {
+    if arguments.dtypes.is_empty() {
         return Ok(vec![(stem(file), None, request)]);
     }
-    Ok(dtypes
-        .into_iter()
-        .map(|dtype| {
+    Ok(distinct(&arguments.dtypes)
+        .map(|&dtype| {
             let request = request.clone().define("IRIS_DTYPE", dtype);
             (stem(file), Some(dtype), request)
         })
@@ -256,9 +285,6 @@ fn of_kernel(
     crews: Option<Crews>,
     request: &Request,
 ) -> Vec<(String, Option<DType>, Request)> {
-    if dtype == DType::F32 && tile.n != TILE.n {
-        return Vec::new();
-    }
     let mut name = stem(Path::new(source));
     if tile != TILE {
         name += &format!("-{}x{}", tile.m, tile.n);

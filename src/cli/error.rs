@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use iris::ops::Tile;
 use iris::ops::tuning::TuningError;
 
 use crate::cli::launch;
@@ -107,6 +108,12 @@ pub(crate) enum Unusable {
         "there is no place for a table, since IRIS_TUNING or IRIS_CACHE_DIR is set to nothing, or there is no home; give --out"
     )]
     NoTable,
+    #[error("--tile {}x{}: kernels for {architecture} have no such tile, but {there}", .tile.m, .tile.n)]
+    Tile {
+        tile: Tile,
+        architecture: String,
+        there: String,
+    },
     #[error("--define {given} is not of the form NAME or NAME=VALUE")]
     Define { given: String },
     #[error("there is no cache to fill, since IRIS_CACHE_DIR is set to nothing; give --out")]

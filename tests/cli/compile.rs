@@ -132,6 +132,43 @@ fn arguments_that_cannot_be_used() {
     }
 }
 
+/// Neither are 3000 lines of a compiler's said of them, nor is nothing done and nothing said.
+#[test]
+fn tiles_that_kernels_do_not_have() {
+    let wide = "whose sides must be multiples of 32x128 and at most 128x256";
+    let of_f32 = "of f32 those whose sides must be multiples of 32x128 and at most 128x128";
+    for tile in ["1x1", "32x64", "256x128", "64x64", "128x384"] {
+        for arch in ["gfx942", "sm_80"] {
+            let arguments = format!("--arch {arch} --tile 64x128 --tile {tile}");
+            let says = format!("--tile {tile}: kernels for {arch} have no such tile, but ");
+            refused(
+                &split(&arguments),
+                &[&says, of_f32, &format!("of bf16 those {wide}\n")],
+            );
+        }
+    }
+    for arguments in [
+        "--arch gfx942 --tile 64x64 --dtype f32",
+        "--arch gfx942 --tile 128x256 --dtype f32",
+        "--arch sm_90a --tile 64x64 --dtype f32",
+    ] {
+        refused(&split(arguments), &["have no such tile", of_f32]);
+    }
+    let hopper = split("--arch sm_90a --tile 64x96 --dtype f16");
+    refused(&hopper, &[&format!("{wide}, or 64x64, or 64x128")]);
+    // What is not done leaves no directory.
+    let files = Files::new();
+    let out = files.path("out").display().to_string();
+    let arguments = ["--arch", "gfx942", "--tile", "1x1", "--out", &out];
+    let ran = run(&mut compile(&files, &arguments));
+    assert_eq!((ran.status, files.names().len()), (Some(2), 0), "{ran:?}");
+    // One that some types have is compiled of those.
+    let arguments = split("--arch gfx942 --op matmul-all-gather --tile 64x256 --json");
+    let ran = run(compile(&files, &arguments).env("IRIS_CLANG", script("clang")));
+    let compiled = ran.json()["compiled"].as_array().unwrap().len();
+    assert_eq!((ran.status, compiled), (Some(0), 2 * 2), "{ran:?}");
+}
+
 #[test]
 fn without_a_cache_there_must_be_a_directory() {
     let files = Files::new();
@@ -323,18 +360,13 @@ fn nvcc_knows_what_is_of_one_number_alone() {
             .path("out/all_gather_matmul-crews.f16.sm_80.cubin")
             .exists()
     );
-    // Other tiles, of which f32 has no wider or narrower ones.
-    let arguments = split(
-        "--arch sm_80 --op matmul-all-gather --tile 64x128 --tile 128x256 --tile 64x64 --json --out",
-    );
+    // Other tiles, of which f32 has no wider ones.
+    let arguments =
+        split("--arch sm_80 --op matmul-all-gather --tile 64x128 --tile 128x256 --json --out");
     let mut command = compile(&files, &arguments);
     let ran = run(command.arg(&out).env("IRIS_NVCC", script("nvcc")));
     let compiled = ran.json()["compiled"].as_array().unwrap().len();
-    assert_eq!(
-        (ran.status, compiled),
-        (Some(0), 2 * (3 + 2 + 2)),
-        "{ran:?}"
-    );
+    assert_eq!((ran.status, compiled), (Some(0), 2 * (3 + 2)), "{ran:?}");
     let file = "out/matmul_all_gather-128x256.bf16.sm_80.cubin";
     assert!(files.path(file).is_file(), "{file}");
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use graph::{Captured, Launch};
 pub use product::Product;
+pub use program::Tiles;
 
 /// A number that nothing else has in this process of what graphs call.
 fn next_number() -> u64 {

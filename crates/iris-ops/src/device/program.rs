@@ -3,7 +3,7 @@
 use super::fast::{pairs, product_of, streams};
 use super::product;
 use crate::config::FusedConfig;
-use crate::error::OpError;
+use crate::error::{OpError, which_tiles};
 use crate::plan::{Blueprint, Kind, Step, Target, variant_of};
 use iris_heap::World;
 use iris_heap::device::{Device, DeviceError, Driver, Function, Module, Stream};
@@ -13,8 +13,9 @@ use iris_kernels::device::fast::{
 };
 use iris_kernels::device::{Args, CompileError, MAX_RANKS, TILE, needs, slot_bytes};
 use iris_kernels::host::{Program, Shape};
-use iris_kernels::{Element, Tile};
+use iris_kernels::{DType, Element, Tile};
 use iris_sync::{Layout, Rules};
+use std::fmt;
 use std::panic::resume_unwind;
 
 /// What a tile that is asked for must be made of.
@@ -71,6 +72,31 @@ fn target(architecture: &str, compiler: &str, element: usize) -> Target {
             true => partials,
             false => |_, _, _| 0,
         },
+    }
+}
+
+/// The tiles that kernels have, which an operation may be asked for. As text, which they are: `whose sides must be multiples of` and so on.
+#[derive(Debug, Clone, Copy)]
+pub struct Tiles(Target);
+
+impl Tiles {
+    /// Those on an architecture, such as `sm_90a`, for elements of a type.
+    pub fn of(architecture: &str, dtype: DType) -> Self {
+        Self(target(architecture, "", dtype.bytes()))
+    }
+
+    /// Whether a tile is one of them.
+    pub fn has(&self, tile: Tile) -> bool {
+        self.0.has(tile)
+    }
+}
+
+impl fmt::Display for Tiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.tiles {
+            Some((step, most)) => f.write_str(&which_tiles(&step, &most, self.0.also)),
+            None => f.write_str("of any sides"),
+        }
     }
 }
 
