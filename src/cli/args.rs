@@ -164,7 +164,7 @@ pub(crate) struct WorldArguments {
     /// One operating system process a rank, else one thread a rank
     #[arg(long)]
     pub(crate) processes: bool,
-    /// Where the ranks compute; auto takes GPUs where each rank has one of its own, and the host elsewhere
+    /// Where the ranks compute; auto takes GPUs where each rank has one of its own, or shares one by --share-devices, and the host elsewhere
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(crate) backend: Backend,
     /// Not for `bench` and `tune`, which refuse it: lets several ranks use one GPU, each a part of it, where there are fewer GPUs than ranks

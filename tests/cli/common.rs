@@ -33,10 +33,11 @@ pub(crate) fn iris(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    // The same everywhere, be there GPUs or not, and whatever the tests were told of them.
+    // The same everywhere, be there GPUs or not, and whatever the tests were told of them: to name a library that is not there would be to want
+    // GPUs.
     command
-        .env("IRIS_CUDA_LIBRARY", "/nowhere/libcuda.so.1")
-        .env("IRIS_HIP_LIBRARY", "/nowhere/libamdhip64.so")
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .env("HIP_VISIBLE_DEVICES", "-1")
         // Nor does a table of whoever runs the tests count.
         .env("IRIS_TUNING", "");
     command

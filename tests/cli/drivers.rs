@@ -1,7 +1,7 @@
 //! Drivers that cannot be used: libraries made for the purpose by this machine's C compiler.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use iris_testkit::skipped;
@@ -28,10 +28,14 @@ fn driver(files: &Files, version: u32) -> Option<PathBuf> {
     Some(library)
 }
 
-/// What a run over such a driver says: it is refused before any rank is started.
+/// What a run over such a driver says.
 fn refused(version: u32) -> Option<String> {
     let files = Files::new();
-    let library = driver(&files, version)?;
+    Some(refused_over(&driver(&files, version)?))
+}
+
+/// What a run over a driver says that cannot be used: it is refused before any rank is started.
+fn refused_over(library: &Path) -> String {
     let mut command = iris(&["run", "matmul-all-reduce", "--backend", "cuda"]);
     let ran: Ran = command
         .env("IRIS_CUDA_LIBRARY", library)
@@ -40,7 +44,15 @@ fn refused(version: u32) -> Option<String> {
         .into();
     assert_eq!(ran.status, Some(2), "{ran:?}");
     assert_eq!(ran.stdout, "");
-    Some(ran.stderr)
+    ran.stderr
+}
+
+#[test]
+fn a_driver_that_is_not_there_is_named() {
+    let said = refused_over(Path::new("/nowhere/libcuda.so.1"));
+    let because =
+        "--backend cuda cannot be had here: CUDA driver is not there: /nowhere/libcuda.so.1";
+    assert!(said.contains(because), "{said}");
 }
 
 #[test]

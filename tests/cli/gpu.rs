@@ -334,6 +334,115 @@ fn fewer_gpus_than_ranks_are_refused() {
     );
 }
 
+/// The lines of stderr that say why the host computes.
+fn said_of_host(ran: &Ran) -> Vec<&str> {
+    let lines = ran.stderr.lines();
+    let lines = lines.filter_map(|line| line.strip_prefix("iris: computing on the host: "));
+    lines.collect()
+}
+
+#[test]
+fn the_host_that_computes_where_gpus_may_be_wanted_says_why_once() {
+    const SIZES: &str = "matmul-all-reduce --m 4 --n 4 --k 4 --json";
+    let files = Files::new();
+    let tune = format!(
+        "tune {SIZES} --pairs 1 --out {}",
+        files.path("t.jsonl").display()
+    );
+    let bench = format!("bench {SIZES} --pairs 1");
+    let run = format!("run {SIZES}");
+    let few = "1 GPU for 3 ranks";
+    let hint = " (--share-devices lets them share it)";
+    for (command_line, devices, says) in [
+        (&run, 1, vec![format!("{few}{hint}")]),
+        (
+            &run,
+            2,
+            vec!["2 GPUs for 3 ranks (--share-devices lets them share them)".into()],
+        ),
+        (
+            &run,
+            0,
+            vec!["IRIS_CUDA_LIBRARY is set, and the CUDA driver finds no device".into()],
+        ),
+        (&bench, 1, vec![few.into()]),
+        (&tune, 1, vec![few.into()]),
+    ] {
+        for more in ["", "--processes"] {
+            let arguments = format!("{command_line} --ranks 3 {more}");
+            let Some(mut command) = command(&arguments, devices) else {
+                return;
+            };
+            let ran = Ran::from(command.output().unwrap());
+            assert_eq!(
+                (ran.status, said_of_host(&ran)),
+                (Some(0), says.iter().map(String::as_str).collect()),
+                "{ran:?}"
+            );
+        }
+    }
+    // No compiler.
+    let mut without = command(&run, 2).unwrap();
+    without
+        .env("IRIS_NVRTC_LIBRARY", "/nowhere/libnvrtc.so")
+        .env("IRIS_NVCC", "/nowhere/nvcc");
+    let ran = Ran::from(without.output().unwrap());
+    assert_eq!(
+        (ran.status, &ran.json()["backend"]),
+        (Some(0), &"host".into())
+    );
+    let said = said_of_host(&ran);
+    assert!(
+        said.len() == 1 && said[0].starts_with("no compiler for sm_90"),
+        "{ran:?}"
+    );
+    // Libraries that are named and are not there; the line is all that is said.
+    for (variable, says) in [
+        (
+            "IRIS_CUDA_LIBRARY",
+            "IRIS_CUDA_LIBRARY is set, and CUDA driver is not there: /nowhere/lib.so",
+        ),
+        (
+            "IRIS_HIP_LIBRARY",
+            "IRIS_HIP_LIBRARY is set, and HIP runtime is not there: /nowhere/lib.so",
+        ),
+    ] {
+        for arguments in [&run, &bench] {
+            let mut command = iris(&split(arguments));
+            command.env(variable, "/nowhere/lib.so");
+            let ran = Ran::from(command.output().unwrap());
+            let said = said_of_host(&ran);
+            assert_eq!(
+                (ran.status, ran.stderr.lines().count()),
+                (Some(0), 1),
+                "{ran:?}"
+            );
+            assert!(said.len() == 1 && said[0].starts_with(says), "{ran:?}");
+        }
+    }
+    // Where the host is asked for, or nobody may wonder, there is nothing to say.
+    let mut asked = command(&format!("{run} --backend host --ranks 3"), 1).unwrap();
+    let ran = Ran::from(asked.output().unwrap());
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    for arguments in [&run, &bench] {
+        let ran = Ran::from(iris(&split(arguments)).output().unwrap());
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    }
+}
+
+#[test]
+fn ranks_that_may_share_a_gpu_are_on_it_without_being_told_which_backend() {
+    let arguments = "run matmul-all-reduce --ranks 3 --m 4 --n 4 --k 4 --share-devices";
+    let Some(ran) = run(arguments, 1, "") else {
+        return;
+    };
+    // The stand-in has none of the operations' kernels: that is how far they come.
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    assert!(said_of_host(&ran).is_empty(), "{ran:?}");
+    let named = run(&format!("{arguments} --backend cuda"), 1, "").unwrap();
+    assert_eq!(ran.stderr, named.stderr);
+}
+
 #[test]
 fn a_vendors_library_that_is_missing_is_named_with_what_to_do() {
     let arguments = "bench matmul-all-reduce --vendor-only --m 5 --n 12 --k 14";

@@ -61,7 +61,11 @@ fn arguments_out_of_range_are_refused() {
         ),
         (
             "run matmul-all-reduce --backend cuda",
-            "--backend cuda cannot be had here: CUDA driver is not there",
+            "--backend cuda cannot be had here: ",
+        ),
+        (
+            "run matmul-all-reduce --backend host --share-devices",
+            "--share-devices is for --backend auto, cuda and hip",
         ),
         (
             "bench matmul-all-reduce --backend hip",

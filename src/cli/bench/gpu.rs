@@ -13,6 +13,7 @@ use iris_measure::{
 };
 
 use crate::cli::args::{self, Gather, WorldArguments};
+use crate::cli::backend;
 use crate::cli::bench::heap;
 use crate::cli::bench::points::Point;
 use crate::cli::bench::record::{Gpu, Record, Settings};
@@ -54,13 +55,7 @@ pub(crate) fn devices(ranks: usize) -> Result<usize, Unusable> {
 
 /// Whether each rank has a GPU of its own.
 pub(crate) fn are_enough(place: &Place, world: &WorldArguments) -> bool {
-    let count = Device::<Cuda>::count().unwrap_or(0);
-    match place {
-        // A launcher may have given each of its processes a device of its own.
-        Place::Rank(launch) => count == 1 || count >= launch.size(),
-        // Without a number, as many ranks as there are GPUs.
-        _ => count > 0 && world.ranks.is_none_or(|ranks| count >= ranks),
-    }
+    backend::are_measured(place, world)
 }
 
 /// Where the ranks are: as many as there are GPUs, unless somebody says otherwise.
