@@ -70,11 +70,13 @@ pub(crate) fn heap(
     }
 }
 
-/// Whether something failed for want of memory: of the heap, or of a device.
+/// Whether something failed for want of memory: of the heap, of a device, or of the host.
 pub(crate) fn is_want_of_memory(error: &anyhow::Error) -> bool {
     let of_device = |error: &DeviceError| matches!(error, DeviceError::OutOfMemory { .. });
     let of_world = |error: &WorldError| match error {
-        WorldError::HeapFull { .. } | WorldError::HeapTooLarge { .. } => true,
+        WorldError::HeapFull { .. }
+        | WorldError::HeapTooLarge { .. }
+        | WorldError::OutOfMemory { .. } => true,
         WorldError::Device(device) => of_device(device),
         _ => false,
     };
