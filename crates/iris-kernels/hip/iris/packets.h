@@ -11,8 +11,11 @@
 // and one of 8, or as four of 8, which a thread moves in pairs: in its first and its second part.
 //
 // Each rank has, in each bank, slots from each source, one for each tile. A slot holds whole rows of a tile, from the first on, with
-// room for 32 bytes a chunk: first the first parts of all chunks of a row, then the second parts, so that neighbouring threads access
-// neighbouring bytes.
+// room for 32 bytes a chunk. Eight chunks of a row lie in a *granule* of 256 bytes: first their first parts, then their second parts, so that
+// neighbouring threads access neighbouring bytes.
+//
+// *Invariant:* where a flag lies in 256 bytes does not depend on the tile. Calls of an operation may have tiles of other columns, and find what calls
+// of others have left: where one looks for a flag every other has stored flags, and never data, of which any bits could be this call's value.
 #pragma once
 
 #include "signal.h"
@@ -139,6 +142,11 @@ constexpr u32 ACROSS = TILE_N / CHUNK<Element>;
 /// Bytes of a row of packets; and of a chunk's second part.
 constexpr u32 PACKET_ROW = ACROSS * 32;
 constexpr u32 SECOND_PART = WIDE_PACKETS ? 8 : 16;
+/// Chunks of a granule. Narrow tiles, which an operation has no others beside, have fewer.
+constexpr u32 GRANULE = ACROSS < 8 ? ACROSS : 8;
+#if !defined(IRIS_EMULATED)
+static_assert(GRANULE == 8, "there are tiles of other columns");
+#endif
 
 /// Where a row of A lies that comes in packets: whose it is, and which of its rows.
 struct PacketRow {
@@ -164,8 +172,18 @@ struct Packets {
         return global<u64>(slots + slot * args.packet_bytes + row * PACKET_ROW + in_row(chunk, part));
     }
     /// Where it lies in its row, in bytes.
-    IRIS_DEVICE static u32 in_row(u32 chunk, u32 part) {
-        return part == 0 ? chunk * 16 : ACROSS * 16 + chunk * SECOND_PART;
+    IRIS_DEVICE static constexpr u32 in_row(u32 chunk, u32 part) {
+        u32 nth = chunk % GRANULE;
+        return chunk / GRANULE * (GRANULE * 32) + (part == 0 ? nth * 16 : GRANULE * 16 + nth * SECOND_PART);
+    }
+    /// Whether packets lie in 256 bytes as in any other tile's: see above.
+    IRIS_DEVICE static constexpr bool lie_as_in_others() {
+        for (u32 chunk = 0; chunk < ACROSS; ++chunk) {
+            if (in_row(chunk, 0) % 256 != chunk % 8 * 16 || in_row(chunk, 1) % 256 != 128 + chunk % 8 * SECOND_PART) {
+                return false;
+            }
+        }
+        return PACKET_ROW % 256 == 0;
     }
     /// Where a chunk's second part lies, by where its first does.
     template <class Word>
@@ -279,5 +297,6 @@ struct Packets {
         }
     }
 };
+static_assert(ACROSS < 8 || Packets::lie_as_in_others(), "no flag is looked for where another tile has data");
 
 } // namespace iris

@@ -4,7 +4,9 @@
 
 use crate::cases::MAX;
 use crate::compile::{compiler, emulate};
-use crate::kinds::{Kernel, kinds, kinds_of_two, program_of};
+use crate::kinds::{Kernel, OfCrews, kinds, kinds_of_two, program_of, with};
+use iris_kernels::DType;
+use iris_kernels::host::Program;
 use iris_sync::{Phase, Rule};
 
 /// The smallest ring that the rules allow: calls lap it soon.
@@ -213,6 +215,23 @@ fn a_packet_that_is_not_whole_is_believed_before_its_data_are_there() {
             ends: &["wrong"],
         });
     }
+}
+
+/// Where flags lie may not depend on how wide a tile is: calls of other tiles find data there.
+#[test]
+fn a_row_of_packets_that_depends_on_the_tile_is_refused() {
+    if compiler().is_none() {
+        return;
+    }
+    let kernel = OfCrews::new(Program::OneShotPackets, (64, 128), DType::BF16, MAX);
+    let changed = with(
+        kernel.text(),
+        "constexpr u32 GRANULE = ACROSS < 8 ? ACROSS : 8;",
+        "constexpr u32 GRANULE = ACROSS;",
+    );
+    let compiles = |text: &str| std::panic::catch_unwind(|| kernel.compile_as(text)).is_ok();
+    assert!(compiles(kernel.text()));
+    assert!(!compiles(&changed));
 }
 
 #[test]
