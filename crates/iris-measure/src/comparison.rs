@@ -531,6 +531,8 @@ impl<'r, 'a> Comparison<'r, 'a> {
                 note(self.hold(Item::Product, of_product, at.product))?;
                 self.enqueue_collective(place, false, set, stream)?;
                 note(self.hold(alone, of_result, at.receive))?;
+                self.poison(at.product, self.plan.m * self.plan.n)?;
+                self.poison(at.receive, self.plan.receive)?;
                 self.enqueue_sequence(place, set, stream)?;
                 let result = if self.in_place() { at.send } else { at.receive };
                 note(self.hold(both, of_result, result))?;

@@ -12,11 +12,9 @@ pub(crate) fn largest(world: &World, values: &[f64]) -> Result<Vec<f64>, WorldEr
         for (largest, bytes) in largest.iter_mut().zip(bytes.chunks_exact(8)) {
             let value: f64 = bytemuck::pod_read_unaligned(bytes);
             // A time that is not a number must not vanish among others.
-            *largest = if value.is_nan() {
-                value
-            } else {
-                largest.max(value)
-            };
+            if value.is_nan() || value > *largest {
+                *largest = value;
+            }
         }
     }
     Ok(largest)
@@ -80,10 +78,13 @@ mod tests {
         };
         let all = World::threads(3, &config, |world| {
             let rank = world.rank() as f64;
-            largest(&world, &[rank, -rank, 5.0]).unwrap()
+            let none = if rank == 0.0 { f64::NAN } else { rank };
+            largest(&world, &[rank, -rank, 5.0, none]).unwrap()
         });
         for largest in all.unwrap() {
-            assert_eq!(largest, [2.0, 0.0, 5.0]);
+            assert_eq!(largest[..3], [2.0, 0.0, 5.0]);
+            // What is no number on one rank is none.
+            assert!(largest[3].is_nan());
         }
     }
 }

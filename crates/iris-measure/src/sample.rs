@@ -151,7 +151,9 @@ fn places(
         0 => 0,
         1 => len - 1,
         _ => {
-            let unit = (draw.at(rank, number) + 1.0) / 2.0;
+            // A draw has 24 bits, which alone would leave out columns of a large matrix.
+            let [high, low] = [0, 1].map(|part| (draw.at(rank, 2 * number + part) + 1.0) / 2.0);
+            let unit = high + low / f64::from(1 << 24);
             ((unit * len as f64) as usize).min(len - 1)
         }
     })
@@ -248,6 +250,14 @@ mod tests {
             }
         }
         sum.to_f64()
+    }
+
+    #[test]
+    fn places_of_large_matrices_are_everywhere() {
+        let len = 1 << 30;
+        let odd = places(7, 1, 0, 64, len).filter(|place| place % 2 == 1);
+        assert!((10..54).contains(&odd.count()));
+        assert!(places(7, 1, 0, 64, len).all(|place| place < len));
     }
 
     #[test]
