@@ -519,8 +519,11 @@ impl<'r, 'a> Comparison<'r, 'a> {
                     Place::Window => (Item::CollectiveWindow, Item::SequenceWindow),
                 };
                 // Each time from results that are no numbers, so that none of an earlier call can pass for one of this.
-                self.poison(at.product, self.plan.m * self.plan.n)?;
-                self.poison(at.receive, self.plan.receive)?;
+                let poison = || {
+                    self.poison(at.product, self.plan.m * self.plan.n)?;
+                    self.poison(at.receive, self.plan.receive)
+                };
+                poison()?;
                 if gathers_first {
                     self.enqueue_collective(place, false, set, stream)?;
                     self.enqueue_product(place, set, stream)?;
@@ -531,8 +534,7 @@ impl<'r, 'a> Comparison<'r, 'a> {
                 note(self.hold(Item::Product, of_product, at.product))?;
                 self.enqueue_collective(place, false, set, stream)?;
                 note(self.hold(alone, of_result, at.receive))?;
-                self.poison(at.product, self.plan.m * self.plan.n)?;
-                self.poison(at.receive, self.plan.receive)?;
+                poison()?;
                 self.enqueue_sequence(place, set, stream)?;
                 let result = if self.in_place() { at.send } else { at.receive };
                 note(self.hold(both, of_result, result))?;
